@@ -1,0 +1,75 @@
+//! One counter for each thing that the BPF side counts, above all for each reason of a loss.
+
+macro_rules! counters {
+    ($($(#[$doc:meta])* $name:ident = $index:literal, $label:literal;)*) => {
+        /// What is counted in the target. The value is the index in the BPF array `COUNTERS`.
+        #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash, PartialOrd, Ord)]
+        #[repr(u32)]
+        pub enum Counter { $($(#[$doc])* $name = $index,)* }
+
+        impl Counter {
+            /// Every counter, in the order of its index.
+            pub const ALL: &'static [Self] = &[$(Self::$name,)*];
+
+            /// The name that the files and the terminal use.
+            #[must_use]
+            pub const fn label(self) -> &'static str {
+                match self { $(Self::$name => $label,)* }
+            }
+        }
+    };
+}
+
+counters! {
+    /// Allocations recorded (pprof's alloc_objects).
+    AllocObjects = 0, "alloc_objects";
+    /// Bytes asked for by them (pprof's alloc_space).
+    AllocSpace = 1, "alloc_space";
+    /// Recorded blocks that were freed again.
+    FreedObjects = 2, "freed_objects";
+    /// Bytes of those.
+    FreedSpace = 3, "freed_space";
+    /// Frees of blocks that are older than the attach, or that were filtered out. Not an error.
+    UnmatchedFrees = 4, "unmatched_frees";
+    /// Allocator calls that returned no memory. Nothing to record.
+    FailedAllocations = 5, "failed_allocations";
+    /// Allocations outside `--min-size` and `--max-size`.
+    FilteredAllocations = 6, "filtered_allocations";
+    /// Runs of our probes in the target, entries and returns alike: what the overhead is computed from.
+    ProbeHits = 7, "probe_hits";
+    /// Lost: the map of live blocks was full, or the kernel had no memory for one more.
+    LiveMapFull = 8, "live_map_full";
+    /// Lost: the map of sites was full.
+    SiteMapFull = 9, "site_map_full";
+    /// Lost: a call entered the allocator and could not be remembered until its return.
+    PendingMapFull = 10, "pending_map_full";
+    /// A block was handed out while the ledger still held it as live: its free was not seen, or two probed functions
+    /// called one another. The older record was closed.
+    AddressClash = 11, "address_clash";
+    /// A return was seen without its entry: the call was under way when the probes came.
+    UnpairedReturn = 12, "unpaired_return";
+    /// The stack record of a site did not fit the ring buffer. It is sent again with the site's next allocation.
+    RingFull = 13, "stack_record_lost";
+    /// An allocation has no stack because every scratch slot was claimed by a preempted walk.
+    ScratchBusy = 14, "scratch_busy";
+    /// Stacks cut at the frame limit.
+    StackTruncated = 15, "truncated_stacks";
+    /// Stacks that ended at an address in no known mapping.
+    StackNoMapping = 16, "no_mapping";
+    /// Stacks that ended where there is no unwind information and no plausible frame pointer.
+    StackNoTable = 17, "no_unwind_info";
+    /// Stacks that ended at a rule that the walker does not support.
+    StackUnsupported = 18, "unsupported_rule";
+    /// Stacks that ended because the target's stack could not be read.
+    StackUnreadable = 19, "unreadable_stack";
+    /// Stacks that ended because the next frame did not lie above the last.
+    StackNotAdvancing = 20, "stack_not_advancing";
+    /// Frames found by a frame-pointer guess, where there is no unwind information.
+    GuessedFrames = 21, "guessed_frames";
+    /// Stacks walked.
+    StacksWalked = 22, "stacks_walked";
+}
+
+/// Entries of the BPF array `COUNTERS`.
+pub const COUNTER_SLOTS: u32 = 32;
+const _: () = assert!(Counter::ALL.len() <= COUNTER_SLOTS as usize);

@@ -1,0 +1,24 @@
+//! The sizes that both sides must agree on, each with its reason.
+
+/// Frames kept of one stack. A deeper stack is cut at its root end and marked truncated.
+///
+/// A compiler's stacks have 69 frames on average and 8% are deeper than 128; a power of two keeps index masks cheap.
+pub const MAX_FRAMES: usize = 128;
+
+/// Bytes of the target's stack that are read at once, then walked in scratch memory.
+///
+/// One bulk read of this size costs as much as a handful of 8-byte reads, and holds the whole stack of most allocations.
+pub const WINDOW_BYTES: usize = 4096;
+
+/// Executable mappings that one table of mappings holds.
+pub const MAX_MAPPINGS: usize = 2048;
+
+/// Rows in one chunk of the unwind table. A chunk is one value of a BPF array: 16 KiB, so that nothing is lost to the
+/// rounding of array values.
+pub const ROWS_PER_CHUNK: usize = 4096;
+
+/// log2 of the bytes of text that one page of the unwind table indexes (16 KiB).
+pub const PAGE_SHIFT: u32 = 14;
+
+/// Distinct unwind rules that the dictionary holds: a row names its rule with 16 bits.
+pub const MAX_RULES: usize = 65536;

@@ -1,0 +1,3 @@
+//! The `heapscope` command: a thin shell around the library.
+
+fn main() {}

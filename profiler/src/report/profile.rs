@@ -1,0 +1,108 @@
+//! The finished, named account that every report is made from.
+
+use std::{
+    collections::BTreeMap,
+    time::{Duration, SystemTime},
+};
+
+use crate::symbolize::frame::Frame;
+
+/// Whose memory this is.
+#[derive(Clone, Debug, Default)]
+pub struct TargetInfo {
+    /// Process id, as seen by the person who attached.
+    pub pid: u32,
+    /// The command line, arguments separated by spaces.
+    pub command: String,
+    /// The executable's path in the target's own view.
+    pub exe: String,
+}
+
+/// pprof's four sample types, in bytes and objects.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Totals {
+    /// Bytes allocated since attach and not freed.
+    pub inuse_space: u64,
+    /// Blocks of those.
+    pub inuse_objects: u64,
+    /// Bytes allocated since attach.
+    pub alloc_space: u64,
+    /// Blocks allocated since attach.
+    pub alloc_objects: u64,
+}
+
+/// How the numbers came about.
+#[derive(Clone, Debug, Default)]
+pub struct Mode {
+    /// `exact`: every allocation was recorded.
+    pub sampling: String,
+    /// `attach` or `run`.
+    pub command: String,
+    /// `session`, `multi` or `perf`: how the probes were attached.
+    pub probes: String,
+    /// Only allocations of at least so many bytes, where asked for.
+    pub min_size: Option<u64>,
+    /// Only allocations of at most so many bytes, where asked for.
+    pub max_size: Option<u64>,
+    /// Only blocks at least so old at the end are counted as in use, where asked for.
+    pub min_age: Option<Duration>,
+}
+
+/// How far the numbers can be trusted. A zero here is a measurement.
+#[derive(Clone, Debug, Default)]
+pub struct Quality {
+    /// Frees of blocks that are older than the attach or were filtered out. Not an error.
+    pub unmatched_frees: u64,
+    /// Allocator calls that returned no memory.
+    pub failed_allocations: u64,
+    /// Allocations left out by the size filters.
+    pub filtered_allocations: u64,
+    /// Losses by reason (a counter's label); reasons with a count of zero are listed too.
+    pub lost: BTreeMap<String, u64>,
+    /// Stacks walked, the denominator of the two below.
+    pub stacks_walked: u64,
+    /// Stacks cut at the frame limit.
+    pub truncated_stacks: u64,
+    /// Stacks that ended before the thread's first function, by reason.
+    pub incomplete_stacks: BTreeMap<String, u64>,
+    /// Frames found by frame-pointer guess.
+    pub guessed_frames: u64,
+    /// What was caused in the target: probe hits and our share of its CPU time in percent, where it could be measured.
+    pub probe_hits: u64,
+    /// Our estimated share of the target's CPU time, in percent.
+    pub overhead_percent: Option<f64>,
+    /// Sentences that the reader must see: libraries without unwind tables, an exec, no events at all.
+    pub warnings: Vec<String>,
+}
+
+/// One site: a whole stack at allocation, with what it allocated.
+#[derive(Clone, Debug)]
+pub struct SiteReport {
+    /// Its part of the totals.
+    pub totals: Totals,
+    /// Age of its oldest live block; `None` where it has none.
+    pub oldest: Option<Duration>,
+    /// The allocator that served it, for example `glibc` or `jemalloc`.
+    pub allocator: String,
+    /// Leaf first: the allocator's caller, then its caller, to the thread's first function.
+    pub stack: Vec<Frame>,
+}
+
+/// Everything that a report needs.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// Whose memory.
+    pub target: TargetInfo,
+    /// When the probes went live.
+    pub started: SystemTime,
+    /// How long they were.
+    pub duration: Duration,
+    /// How.
+    pub mode: Mode,
+    /// Sums over all sites.
+    pub totals: Totals,
+    /// How far to trust it.
+    pub quality: Quality,
+    /// The sites, most live bytes first.
+    pub sites: Vec<SiteReport>,
+}

@@ -1,0 +1,3 @@
+//! heapscope's own chores: `cargo xtask <command>`.
+
+fn main() {}
