@@ -1,1 +1,3 @@
-//! (in work)
+//! The system calls that no crate of ours wraps. Every user-space `unsafe` lives below this module.
+
+pub mod bpf;
