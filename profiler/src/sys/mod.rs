@@ -1,3 +1,5 @@
 //! The system calls that no crate of ours wraps. Every user-space `unsafe` lives below this module.
 
 pub mod bpf;
+pub mod launch;
+pub mod mmap;
