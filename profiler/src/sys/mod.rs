@@ -2,4 +2,5 @@
 
 pub mod bpf;
 pub mod launch;
+
 pub mod mmap;
