@@ -255,6 +255,13 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
     0
 }
 
+/// Does nothing: what a hit of it costs is what every hit costs at least.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn empty(_ctx: *mut c_void) -> u32 {
+    0
+}
+
 /// Closes the ledger when the target replaces its program: its blocks are gone, and what comes is another program.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "raw_tracepoint/sched_process_exec")]

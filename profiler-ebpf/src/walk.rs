@@ -29,6 +29,7 @@ const MAX_GUESSED_FRAME: u64 = 1 << 20;
 
 /// What `step` answers: go on, or one more than the `walk_end` code.
 const GO_ON: i64 = 0;
+const _: () = assert!(MAX_FRAMES == 128);
 const fn end(code: u8) -> i64 {
     code as i64 + 1
 }
@@ -324,6 +325,10 @@ pub fn walk(scratch: &mut Scratch, slot: u32, registers: &pt_regs, allocator: u8
     // The lowest numbers are reserved (OVERFLOW_SITE).
     scratch.head.site = (hash ^ hash >> 32) | 1 << 63;
     count(Counter::StacksWalked, 1);
+    let guessed = scratch.head.guessed[0].count_ones() + scratch.head.guessed[1].count_ones();
+    if guessed != 0 {
+        count(Counter::GuessedFrames, guessed as u64);
+    }
     match ended {
         walk_end::COMPLETE => {}
         walk_end::TRUNCATED => count(Counter::StackTruncated, 1),

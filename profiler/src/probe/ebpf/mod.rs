@@ -231,6 +231,15 @@ impl EbpfProbe {
         (self.live.capacity(), self.sites.capacity())
     }
 
+    /// What one hit costs on this machine without our program's work, in nanoseconds; `None` where it cannot be
+    /// measured. It takes some tens of milliseconds, none of them in the target.
+    ///
+    /// # Errors
+    /// What the system answers to a probe on ourselves.
+    pub fn calibrate(&self) -> io::Result<Option<f64>> {
+        self.attachments.calibrate()
+    }
+
     /// Run time of our programs while [`bpf::enable_run_time_stats`] was on.
     #[must_use]
     pub fn run_time(&self) -> RunTime {
