@@ -57,8 +57,11 @@ pub struct Symbolizer {
     perf_map: Option<PerfMap>,
     engine: Engine,
     modules: HashMap<*const Module, ModuleNames>,
-    named: HashMap<(u64, Option<(*const Module, Svma)>, bool), Vec<Frame>>,
+    named: HashMap<LocationKey, Vec<Frame>>,
 }
+
+/// A [`CodeLocation`] as the key of what has been named: address, module with stated address, whether guessed.
+type LocationKey = (u64, Option<(*const Module, Svma)>, bool);
 
 /// The names of one module.
 #[derive(Debug)]
