@@ -228,4 +228,6 @@ impl Assembly {
 }
 
 #[cfg(test)]
+mod damage;
+#[cfg(test)]
 mod tests;

@@ -283,9 +283,7 @@ impl TableBuilder {
 fn low_bits(relative: u64) -> u16 {
     const MASK: u64 = (1 << PAGE_SHIFT) - 1;
     const _: () = assert!(MASK <= u16::MAX as u64);
-    #[expect(clippy::cast_possible_truncation, reason = "the mask leaves fewer than 16 bits")]
-    let low = (relative & MASK) as u16;
-    low
+    (relative & MASK) as u16
 }
 
 #[cfg(test)]
