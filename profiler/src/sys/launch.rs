@@ -31,6 +31,7 @@ mod child;
 mod loader;
 mod privileges;
 mod ptrace;
+mod takeover;
 mod tracer;
 
 use std::{

@@ -22,7 +22,7 @@ pub(super) enum Stop {
     SystemCall,
     /// A stop signal took effect (SIGSTOP, Ctrl-Z); SIGCONT will end it.
     Group,
-    /// PTRACE_INTERRUPT, or SIGCONT after a group stop.
+    /// SIGCONT has ended a group stop.
     Trap,
     /// A signal is to be delivered.
     Signal(i32),
@@ -107,12 +107,6 @@ impl Tracee {
                 libc::c_long::from(signal),
             );
         }
-    }
-
-    /// Asks for a [`Stop::Trap`] as soon as possible.
-    pub(super) fn interrupt(self) {
-        // It fails only when the process has ended, which the next wait shows.
-        let _ = ptrace::interrupt(nix_pid(self.0));
     }
 
     /// The system call at whose side the program stands; `None` when it is gone.

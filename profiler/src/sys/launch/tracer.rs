@@ -21,6 +21,7 @@ use super::{
     child::{Child, Program},
     loader::{Loader, Progress},
     ptrace::{Resume, Stop, SystemCall, Tracee},
+    takeover::Takeover,
 };
 
 /// What the tracer can be told.
@@ -40,13 +41,13 @@ enum Phase {
     Loading(Loader),
     /// The program runs.
     Free,
-    /// Another thread has executed a program, and the process is traced again through it.
-    Retaken,
 }
 
 struct Tracer {
     tracee: Tracee,
     phase: Phase,
+    /// A thread other than the main one executes a program, and has not come to a stop yet.
+    takeover: Option<Takeover>,
     events: Sender<Event>,
 }
 
@@ -85,7 +86,7 @@ pub(super) fn trace(
     };
     child.release();
     let _ = start.send(Ok(child));
-    let mut tracer = Tracer { tracee, phase: Phase::Forked, events };
+    let mut tracer = Tracer { tracee, phase: Phase::Forked, takeover: None, events };
     for notice in inbox {
         if notice == Notice::LetGo {
             return;
@@ -121,14 +122,19 @@ fn end_of(status: &WaitIdStatus) -> Option<Event> {
 
 impl Tracer {
     fn handle(&mut self, stop: Stop) {
+        if matches!(stop, Stop::Exec | Stop::Group | Stop::Trap)
+            && let Some(takeover) = self.takeover.take()
+        {
+            takeover.finish();
+            return self.enter_program();
+        }
         match stop {
             Stop::Exec => self.enter_program(),
-            Stop::Trap if matches!(self.phase, Phase::Retaken) => self.enter_program(),
-            Stop::Trap => self.resume(0),
+            Stop::Ending => self.leave(),
             Stop::SystemCall => self.follow_loader(),
             Stop::Group => self.tracee.resume(Resume::Listening, 0),
+            Stop::Trap => self.resume(0),
             Stop::Signal(signal) => self.resume(signal),
-            Stop::Ending => self.leave(),
         }
     }
 
@@ -178,24 +184,14 @@ impl Tracer {
         self.phase = Phase::Free;
     }
 
-    /// The main thread leaves. Where it does so because another thread executes a program, that thread takes over the
-    /// process id, and is not traced.
-    ///
-    /// PTRACE_SEIZE takes the lock (`cred_guard_mutex`, kernel/ptrace.c and fs/exec.c) that an exec holds from its
-    /// beginning until the old program is gone. So the first request waits for just that and then fails, on the old
-    /// main thread; the second finds the new one, still within the exec, whose event then comes as usual. Should it
-    /// come too late for that, the interrupt stops the program in its first instructions. In an ordinary end nobody
-    /// holds the lock, and both fail at once.
     fn leave(&mut self) {
         if matches!(self.phase, Phase::Forked) {
             return self.resume(0);
         }
         self.report(Event::Ending);
         self.phase = Phase::Free;
+        let takeover = Takeover::begin(self.tracee.0);
         self.resume(0);
-        if (0..2).any(|_| Tracee::seize(self.tracee.0).is_ok()) {
-            self.phase = Phase::Retaken;
-            self.tracee.interrupt();
-        }
+        self.takeover = takeover.and_then(Takeover::seize);
     }
 }
