@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use parse_size::{Config, ByteSuffix};
+use parse_size::{ByteSuffix, Config};
 
 /// `512`, `4KiB`, `1M`: bytes; a suffix without `i` counts in thousands, as the SI has it.
 pub(super) fn size(text: &str) -> Result<u64, String> {

@@ -14,8 +14,12 @@ struct Life {
 }
 
 fn life() -> impl Strategy<Value = Life> {
-    (2u64..8, 0u64..10_000, 0u64..1_000, any::<bool>())
-        .prop_map(|(site, size, born, freed)| Life { site, size, born, freed })
+    (2u64..8, 0u64..10_000, 0u64..1_000, any::<bool>()).prop_map(|(site, size, born, freed)| Life {
+        site,
+        size,
+        born,
+        freed,
+    })
 }
 
 fn ledger_of(lives: &[Life], born_by: Option<u64>) -> Account {

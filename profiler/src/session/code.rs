@@ -85,7 +85,8 @@ impl CodeMap {
         let mappings = executable(Maps::read(process)?);
         let opened = code.open(process, &mappings);
         let modules = code.new_modules(&opened);
-        let unwound: Vec<_> = modules.iter().filter_map(|module| Some((module, code.rows(module)?))).collect();
+        let unwound: Vec<_> =
+            modules.iter().filter_map(|module| Some((module, code.rows(module)?))).collect();
         let rows: u64 = unwound.iter().map(|(_, rows)| rows.statistics.kept_rows).sum();
         let text: u64 = modules.iter().map(|module| text_span(module)).sum();
         // A page's rows do not cross the end of a chunk, which wastes little; twice the need is ample.
@@ -196,7 +197,9 @@ impl CodeMap {
         let mut met = HashSet::new();
         let modules = opened.iter().flatten();
         modules
-            .filter(|module| !self.tables.contains_key(&Arc::as_ptr(module)) && met.insert(Arc::as_ptr(module)))
+            .filter(|module| {
+                !self.tables.contains_key(&Arc::as_ptr(module)) && met.insert(Arc::as_ptr(module))
+            })
             .cloned()
             .collect()
     }

@@ -94,8 +94,7 @@ impl Namer {
         let mut stack = Vec::new();
         let mut allocator = String::new();
         if let Some(known) = observation.stacks.get(&site) {
-            allocator =
-                observation.allocators.get(usize::from(known.allocator)).cloned().unwrap_or_default();
+            allocator = observation.allocators.get(usize::from(known.allocator)).cloned().unwrap_or_default();
             for location in known.frames.iter().filter_map(|index| observation.code.location(*index)) {
                 stack.extend(self.symbolizer.frames(location));
             }

@@ -243,7 +243,8 @@ impl Observation {
 
     /// Where the probes of one allocator go.
     fn points(&mut self, allocator: &Allocator) -> anyhow::Result<Vec<ProbePoint>> {
-        let index = u8::try_from(self.allocators.len()).context("the process has more than 256 allocators")?;
+        let index =
+            u8::try_from(self.allocators.len()).context("the process has more than 256 allocators")?;
         let module = &allocator.module;
         let path = module.attach_path().context("an allocator outside every file")?;
         let mut points = Vec::new();
@@ -282,7 +283,7 @@ pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
 /// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
 /// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
 fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
-    use crate::{probe::rights::kernel_version, target::process::Seccomp};
+    use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if process.seccomp != Seccomp::Disabled
         && kernel_version(&release).is_some_and(|version| ((6, 11)..(6, 14)).contains(&version))

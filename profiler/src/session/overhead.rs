@@ -52,7 +52,12 @@ impl OverheadMeter {
     }
 
     /// The share over the last second or so, in percent.
-    pub(super) fn measure(&mut self, probe: &EbpfProbe, process: &Process, counters: &Counters) -> Option<f64> {
+    pub(super) fn measure(
+        &mut self,
+        probe: &EbpfProbe,
+        process: &Process,
+        counters: &Counters,
+    ) -> Option<f64> {
         if self.rounds != 0 && self.since.elapsed() < EVERY {
             return self.last_percent;
         }

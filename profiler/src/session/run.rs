@@ -1,11 +1,6 @@
 //! `heapscope run -- CMD`: a program that is watched from its first allocation to its end.
 
-use std::{
-    path::Path,
-    process::ExitCode,
-    sync::mpsc::RecvTimeoutError,
-    time::Duration,
-};
+use std::{path::Path, process::ExitCode, sync::mpsc::RecvTimeoutError, time::Duration};
 
 use anyhow::Context;
 
@@ -55,9 +50,10 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     };
     loop {
         announce(&observation, common);
-        let ended = watch(&mut observation, &mut namer, common, &stop, &printer, |observation, namer, wait| {
-            program.follow(observation, namer, wait)
-        })?;
+        let ended =
+            watch(&mut observation, &mut namer, common, &stop, &printer, |observation, namer, wait| {
+                program.follow(observation, namer, wait)
+            })?;
         if ended != Ended::TargetReplaced {
             break;
         }

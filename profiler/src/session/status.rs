@@ -1,6 +1,9 @@
 //! The one line that changes while a process is watched.
 
-use std::{io::IsTerminal, time::{Duration, Instant}};
+use std::{
+    io::IsTerminal,
+    time::{Duration, Instant},
+};
 
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use profiler_common::counters::Counter;
@@ -40,7 +43,8 @@ impl StatusLine {
             return;
         }
         let allocations = reading.counters.get(Counter::AllocObjects);
-        let frees = reading.counters.get(Counter::FreedObjects) + reading.counters.get(Counter::UnmatchedFrees);
+        let frees =
+            reading.counters.get(Counter::FreedObjects) + reading.counters.get(Counter::UnmatchedFrees);
         let rate = |now: u64, before: u64| {
             let per_second = u128::from(now.saturating_sub(before)) * 1000 / seconds.as_millis().max(1);
             units::count(u64::try_from(per_second).unwrap_or(u64::MAX))

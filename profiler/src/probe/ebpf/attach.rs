@@ -23,8 +23,8 @@ use aya::{
 use super::object::{Programs, damaged, session_kernel_functions};
 use crate::{
     probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
-    sys::calibration,
     sys::bpf::{self, ATTACH_UPROBE_MULTI, ATTACH_UPROBE_SESSION, MultiLink, RunTime},
+    sys::calibration,
 };
 
 /// Loaded programs and their links.
@@ -39,11 +39,13 @@ enum Loaded {
     Session {
         allocate: OwnedFd,
         free: OwnedFd,
+        empty: OwnedFd,
     },
     Multi {
         entry: OwnedFd,
         at_return: OwnedFd,
         free: OwnedFd,
+        empty: OwnedFd,
     },
     /// aya holds the programs.
     Perf,
