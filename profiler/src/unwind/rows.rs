@@ -28,9 +28,9 @@ pub struct Row {
 /// Which rows are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Pruning {
-    /// Only those that can hold a call, see [`can_hold_a_call`], and the signal trampoline. A return address minus one
-    /// finds the right rule; an interrupted instruction does where it is a system call, elsewhere it may find its
-    /// neighbour's.
+    /// Only those whose text can hold a call (has a byte `E8` or `FF`) or a system call (`0F 05`), and the signal
+    /// trampoline. A return address minus one finds the right rule. So does a thread that a signal interrupted in a
+    /// system call; one interrupted elsewhere may find the rule of a neighbouring row.
     #[default]
     CallSites,
     /// All: every address finds the right rule.
