@@ -133,6 +133,18 @@ pub enum TargetError {
         /// What is wrong with it.
         reason: String,
     },
+    /// A function on which no probe can be put.
+    #[error(
+        "no instruction at the beginning of {function} in {} can hold a probe. Its calls cannot be seen: report it, with \
+         the file.",
+        path.display()
+    )]
+    NoPlacement {
+        /// The file as the target sees it.
+        path: PathBuf,
+        /// The function.
+        function: String,
+    },
     /// A read failed for a reason of the operating system.
     #[error("{} could not be read ({source}). Check that it is accessible, and try again.", path.display())]
     Unreadable {

@@ -15,12 +15,12 @@
 //! Nothing here writes to the target, stops it or attaches to it, and nothing here knows BPF.
 
 pub mod address;
-//pub mod allocator;
+pub mod allocator;
 mod elf;
 pub mod error;
 pub mod maps;
 pub mod module;
 pub mod module_cache;
-//pub mod placement;
+pub mod placement;
 pub mod process;
 pub mod procfs;
