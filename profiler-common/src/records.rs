@@ -114,7 +114,7 @@ pub struct StackHead {
     /// Which mapping table (its generation) the walk used.
     pub generation: u32,
 }
-const _: () = assert!(size_of::<StackHead>() == 32);
+const _: () = assert!(size_of::<StackHead>() == 48);
 
 /// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart.
 #[repr(C)]
@@ -142,13 +142,15 @@ pub struct PendingCall {
     pub old: LiveBlock,
     /// 1 where `old` is filled.
     pub has_old: u64,
+    /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds.
+    pub entered: u64,
 }
-const _: () = assert!(size_of::<PendingCall>() == 48);
+const _: () = assert!(size_of::<PendingCall>() == 56);
 
 impl PendingCall {
     /// A call of which nothing is known yet.
     pub const EMPTY: Self =
-        Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, has_old: 0 };
+        Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, has_old: 0, entered: 0 };
 }
 
 /// The one value of the BPF map `STATE`.

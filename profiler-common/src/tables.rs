@@ -93,9 +93,10 @@ pub struct MappingRange {
     pub begin: u64,
     /// One past the last address (AVMA).
     pub end: u64,
-    /// AVMA minus SVMA: what the loader added to the file's addresses.
+    /// The address at which the module's first page of text starts (AVMA). Pages are counted from the lowest executable
+    /// segment, rounded down to a page, so that a file linked at a high address takes no more pages than any other.
     pub bias: u64,
-    /// Index of the page that holds SVMA 0 of the file, in `PAGES`.
+    /// Index of that page in `PAGES`.
     pub first_page: u32,
     /// Pages that the file has; 0 where it has no table.
     pub pages: u32,

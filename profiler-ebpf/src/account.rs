@@ -5,7 +5,7 @@
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, BPF_RB_NO_WAKEUP, pt_regs},
-    helpers::generated::{bpf_ktime_get_ns, bpf_ringbuf_output},
+    helpers::generated::bpf_ringbuf_output,
 };
 
 use crate::{
@@ -19,31 +19,48 @@ use crate::{
 /// -EEXIST of include/uapi/asm-generic/errno-base.h.
 const ALREADY_THERE: i32 = -17;
 
-/// Enters a block that the allocator has just returned.
+/// Enters a block that the allocator has just returned, at `now`, from a call that was entered at `entered`.
+///
+/// Allocators call one another: glibc's `realloc(NULL, n)` calls `malloc`, a preloaded `malloc` calls the C library's. A
+/// record of this address from after our entry can only be such a call's, because nobody else may hold a block that is
+/// being handed to us: the outer call's record takes its place. An older record means that a free was not seen.
 #[inline(always)]
-pub fn enter(registers: &pt_regs, allocator: u8, address: u64, size: u64) {
+pub fn enter(registers: &pt_regs, allocator: u8, address: u64, size: u64, entered: u64, now: u64) {
     let site = site(registers, allocator);
-    // SAFETY: a helper without arguments.
-    let block = LiveBlock { size, site, born: unsafe { bpf_ktime_get_ns() } };
+    let block = LiveBlock { size, site, born: now };
     if let Err(error) = LIVE.insert(&address, &block, BPF_NOEXIST as u64) {
         if error != ALREADY_THERE {
             count(Counter::LiveMapFull, 1);
             return;
         }
-        count(Counter::AddressClash, 1);
-        forget(address);
+        if let Some(other) = take(address) {
+            if other.born >= entered {
+                count(Counter::NestedCalls, 1);
+                count_allocated(&other, 1u64.wrapping_neg());
+            } else {
+                count(Counter::AddressClash, 1);
+                freed(&other);
+            }
+        }
         if LIVE.insert(&address, &block, BPF_ANY as u64).is_err() {
             count(Counter::LiveMapFull, 1);
             return;
         }
     }
-    count(Counter::AllocObjects, 1);
-    count(Counter::AllocSpace, size);
-    if let Some(counters) = SITES.get_ptr_mut(&site) {
+    count_allocated(&block, 1);
+}
+
+/// Counts a block as allocated `times`, which is 1 or, to take it back, -1.
+#[inline(always)]
+fn count_allocated(block: &LiveBlock, times: u64) {
+    let space = block.size.wrapping_mul(times);
+    count(Counter::AllocObjects, times);
+    count(Counter::AllocSpace, space);
+    if let Some(counters) = SITES.get_ptr_mut(&block.site) {
         // SAFETY: fields of a map value that was just looked up.
         unsafe {
-            atomic_add(&raw mut (*counters).alloc_objects, 1);
-            atomic_add(&raw mut (*counters).alloc_space, size);
+            atomic_add(&raw mut (*counters).alloc_objects, times);
+            atomic_add(&raw mut (*counters).alloc_space, space);
         }
     }
 }
@@ -101,10 +118,9 @@ fn site(registers: &pt_regs, allocator: u8) -> u64 {
         return OVERFLOW_SITE;
     };
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return OVERFLOW_SITE };
+    walk::walk(scratch, slot, registers, allocator);
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
-    let borrowed = unsafe { &mut *scratch };
-    walk::walk(borrowed, slot, registers, allocator);
-    let site = known_site(borrowed);
+    let site = known_site(unsafe { &*scratch });
     walk::release(scratch);
     site
 }

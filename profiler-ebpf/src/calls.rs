@@ -9,7 +9,8 @@ use core::ffi::c_void;
 use aya_ebpf::{
     bindings::{BPF_ANY, bpf_pidns_info, pt_regs},
     helpers::generated::{
-        bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid, bpf_probe_read_user,
+        bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid, bpf_ktime_get_ns,
+        bpf_probe_read_user,
     },
 };
 
@@ -23,6 +24,46 @@ use crate::{
     records::{CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, PendingCall, PendingKey},
 };
 
+/// What the kernel carries from a session's entry to its return: the size in the low 40 bits, the time of the entry in
+/// units of 1,024 ns in the high 24. A call that does not fit waits in `PENDING`.
+#[derive(Clone, Copy)]
+struct Carried(u64);
+
+impl Carried {
+    const NOTHING: Self = Self(u64::MAX);
+    const SIZE_BITS: u32 = 40;
+    const UNIT_SHIFT: u32 = 10;
+
+    #[inline(always)]
+    fn pack(size: u64, now: u64) -> Self {
+        if size >> Self::SIZE_BITS != 0 {
+            return Self::NOTHING;
+        }
+        Self(size | now >> Self::UNIT_SHIFT << Self::SIZE_BITS)
+    }
+
+    #[inline(always)]
+    fn size(self) -> u64 {
+        self.0 & ((1 << Self::SIZE_BITS) - 1)
+    }
+
+    /// The time of the entry, rounded down to a unit; `now` resolves the missing high bits. A call longer than 17
+    /// seconds is taken to have begun later than it did.
+    #[inline(always)]
+    fn entered(self, now: u64) -> u64 {
+        let elapsed = ((now >> Self::UNIT_SHIFT << Self::SIZE_BITS).wrapping_sub(self.0 & !((1 << Self::SIZE_BITS) - 1)))
+            >> Self::SIZE_BITS;
+        (now >> Self::UNIT_SHIFT).wrapping_sub(elapsed) << Self::UNIT_SHIFT
+    }
+}
+
+/// `CLOCK_MONOTONIC`, in nanoseconds.
+#[inline(always)]
+fn now() -> u64 {
+    // SAFETY: a helper without arguments.
+    unsafe { bpf_ktime_get_ns() }
+}
+
 /// A session's answer at the entry: run again at the return.
 const RUN_AT_RETURN: u32 = 0;
 /// A session's answer at the entry: this call is of no interest.
@@ -31,7 +72,6 @@ const SKIP_RETURN: u32 = 1;
 const MALLOC: u8 = CallKind::Malloc as u8;
 const CALLOC: u8 = CallKind::Calloc as u8;
 const REALLOC: u8 = CallKind::Realloc as u8;
-const MEMALIGN: u8 = CallKind::Memalign as u8;
 const POSIX_MEMALIGN: u8 = CallKind::PosixMemalign as u8;
 const REALLOCARRAY: u8 = CallKind::Reallocarray as u8;
 
@@ -107,16 +147,21 @@ fn entered(kind: u8, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
             count(Counter::FilteredAllocations, 1);
             return SKIP_RETURN;
         }
-        if let Some(cookie) = in_cookie
-            && kind != POSIX_MEMALIGN
-        {
+        if let Some(cookie) = in_cookie {
+            let carried = if kind == POSIX_MEMALIGN { Carried::NOTHING } else { Carried::pack(size, now()) };
             // SAFETY: the kernel's eight bytes for this call.
-            unsafe { *cookie = size };
-            return RUN_AT_RETURN;
+            unsafe { *cookie = carried.0 };
+            if carried.0 != Carried::NOTHING.0 {
+                return RUN_AT_RETURN;
+            }
         }
+    } else if let Some(cookie) = in_cookie {
+        // SAFETY: as above.
+        unsafe { *cookie = Carried::NOTHING.0 };
     }
     let mut call = PendingCall::EMPTY;
     call.size = size;
+    call.entered = now();
     call.pointer = registers.rdi;
     if reallocates
         && call.pointer != 0
@@ -136,19 +181,20 @@ fn entered(kind: u8, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
     RUN_AT_RETURN
 }
 
-/// The return of such a function. `size` is what the kernel carried for it, if it did.
+/// The return of such a function, with what the kernel carried for it.
 #[inline(always)]
-fn returned(kind: u8, allocator: u8, registers: &pt_regs, size: Option<u64>) {
+fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
     count(Counter::ProbeHits, 1);
     if closed() {
         return;
     }
     let mut address = registers.rax;
-    if let Some(size) = size {
+    if carried.0 != Carried::NOTHING.0 {
         if address == 0 {
             count(Counter::FailedAllocations, 1);
         } else {
-            account::enter(registers, allocator, address, size);
+            let now = now();
+            account::enter(registers, allocator, address, carried.size(), carried.entered(now), now);
         }
         return;
     }
@@ -189,7 +235,7 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, size: Option<u64>) {
             return;
         }
     }
-    account::enter(registers, allocator, address, call.size);
+    account::enter(registers, allocator, address, call.size, call.entered, now());
 }
 
 /// The block handed to a realloc is gone.
@@ -211,9 +257,8 @@ extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
     let registers = unsafe { &*ctx.cast::<pt_regs>() };
     let cookie = session_cookie(ctx);
     if session_is_return(ctx) {
-        let carried = matches!(kind, MALLOC | CALLOC | MEMALIGN);
         // SAFETY: the kernel's eight bytes for this call.
-        returned(kind, allocator, registers, if carried { Some(unsafe { *cookie }) } else { None });
+        returned(kind, allocator, registers, Carried(unsafe { *cookie }));
         return 0;
     }
     entered(kind, registers, Some(cookie))
@@ -235,7 +280,7 @@ extern "C" fn alloc_entry(ctx: *mut c_void) -> u32 {
 extern "C" fn alloc_return(ctx: *mut c_void) -> u32 {
     let (kind, allocator) = function(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    returned(kind, allocator, unsafe { &*ctx.cast::<pt_regs>() }, None);
+    returned(kind, allocator, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
     0
 }
 

@@ -82,6 +82,12 @@ pub struct Scratch {
     pub interrupted: u32,
     /// Whether the frame at hand was found by a frame-pointer guess.
     pub guessing: u32,
+    /// Whether the walk has gone through a signal frame: the tables hold call sites, and an interrupted instruction may
+    /// get a neighbour's rule.
+    pub uncertain: u32,
+    pub reserved: u32,
+    /// Frames found by such guesses so far.
+    pub guessed_frames: u64,
     pub head: StackHead,
     pub frames: [u64; MAX_FRAMES],
     pub window: [u64; crate::limits::WINDOW_BYTES / 8],

@@ -29,7 +29,6 @@ const MAX_GUESSED_FRAME: u64 = 1 << 20;
 
 /// What `step` answers: go on, or one more than the `walk_end` code.
 const GO_ON: i64 = 0;
-const _: () = assert!(MAX_FRAMES == 128);
 const fn end(code: u8) -> i64 {
     code as i64 + 1
 }
@@ -180,9 +179,10 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     // SAFETY: masked to the array's length.
     unsafe { *scratch.frames.get_unchecked_mut(at) = ip };
     scratch.head.frames = index as u16 + 1;
-    let guessed = scratch.guessing as u64 & 1;
+    let guessed = (scratch.guessing | scratch.uncertain) as u64 & 1;
     // SAFETY: masked to the array's length.
     unsafe { *scratch.head.guessed.get_unchecked_mut((at >> 6) & (MAX_FRAMES / 64 - 1)) |= guessed << (at & 63) };
+    scratch.guessed_frames += guessed;
     let mut hash = scratch.hash ^ ip ^ guessed;
     hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
     scratch.hash = hash ^ hash >> 29;
@@ -286,29 +286,38 @@ fn leave_signal_frame(scratch: &mut Scratch) -> i64 {
     scratch.sp = sp;
     scratch.ip = ip;
     scratch.interrupted = 1;
+    scratch.uncertain = 1;
     if ip == 0 { end(walk_end::COMPLETE) } else { GO_ON }
 }
 
 /// Walks the stack of the interrupted function into the claimed slot. `registers` are those at the function's return:
 /// rip is its caller, rsp lies above the return address.
+///
+/// `walk_step` finds the slot by its number, so no reference to it may be alive across the loop.
 #[inline(always)]
-pub fn walk(scratch: &mut Scratch, slot: u32, registers: &pt_regs, allocator: u8) {
+pub fn walk(scratch: *mut Scratch, slot: u32, registers: &pt_regs, allocator: u8) {
     let generation = match STATE.get(0) {
         Some(state) => state.generation,
         None => 0,
     };
-    scratch.ip = registers.rip;
-    scratch.sp = registers.rsp;
-    scratch.bp = registers.rbp;
-    scratch.hash = allocator as u64;
-    scratch.window_len = 0;
-    scratch.table = generation;
-    scratch.interrupted = 0;
-    scratch.guessing = 0;
-    scratch.head.guessed = [0; MAX_FRAMES / 64];
-    scratch.head.frames = 0;
-    scratch.head.allocator = allocator;
-    scratch.head.generation = generation;
+    {
+        // SAFETY: the slot is claimed by this walk.
+        let scratch = unsafe { &mut *scratch };
+        scratch.ip = registers.rip;
+        scratch.sp = registers.rsp;
+        scratch.bp = registers.rbp;
+        scratch.hash = allocator as u64;
+        scratch.window_len = 0;
+        scratch.table = generation;
+        scratch.interrupted = 0;
+        scratch.guessing = 0;
+        scratch.uncertain = 0;
+        scratch.guessed_frames = 0;
+        scratch.head.guessed = [0; MAX_FRAMES / 64];
+        scratch.head.frames = 0;
+        scratch.head.allocator = allocator;
+        scratch.head.generation = generation;
+    }
     let mut outcome = GO_ON;
     let mut index = 0;
     while index <= MAX_FRAMES as u64 {
@@ -319,15 +328,16 @@ pub fn walk(scratch: &mut Scratch, slot: u32, registers: &pt_regs, allocator: u8
         index += 1;
     }
     let ended = (outcome - 1) as u8;
+    // SAFETY: as above.
+    let scratch = unsafe { &mut *scratch };
     scratch.head.end = ended;
     // The walk's end is part of the site: a cut stack is never mistaken for a whole one.
     let hash = (scratch.hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // The lowest numbers are reserved (OVERFLOW_SITE).
     scratch.head.site = (hash ^ hash >> 32) | 1 << 63;
     count(Counter::StacksWalked, 1);
-    let guessed = scratch.head.guessed[0].count_ones() + scratch.head.guessed[1].count_ones();
-    if guessed != 0 {
-        count(Counter::GuessedFrames, guessed as u64);
+    if scratch.guessed_frames != 0 {
+        count(Counter::GuessedFrames, scratch.guessed_frames);
     }
     match ended {
         walk_end::COMPLETE => {}

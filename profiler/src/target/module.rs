@@ -83,6 +83,13 @@ impl Module {
             .map(FileOffset)
     }
 
+    /// How many bytes the file has from a stated address to the end of its segment; 0 outside every segment.
+    #[must_use]
+    pub fn bytes_from(&self, address: Svma) -> u64 {
+        let left = |s: &Segment| s.file_size.checked_sub(address.0.checked_sub(s.svma.0)?);
+        self.segments.iter().filter_map(left).next().unwrap_or(0)
+    }
+
     /// What the loader added to the file's addresses in this mapping: `AVMA = SVMA + bias`, wrapping.
     ///
     /// A loader maps whole pages, so a mapping begins at the start of the page that holds its segment's first byte, or,
@@ -255,8 +262,10 @@ mod tests {
             assert_eq!(module.svma_of(offset), Some(address));
         }
         assert_eq!(module.file_offset_of(Svma(0x2840)), Some(FileOffset(0x1840)));
+        assert_eq!((module.bytes_from(Svma(0x2840)), module.bytes_from(Svma(0x6a3f))), (0x3000, 1));
         for outside in [0x1840, 0x283f, 0x5840, 0x6a40, u64::MAX] {
             assert_eq!(module.file_offset_of(Svma(outside)), None);
+            assert_eq!(module.bytes_from(Svma(outside)), 0);
         }
     }
 

@@ -10,7 +10,7 @@
 
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register,
+    Register, UsedMemory,
 };
 use profiler_common::records::CallKind;
 
@@ -47,7 +47,8 @@ pub fn place(module: &Module, function: &AllocatorFunction) -> Result<Placement,
         || TargetError::NoPlacement { path: module.path.clone(), function: function.name.clone() };
     let entry = module.file_offset_of(function.entry).ok_or_else(unplaceable)?;
     // One byte more than is searched tells a function that is too long.
-    let length = usize::try_from(function.size).unwrap_or(usize::MAX).min(MAX_FUNCTION + 1);
+    let size = function.size.min(module.bytes_from(function.entry));
+    let length = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FUNCTION + 1);
     let code = module.bytes_at(entry, length)?;
     place_in(&code, function.kind, entry).ok_or_else(unplaceable)
 }
@@ -154,8 +155,14 @@ fn stack_growth_if_harmless(
         return None;
     }
     let arguments = ARGUMENTS.get(..argument_count(kind))?;
+    let info = info.info(instruction);
+    // Once a block may have been put back into a list, another thread may get it before its free is seen.
+    let writes_memory = |used: &UsedMemory| used.base() != Register::RSP && is_write(used.access());
+    if kind == CallKind::Free && info.used_memory().iter().any(writes_memory) {
+        return None;
+    }
     let mut moves_stack = false;
-    for used in info.info(instruction).used_registers() {
+    for used in info.used_registers() {
         let register = used.register().full_register();
         if is_write(used.access()) {
             moves_stack |= register == Register::RSP;

@@ -4,8 +4,8 @@
 //! each block twice. But a function that calls another one *on some paths only* must keep its probe: glibc's `realloc`
 //! jumps to `malloc` when it is given no block, and does its own work otherwise.
 //!
-//! So a function is a wrapper only if on every path from its entry the first call, or jump out of it, goes to a function
-//! of the same class, or the path ends without having given or taken a block.
+//! So a function is a wrapper only if every path from its entry hands on to a function of the same class, or ends without
+//! having given or taken a block.
 
 use std::collections::{HashMap, HashSet};
 
@@ -86,6 +86,10 @@ pub(super) fn is_wrapper(code: &[u8], entry: u64, kind: CallKind, callees: &Call
             FlowControl::Call | FlowControl::IndirectCall | FlowControl::IndirectBranch if to_same_class => {
                 hands_on = true;
             }
+            // Another call, of `__errno_location` perhaps: what it leaves in rax is no constant.
+            FlowControl::Call | FlowControl::IndirectCall if returns_its_block(kind) => {
+                open.push(Path { address: instruction.next_ip(), returns_constant: false, ..path });
+            }
             FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
                 match inside {
                     Some(target) => open.push(Path { address: target, ..path }),
@@ -126,6 +130,12 @@ impl Path {
     }
 }
 
+/// Whether a constant in rax at the end means that there was no block, whatever was called before. Not so with
+/// posix_memalign, which stores the block elsewhere, nor with realloc and free, which may have taken one.
+fn returns_its_block(kind: CallKind) -> bool {
+    matches!(kind, CallKind::Malloc | CallKind::Calloc | CallKind::Memalign | CallKind::Reallocarray)
+}
+
 /// `xor eax, eax` or `mov eax, constant`.
 fn sets_constant(instruction: &Instruction) -> bool {
     match instruction.mnemonic() {
@@ -141,5 +151,154 @@ fn class(kind: CallKind) -> u8 {
         CallKind::Malloc | CallKind::Calloc | CallKind::Memalign | CallKind::PosixMemalign => 0,
         CallKind::Realloc | CallKind::Reallocarray => 1,
         CallKind::Free => 2,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use CallKind::{Calloc, Free, Malloc, Memalign, PosixMemalign, Realloc, Reallocarray};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Where the function under test, the probed functions, a PLT stub and its slot lie.
+    const ENTRY: u64 = 0x1000;
+    const MALLOC: u64 = 0x2000;
+    const REALLOC: u64 = 0x2100;
+    const FREE: u64 = 0x2200;
+    const STUB_OF_REALLOC: u64 = 0x3000;
+    const SLOT_OF_REALLOC: u64 = 0x4000;
+    const INTERNAL: u64 = 0x5000;
+
+    const TEST_RDI: &[u8] = &[0x48, 0x85, 0xff];
+    const PUSH_RBX: &[u8] = &[0x53];
+    const POP_RBX: &[u8] = &[0x5b];
+    const XOR_EAX: &[u8] = &[0x31, 0xc0];
+    const RET: &[u8] = &[0xc3];
+    /// `mov [rsi], rdi`
+    const STORE: &[u8] = &[0x48, 0x89, 0x3e];
+
+    /// An instruction of five bytes that goes to an address, in a function whose bytes so far are given.
+    fn goes_to(opcode: u8, before: &[u8], target: u64) -> Vec<u8> {
+        let next = ENTRY + before.len() as u64 + 5;
+        let distance = u32::try_from(target.wrapping_sub(next) & 0xffff_ffff).unwrap_or_default();
+        [&[opcode][..], &distance.to_le_bytes()].concat()
+    }
+
+    fn jmp(before: &[u8], target: u64) -> Vec<u8> {
+        [before, &goes_to(0xe9, before, target)].concat()
+    }
+
+    fn call(before: &[u8], target: u64) -> Vec<u8> {
+        [before, &goes_to(0xe8, before, target)].concat()
+    }
+
+    /// Skips `length` bytes if the flags say zero.
+    fn je_over(length: u8) -> [u8; 2] {
+        [0x74, length]
+    }
+
+    fn wraps(kind: CallKind, code: &[u8]) -> bool {
+        let code_at = |address| match address {
+            // endbr64; bnd jmp [rip + to the slot]
+            STUB_OF_REALLOC => vec![0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0xf5, 0x0f, 0, 0],
+            _ => Vec::new(),
+        };
+        let callees = Callees {
+            entries: HashMap::from([(MALLOC, Malloc), (REALLOC, Realloc), (FREE, Free)]),
+            slots: HashMap::from([(SLOT_OF_REALLOC, Realloc)]),
+            code_at: &code_at,
+        };
+        is_wrapper(code, ENTRY, kind, &callees)
+    }
+
+    #[test]
+    fn a_jump_to_the_same_class_is_a_wrapper_and_to_another_is_not() {
+        assert!(wraps(Malloc, &jmp(&[], MALLOC)));
+        assert!(wraps(Memalign, &jmp(&[0xf3, 0x0f, 0x1e, 0xfa], MALLOC)));
+        assert!(wraps(Reallocarray, &jmp(&[], REALLOC)));
+        assert!(wraps(Free, &jmp(&[], FREE)));
+        assert!(!wraps(Realloc, &jmp(&[], MALLOC)));
+        assert!(!wraps(Malloc, &jmp(&[], FREE)));
+        assert!(!wraps(Malloc, &jmp(&[], INTERNAL)));
+        assert!(!wraps(Malloc, &jmp(&[], MALLOC + 1)));
+    }
+
+    #[test]
+    fn a_call_through_the_plt_or_its_slot_counts() {
+        assert!(wraps(Reallocarray, &jmp(&[], STUB_OF_REALLOC)));
+        // jmp [rip + to the slot]; call [rip + to the slot]; ret
+        assert!(wraps(Reallocarray, &[0xff, 0x25, 0xfa, 0x2f, 0, 0]));
+        assert!(wraps(Reallocarray, &[0xff, 0x15, 0xfa, 0x2f, 0, 0, 0xc3]));
+        assert!(!wraps(Reallocarray, &[0xff, 0x25, 0xf9, 0x2f, 0, 0]));
+        assert!(!wraps(Free, &jmp(&[], STUB_OF_REALLOC)));
+    }
+
+    #[test]
+    fn glibc_realloc_is_no_wrapper_of_malloc_nor_its_memalign() {
+        // test; je to `jmp malloc`; else its own work.
+        let own = [TEST_RDI, &je_over(5)].concat();
+        let memalign = jmp(&jmp(&own, INTERNAL), MALLOC);
+        assert!(!wraps(Realloc, &memalign));
+        assert!(!wraps(Memalign, &memalign));
+        // The same with a way of its own that needs no call: it takes the block from a list.
+        let from_list = jmp(&[TEST_RDI, &je_over(4), &[0x48, 0x8b, 0x06], RET].concat(), MALLOC);
+        assert!(!wraps(Malloc, &from_list));
+    }
+
+    #[test]
+    fn a_path_that_fails_does_not_count() {
+        // reallocarray: mul; jo over the jump to `errno = 12; return NULL`.
+        let multiply = [&[0x48, 0x89, 0xf0, 0x48, 0xf7, 0xe2, 0x48, 0x89, 0xc6][..], &[0x70, 5]].concat();
+        let good = jmp(&multiply, REALLOC);
+        let thread_local_errno = [&[0x64, 0xc7, 0x00, 12, 0, 0, 0][..], XOR_EAX, RET].concat();
+        assert!(wraps(Reallocarray, &[&good[..], &thread_local_errno].concat()));
+        // The same with `*__errno_location() = 12`.
+        let errno = |stack: &[u8]| {
+            [&call(stack, INTERNAL)[..], &[0xc7, 0x00, 12, 0, 0, 0], XOR_EAX, POP_RBX, RET].concat()
+        };
+        assert!(wraps(Reallocarray, &errno(&[&good[..], PUSH_RBX].concat())));
+        // posix_memalign that fails with EINVAL, or calls, stores and returns 0.
+        let fails = [TEST_RDI, &je_over(6), &[0xb8, 22, 0, 0, 0], RET, PUSH_RBX].concat();
+        let stores = [&call(&fails, MALLOC)[..], &[0x48, 0x89, 0x03], XOR_EAX, POP_RBX, RET].concat();
+        assert!(wraps(PosixMemalign, &stores));
+        // But if what it calls is its own, the constant says nothing.
+        let own = [&call(PUSH_RBX, INTERNAL)[..], &[0x48, 0x89, 0x03], XOR_EAX, POP_RBX, RET].concat();
+        let mixed = jmp(&[TEST_RDI, &je_over(u8::try_from(own.len()).unwrap_or_default())].concat(), MALLOC);
+        assert!(!wraps(PosixMemalign, &own));
+        assert!(!wraps(PosixMemalign, &call(&mixed, INTERNAL)));
+        // A call of its own whose result is returned.
+        assert!(!wraps(Calloc, &[&call(PUSH_RBX, INTERNAL)[..], POP_RBX, RET].concat()));
+        assert!(!wraps(Malloc, &[XOR_EAX, RET].concat()), "fails always, hands on never");
+    }
+
+    #[test]
+    fn a_free_that_writes_has_freed() {
+        let nothing_to_free = [TEST_RDI, &[0x75, 1], RET].concat();
+        assert!(wraps(Free, &jmp(&nothing_to_free, FREE)));
+        let puts_into_list = [TEST_RDI, &[0x75, 4], STORE, RET].concat();
+        assert!(!wraps(Free, &jmp(&puts_into_list, FREE)));
+        let saves_register = [PUSH_RBX, TEST_RDI, &[0x75, 2], POP_RBX, RET, POP_RBX].concat();
+        assert!(wraps(Free, &jmp(&saves_register, FREE)));
+    }
+
+    #[test]
+    fn loops_damage_and_unknown_jumps_end_the_search() {
+        assert!(!wraps(Malloc, &[0xeb, 0xfe]), "jumps to itself");
+        assert!(wraps(Malloc, &jmp(&[TEST_RDI, &[0x74, 0xfb]].concat(), MALLOC)), "loops before it");
+        assert!(!wraps(Malloc, &[0x06]));
+        assert!(!wraps(Malloc, &[]));
+        assert!(!wraps(Malloc, TEST_RDI), "runs out of its end");
+        assert!(!wraps(Malloc, &[0xff, 0xe0]), "jmp rax");
+        assert!(!wraps(Malloc, &vec![0x90; 100_000]));
+    }
+
+    proptest! {
+        #[test]
+        fn arbitrary_code_never_panics(code in prop::collection::vec(any::<u8>(), 0..300)) {
+            for kind in [Malloc, PosixMemalign, Reallocarray, Free] {
+                let _ = wraps(kind, &code);
+            }
+        }
     }
 }

@@ -101,6 +101,16 @@ fn a_return_probe_stays_before_every_change_of_the_stack() {
 }
 
 #[test]
+fn a_free_is_seen_before_it_writes() {
+    // mov [rdi], rax: puts the block into a list, for another thread to take.
+    let store: &[u8] = &[0x48, 0x89, 0x07];
+    assert_stepped(Free, &[store, JE, RET], 0, "mov");
+    assert_emulated(Malloc, &[store, JE, RET], 3, "je", 0);
+    // mov [rsp-8], rax: nobody's but its own.
+    assert_emulated(Free, &[&[0x48, 0x89, 0x44, 0x24, 0xf8], JE, RET], 5, "je", 0);
+}
+
+#[test]
 fn the_five_byte_nop_is_never_taken() {
     assert_emulated(Malloc, &[ENDBR64, NOP5, PUSH_RBP, RET], 9, "push", 0);
     assert_stepped(Malloc, &[NOP5, TEST_RDI, RET], 5, "test");
