@@ -1,3 +1,51 @@
 //! heapscope's own chores: `cargo xtask <command>`.
+//!
+//! What a shell script would do is done here in Rust, so that one `cargo` is all that a clone needs. Nothing in this
+//! crate is linked into `heapscope`.
 
-fn main() {}
+mod debian;
+mod demo;
+mod ebpf;
+mod process;
+mod test_run;
+mod tidy;
+mod workspace;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+use workspace::Workspace;
+
+/// heapscope's own chores.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask")]
+struct Arguments {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Start a small service that leaks, attach to it, and leave a flamegraph of the leak in target/demo/.
+    Demo(demo::Options),
+    /// Build and run every test; the last line counts the passed, the failed and the skipped.
+    Test,
+    /// Build the BPF object that is committed as profiler/bpf/heapscope.bpf.o.
+    Ebpf(ebpf::Options),
+    /// Check what the compiler does not: the layer table, the files' first lines and lengths.
+    Tidy,
+}
+
+fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    let outcome = Workspace::find().and_then(|workspace| match arguments.command {
+        Command::Demo(options) => demo::run(&workspace, &options),
+        Command::Test => test_run::run(&workspace),
+        Command::Ebpf(options) => ebpf::run(&workspace, &options),
+        Command::Tidy => tidy::run(&workspace),
+    });
+    outcome.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
+}

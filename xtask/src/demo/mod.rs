@@ -1,0 +1,118 @@
+//! The demonstration: a service that leaks, a client that keeps it busy, and heapscope attached to it.
+//!
+//! It checks what it shows: the leak must be the largest site and the cache the next one, else it fails.
+
+mod load;
+mod service;
+mod verdict;
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::ExitCode,
+    time::Duration,
+};
+
+use anyhow::{Context, Result};
+
+use crate::{
+    process::{as_root, run as run_command},
+    workspace::{Workspace, cargo},
+};
+use load::Load;
+use service::Service;
+use verdict::Verdict;
+
+/// How long the load may go on beyond the recording: attaching, symbolizing and writing take a part of it.
+const LOAD_MARGIN: Duration = Duration::from_secs(120);
+
+/// How to demonstrate.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// How long to record, in seconds
+    #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
+    seconds: u64,
+}
+
+/// Runs `cargo xtask demo`.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let folder = workspace.target.join("demo");
+    fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
+    println!("building heapscope and the demonstration service");
+    let heapscope = build_heapscope(workspace)?;
+    let program = service::build(workspace, &folder)?;
+
+    let service = Service::start(&program)?;
+    println!(
+        "service {} listens on 127.0.0.1:{}; it serves its first requests",
+        service.pid(),
+        service.port()
+    );
+    let load = Load::start(service.port(), Duration::from_secs(options.seconds) + LOAD_MARGIN);
+
+    let svg = folder.join("heapscope-demo.svg");
+    let json = folder.join("heapscope-demo.json");
+    // An old file must not pass for what this run wrote.
+    for file in [&svg, &json] {
+        remove_if_there(file)?;
+    }
+    let before = service.account()?;
+    let attached = attach(&heapscope, service.pid(), options.seconds, &[&svg, &json]);
+    let tally = load.stop();
+    attached?;
+    let after = service.account()?;
+    drop(service);
+    println!("the client sent {} requests; {} of them failed", tally.sent, tally.failed);
+
+    let verdict = Verdict::of(&fs::read(&json).with_context(|| format!("reading {}", json.display()))?)?;
+    verdict.check(after.leaked_bytes - before.leaked_bytes)?;
+    println!();
+    println!("{verdict}");
+    println!(
+        "  The service itself counted {} bytes forgotten in that time, attaching included.",
+        after.leaked_bytes - before.leaked_bytes
+    );
+    println!();
+    println!("{}", workspace.shown(&svg));
+    println!("  the flamegraph: open it in a browser. The widest tower ends in {}:", verdict::LEAK);
+    println!(
+        "  xtask/demo/sessions.c opens a session for each visitor without a cookie and frees it, but not its"
+    );
+    println!(
+        "  profile. Beside it stands the thumbnail cache, which is bounded. The search allocates most of all"
+    );
+    println!("  and frees everything, so it is not there.");
+    println!("{}", workspace.shown(&json));
+    println!("  the same account for programs: every site with its whole stack.");
+    Ok(ExitCode::SUCCESS)
+}
+
+fn build_heapscope(workspace: &Workspace) -> Result<PathBuf> {
+    run_command(cargo().current_dir(&workspace.root).args([
+        "build",
+        "--release",
+        "--package",
+        "heapscope",
+        "--bin",
+        "heapscope",
+    ]))?;
+    Ok(workspace.target.join("release/heapscope"))
+}
+
+fn attach(heapscope: &Path, pid: u32, seconds: u64, outputs: &[&Path]) -> Result<()> {
+    let mut command = as_root(heapscope, "attaching with eBPF")?;
+    command.arg("attach").arg(pid.to_string()).arg("--duration").arg(format!("{seconds}s"));
+    for output in outputs {
+        command.arg("-o").arg(output);
+    }
+    run_command(&mut command)
+}
+
+fn remove_if_there(file: &Path) -> Result<()> {
+    match fs::remove_file(file) {
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+            Err(error).with_context(|| format!("removing the old {}", file.display()))
+        }
+        _ => Ok(()),
+    }
+}
