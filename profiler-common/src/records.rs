@@ -103,7 +103,7 @@ pub mod walk_end {
 pub struct StackHead {
     /// Key of the site in `SITES`.
     pub site: u64,
-    /// Bit n is set where frame n was found by a frame-pointer guess.
+    /// Bit n is set where frame n was found by a frame-pointer guess, or behind a signal frame.
     pub guessed: [u64; MAX_FRAMES / 64],
     /// Number of frames.
     pub frames: u16,

@@ -166,7 +166,7 @@ fn caller(
 pub struct Walk {
     /// Return addresses, the allocator's caller first; at most [`MAX_FRAMES`].
     pub frames: Vec<u64>,
-    /// Bit n is set where frame n was found by a frame-pointer guess.
+    /// Bit n is set where frame n was found by a frame-pointer guess, or behind a signal frame.
     pub guessed: [u64; MAX_FRAMES / 64],
     /// One of [`walk_end`].
     pub end: u8,
@@ -180,9 +180,13 @@ pub fn walk(
 ) -> Walk {
     let mut walk = Walk { frames: Vec::new(), guessed: [0; MAX_FRAMES / 64], end: walk_end::TRUNCATED };
     let mut found = Found::Called;
+    // Behind a signal frame nothing is certain: the tables hold call sites, and the interrupted instruction may get a
+    // neighbour's rule.
+    let mut uncertain = false;
     while walk.frames.len() < MAX_FRAMES {
         let index = walk.frames.len();
-        if found == Found::Guessed
+        uncertain |= found == Found::Interrupted;
+        if (found == Found::Guessed || uncertain)
             && let Some(word) = walk.guessed.get_mut(index / 64)
         {
             *word |= 1 << (index % 64);
