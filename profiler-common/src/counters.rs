@@ -43,8 +43,8 @@ counters! {
     SiteMapFull = 9, "site_map_full";
     /// Lost: a call entered the allocator and could not be remembered until its return.
     PendingMapFull = 10, "pending_map_full";
-    /// A block was handed out while the ledger still held it as live: its free was not seen, or two probed functions
-    /// called one another. The older record was closed.
+    /// A block was handed out while the ledger still held it as live: its free was not seen. The older record was
+    /// closed.
     AddressClash = 11, "address_clash";
     /// A return was seen without its entry: the call was under way when the probes came.
     UnpairedReturn = 12, "unpaired_return";
@@ -68,6 +68,8 @@ counters! {
     GuessedFrames = 21, "guessed_frames";
     /// Stacks walked.
     StacksWalked = 22, "stacks_walked";
+    /// Allocator calls inside an allocator call, counted once: as the outer one.
+    NestedCalls = 23, "nested_calls";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -39,6 +39,7 @@ impl CallKind {
 
 /// One live block, the value of the BPF map `LIVE`; its key is the block's address.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct LiveBlock {
     /// Bytes asked for.
@@ -52,6 +53,7 @@ const _: () = assert!(size_of::<LiveBlock>() == 24);
 
 /// What is counted for one site, the value of the BPF map `SITES`; its key is the 64-bit hash of allocator and stack.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SiteCounters {
     /// Allocations.
@@ -66,6 +68,12 @@ pub struct SiteCounters {
     pub stack_sent: u64,
 }
 const _: () = assert!(size_of::<SiteCounters>() == 40);
+
+impl SiteCounters {
+    /// A site that has just been met.
+    pub const EMPTY: Self =
+        Self { alloc_objects: 0, alloc_space: 0, freed_objects: 0, freed_space: 0, stack_sent: 0 };
+}
 
 /// How a walk ended.
 pub mod walk_end {
@@ -90,11 +98,12 @@ pub mod walk_end {
 /// The head of a stack record in the ring buffer; `frames` return addresses follow, 8 bytes each, the allocator's
 /// caller first.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct StackHead {
     /// Key of the site in `SITES`.
     pub site: u64,
-    /// Bit n is set where frame n was found by a frame-pointer guess.
+    /// Bit n is set where frame n was found by a frame-pointer guess, or behind a signal frame.
     pub guessed: [u64; MAX_FRAMES / 64],
     /// Number of frames.
     pub frames: u16,
@@ -105,4 +114,61 @@ pub struct StackHead {
     /// Which mapping table (its generation) the walk used.
     pub generation: u32,
 }
-const _: () = assert!(size_of::<StackHead>() == 32);
+const _: () = assert!(size_of::<StackHead>() == 48);
+
+/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
+pub struct PendingKey {
+    /// The value of rsp at the function's entry: where its return address lies.
+    pub sp: u64,
+    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them.
+    pub pid_tgid: u64,
+}
+const _: () = assert!(size_of::<PendingKey>() == 16);
+
+/// A call between its entry and its return, the value of the BPF map `PENDING`.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PendingCall {
+    /// Bytes asked for.
+    pub size: u64,
+    /// The block handed in (realloc), or where the block's address will be stored (posix_memalign).
+    pub pointer: u64,
+    /// What the ledger held of the block handed in; taken out at the entry, because another thread may be given its
+    /// address before the return is seen, and put back when the call fails.
+    pub old: LiveBlock,
+    /// 1 where `old` is filled.
+    pub has_old: u64,
+    /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds.
+    pub entered: u64,
+}
+const _: () = assert!(size_of::<PendingCall>() == 56);
+
+impl PendingCall {
+    /// A call of which nothing is known yet.
+    pub const EMPTY: Self =
+        Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, has_old: 0, entered: 0 };
+}
+
+/// The one value of the BPF map `STATE`.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct State {
+    /// Which of the two mapping tables the walkers use: generation modulo 2.
+    pub generation: u32,
+    /// Not 0 once the target has replaced its program: nothing is recorded any more.
+    pub closed: u32,
+}
+const _: () = assert!(size_of::<State>() == 8);
+
+/// Site of allocations for which the map of sites had no room. Present from the start, so that their bytes are kept.
+pub const OVERFLOW_SITE: u64 = 1;
+
+/// Numbers that stand for calls of kernel functions in the BPF object; the loader puts the kernel's own in their place.
+pub const KFUNC_SESSION_COOKIE: u32 = 0x7fff_0001;
+/// See [`KFUNC_SESSION_COOKIE`].
+pub const KFUNC_SESSION_IS_RETURN: u32 = 0x7fff_0002;

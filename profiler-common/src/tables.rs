@@ -42,6 +42,7 @@ pub mod rbp {
 /// One unwind rule: how a frame's caller is found. The return address is always at `CFA - 8`, but for
 /// [`cfa::SIGNAL`].
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct Rule {
     /// Offset of the CFA, in bytes.
@@ -57,6 +58,7 @@ const _: () = assert!(size_of::<Rule>() == 8);
 
 /// A chunk of rows, one value of the BPF array `ROWS`. The rows of one page never cross a chunk's end.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy)]
 pub struct RowChunk {
     /// Packed rows, see [`pack_row`].
@@ -72,6 +74,7 @@ pub const fn pack_row(low: u16, rule: u16) -> u32 {
 
 /// Where the rows of one page of text lie. The first row of a page that has rows always has address 0 within it.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct PageRows {
     /// Index of the first row in all chunks laid end to end.
@@ -83,15 +86,17 @@ const _: () = assert!(size_of::<PageRows>() == 8);
 
 /// One executable mapping of the target.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct MappingRange {
     /// First address, as the target sees it (AVMA).
     pub begin: u64,
     /// One past the last address (AVMA).
     pub end: u64,
-    /// AVMA minus SVMA: what the loader added to the file's addresses.
+    /// The address at which the module's first page of text starts (AVMA). Pages are counted from the lowest executable
+    /// segment, rounded down to a page, so that a file linked at a high address takes no more pages than any other.
     pub bias: u64,
-    /// Index of the page that holds SVMA 0 of the file, in `PAGES`.
+    /// Index of that page in `PAGES`.
     pub first_page: u32,
     /// Pages that the file has; 0 where it has no table.
     pub pages: u32,
@@ -100,6 +105,7 @@ const _: () = assert!(size_of::<MappingRange>() == 32);
 
 /// All executable mappings of the target, sorted by `begin`, not overlapping.
 #[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy)]
 pub struct MappingTable {
     /// How many of `ranges` are in use.

@@ -1,3 +1,7 @@
 //! The `heapscope` command: a thin shell around the library.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    heapscope::cli::main()
+}

@@ -1,1 +1,47 @@
-//! (in work)
+//! The command line: flags become plain options, and nothing below knows clap.
+
+mod args;
+mod values;
+
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
+
+use clap::{CommandFactory, Parser};
+
+use self::args::{Cli, Command};
+use crate::session;
+
+/// Runs the program: reads the arguments, does what they say, and turns an error into a message and a status.
+///
+/// Exit status: 0 done; 1 an error while working; 2 wrong usage (clap's); for `run`, the program's own status.
+#[must_use]
+pub fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Attach(args) => args.options().and_then(|options| session::attach(&options)),
+        Command::Run(args) => args.options().and_then(|options| session::run(&options)),
+        Command::Completions { shell } => print(|out| {
+            clap_complete::generate(shell, &mut Cli::command(), "heapscope", out);
+            Ok(())
+        }),
+        Command::Man => print(|out| clap_mangen::Man::new(Cli::command()).render(out)),
+    };
+    match done {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("heapscope: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Prints a whole document; a reader who has seen enough is not an error.
+fn print(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> anyhow::Result<ExitCode> {
+    let mut document = Vec::new();
+    render(&mut document)?;
+    match io::stdout().write_all(&document) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+        _ => Ok(ExitCode::SUCCESS),
+    }
+}

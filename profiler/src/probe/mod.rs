@@ -1,1 +1,117 @@
-//! (in work)
+//! Where events come from: the probes in the target, and what they have counted so far.
+//!
+//! [`ebpf`] is the one backend there is. It knows nothing of names or unwind formats: it is handed places to probe and
+//! finished tables, and hands out numbers.
+
+pub mod ebpf;
+pub mod error;
+pub mod rights;
+
+use std::path::PathBuf;
+
+use profiler_common::{
+    counters::Counter,
+    limits::MAX_FRAMES,
+    records::{CallKind, StackHead},
+};
+
+use crate::target::address::FileOffset;
+
+/// How probes are attached. The kernel decides what is possible; the first of these that is, is best.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub enum AttachMethod {
+    /// One program at entry and return, one link for all places (kernel 6.13).
+    Session,
+    /// One link for all places, entries and returns apart (kernel 6.6).
+    Multi,
+    /// One perf event a place (kernel 5.15).
+    Perf,
+}
+
+impl AttachMethod {
+    /// The name that reports and flags use.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::Session => "session",
+            Self::Multi => "multi",
+            Self::Perf => "perf",
+        }
+    }
+}
+
+/// One place to probe.
+#[derive(Clone, Debug)]
+pub struct ProbePoint {
+    /// The file, as this process can name it to the kernel.
+    pub path: PathBuf,
+    /// Where in the file.
+    pub offset: FileOffset,
+    /// What the function there does.
+    pub kind: CallKind,
+    /// Index of the allocator that it belongs to.
+    pub allocator: u8,
+}
+
+/// What the probes are told before they are loaded.
+#[derive(Clone, Debug)]
+pub struct ProbeSettings {
+    /// The process to watch.
+    pub pid: u32,
+    /// Smallest allocation to record, in bytes.
+    pub min_size: u64,
+    /// Largest allocation to record, in bytes.
+    pub max_size: u64,
+    /// Most kernel memory for live blocks and sites, in bytes.
+    pub max_memory: u64,
+    /// The way to attach, where the user insists on one.
+    pub method: Option<AttachMethod>,
+    /// Chunks of unwind rows to make room for.
+    pub row_chunks: u32,
+    /// Pages of unwind rows to make room for.
+    pub pages: u32,
+    /// Rules to make room for.
+    pub rules: u32,
+}
+
+/// A stack that was met for the first time.
+#[derive(Clone, Debug)]
+pub struct StackRecord {
+    /// Site, allocator, and how the walk ended.
+    pub head: StackHead,
+    /// Return addresses, the allocator's caller first.
+    pub frames: Vec<u64>,
+}
+
+impl StackRecord {
+    /// Whether frame `index` was found by a frame-pointer guess.
+    #[must_use]
+    pub fn guessed(&self, index: usize) -> bool {
+        index < MAX_FRAMES
+            && self.head.guessed.get(index / 64).is_some_and(|bits| bits >> (index % 64) & 1 == 1)
+    }
+}
+
+/// What has been counted since the probes were loaded.
+#[derive(Clone, Debug, Default)]
+pub struct Counters(Vec<u64>);
+
+impl Counters {
+    /// The value of one counter.
+    #[must_use]
+    pub fn get(&self, counter: Counter) -> u64 {
+        self.0.get(counter as usize).copied().unwrap_or(0)
+    }
+
+    /// Bytes allocated since attach and not freed.
+    #[must_use]
+    pub fn inuse_space(&self) -> u64 {
+        self.get(Counter::AllocSpace).saturating_sub(self.get(Counter::FreedSpace))
+    }
+
+    /// Blocks allocated since attach and not freed.
+    #[must_use]
+    pub fn inuse_objects(&self) -> u64 {
+        self.get(Counter::AllocObjects).saturating_sub(self.get(Counter::FreedObjects))
+    }
+}

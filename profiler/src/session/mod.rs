@@ -1,1 +1,20 @@
-//! (in work)
+//! Where the columns meet: probes, ledger, names and reports become commands.
+//!
+//! [`attach`] follows one target from the first look to the last report; [`run`] does the same with a program that it
+//! starts itself. What they share is in `watch`: the loop, and the end.
+
+mod attach;
+mod code;
+mod naming;
+mod observation;
+pub mod options;
+mod output;
+mod overhead;
+mod quality;
+mod run;
+mod signals;
+mod status;
+mod watch;
+
+pub use attach::attach;
+pub use run::run;

@@ -1,1 +1,6 @@
-//! (in work)
+//! The system calls that no crate of ours wraps. Every user-space `unsafe` lives below this module.
+
+pub mod bpf;
+pub mod calibration;
+pub mod launch;
+pub mod mmap;

@@ -1,0 +1,170 @@
+//! The ledger: live blocks by address, counters by site.
+//!
+//! A block is entered when the allocator returns it and taken out when it is handed to `free`: in between its address
+//! cannot be given to anyone else, so an address never stands for two blocks.
+
+use aya_ebpf::{
+    bindings::{BPF_ANY, BPF_NOEXIST, BPF_RB_NO_WAKEUP, pt_regs},
+    helpers::generated::bpf_ringbuf_output,
+};
+
+use crate::{
+    counters::Counter,
+    limits::MAX_FRAMES,
+    maps::{LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count},
+    records::{LiveBlock, OVERFLOW_SITE, SiteCounters, StackHead, walk_end},
+    walk,
+};
+
+/// -EEXIST of include/uapi/asm-generic/errno-base.h.
+const ALREADY_THERE: i32 = -17;
+
+/// Enters a block that the allocator has just returned, at `now`, from a call that was entered at `entered`.
+///
+/// Allocators call one another: glibc's `realloc(NULL, n)` calls `malloc`, a preloaded `malloc` calls the C library's. A
+/// record of this address from after our entry can only be such a call's, because nobody else may hold a block that is
+/// being handed to us: the outer call's record takes its place. An older record means that a free was not seen.
+#[inline(always)]
+pub fn enter(registers: &pt_regs, allocator: u8, address: u64, size: u64, entered: u64, now: u64) {
+    let site = site(registers, allocator);
+    let block = LiveBlock { size, site, born: now };
+    if let Err(error) = LIVE.insert(&address, &block, BPF_NOEXIST as u64) {
+        if error != ALREADY_THERE {
+            count(Counter::LiveMapFull, 1);
+            return;
+        }
+        if let Some(other) = take(address) {
+            if other.born >= entered {
+                count(Counter::NestedCalls, 1);
+                count_allocated(&other, 1u64.wrapping_neg());
+            } else {
+                count(Counter::AddressClash, 1);
+                freed(&other);
+            }
+        }
+        if LIVE.insert(&address, &block, BPF_ANY as u64).is_err() {
+            count(Counter::LiveMapFull, 1);
+            return;
+        }
+    }
+    count_allocated(&block, 1);
+}
+
+/// Counts a block as allocated `times`, which is 1 or, to take it back, -1.
+#[inline(always)]
+fn count_allocated(block: &LiveBlock, times: u64) {
+    let space = block.size.wrapping_mul(times);
+    count(Counter::AllocObjects, times);
+    count(Counter::AllocSpace, space);
+    if let Some(counters) = SITES.get_ptr_mut(&block.site) {
+        // SAFETY: fields of a map value that was just looked up.
+        unsafe {
+            atomic_add(&raw mut (*counters).alloc_objects, times);
+            atomic_add(&raw mut (*counters).alloc_space, space);
+        }
+    }
+}
+
+/// Takes a block out of the ledger without calling it freed yet. Of two threads that hand in the same address, one
+/// gets it.
+#[inline(always)]
+pub fn take(address: u64) -> Option<LiveBlock> {
+    // SAFETY: copied at once, before anything else can change the entry.
+    let block = unsafe { *LIVE.get_ptr(&address)? };
+    LIVE.remove(&address).ok()?;
+    Some(block)
+}
+
+/// Puts back what `take` took: the call has failed and the block lives on.
+#[inline(always)]
+pub fn put_back(address: u64, block: &LiveBlock) {
+    if LIVE.insert(&address, block, BPF_ANY as u64).is_err() {
+        count(Counter::LiveMapFull, 1);
+        freed(block);
+    }
+}
+
+/// Counts a block that was taken as freed.
+#[inline(always)]
+pub fn freed(block: &LiveBlock) {
+    count(Counter::FreedObjects, 1);
+    count(Counter::FreedSpace, block.size);
+    if let Some(counters) = SITES.get_ptr_mut(&block.site) {
+        // SAFETY: fields of a map value that was just looked up.
+        unsafe {
+            atomic_add(&raw mut (*counters).freed_objects, 1);
+            atomic_add(&raw mut (*counters).freed_space, block.size);
+        }
+    }
+}
+
+/// Takes out a block that is being freed; whether the ledger held it.
+#[inline(always)]
+pub fn forget(address: u64) -> bool {
+    match take(address) {
+        Some(block) => {
+            freed(&block);
+            true
+        }
+        None => false,
+    }
+}
+
+/// The site of the call that is returning, with its stack on the way to the user side if it is new.
+#[inline(always)]
+fn site(registers: &pt_regs, allocator: u8) -> u64 {
+    let Some(slot) = walk::claim() else {
+        count(Counter::ScratchBusy, 1);
+        return OVERFLOW_SITE;
+    };
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return OVERFLOW_SITE };
+    walk::walk(scratch, slot, registers, allocator);
+    // SAFETY: the slot is claimed: nobody else uses it until it is released below.
+    let site = known_site(unsafe { &*scratch });
+    walk::release(scratch);
+    site
+}
+
+/// Makes sure that the walked stack has its counters and its record; the key of the site that stands for it.
+#[inline(always)]
+fn known_site(scratch: &Scratch) -> u64 {
+    let site = scratch.head.site;
+    let mut counters = SITES.get_ptr_mut(&site);
+    if counters.is_none() {
+        let _ = SITES.insert(&site, &SiteCounters::EMPTY, BPF_NOEXIST as u64);
+        counters = SITES.get_ptr_mut(&site);
+    }
+    let Some(counters) = counters else {
+        count(Counter::SiteMapFull, 1);
+        return OVERFLOW_SITE;
+    };
+    // SAFETY: a field of a map value; a race only sends the same record twice.
+    let stack_sent = unsafe { &mut (*counters).stack_sent };
+    if *stack_sent == 0 {
+        if send(scratch) {
+            *stack_sent = 1;
+        } else {
+            count(Counter::RingFull, 1);
+        }
+    }
+    site
+}
+
+/// Sends head and frames; whether the ring buffer had room.
+#[inline(always)]
+fn send(scratch: &Scratch) -> bool {
+    let frames = scratch.head.frames as u64;
+    if frames > MAX_FRAMES as u64 || scratch.head.end == walk_end::SCRATCH_BUSY {
+        return false;
+    }
+    let bytes = size_of::<StackHead>() as u64 + frames * 8;
+    // SAFETY: head and frames lie behind each other in `Scratch`, and `frames` is within the array.
+    unsafe {
+        bpf_ringbuf_output(
+            (&raw const STACKS).cast_mut().cast(),
+            (&raw const scratch.head).cast_mut().cast(),
+            bytes,
+            BPF_RB_NO_WAKEUP as u64,
+        ) == 0
+    }
+}

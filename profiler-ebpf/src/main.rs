@@ -1,0 +1,50 @@
+//! The BPF side of heapscope: probes on the target's allocators keep a ledger of live blocks in BPF maps.
+//!
+//! - `calls`: what a probe does at the entry and at the return of an allocator function;
+//! - `account`: live blocks and sites;
+//! - `walk`: the stack, by unwind tables, without frame pointers;
+//! - `maps`: every BPF map and every constant set at load.
+//!
+//! The programs here are loaded in one of three ways (session, multi, perf), so the section names say only `uprobe`;
+//! the user side decides. Uprobe programs are preemptible and may migrate between runs: nothing here assumes that a
+//! per-CPU slot is its own; scratch memory is claimed, counters are atomic.
+#![no_std]
+#![no_main]
+#![feature(asm_experimental_arch, core_intrinsics)]
+#![allow(internal_features, reason = "core offers no atomic read-modify-write on BPF but its intrinsics")]
+
+mod account;
+mod calls;
+mod maps;
+mod walk;
+
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/counters.rs"]
+mod counters;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/limits.rs"]
+mod limits;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/records.rs"]
+mod records;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/tables.rs"]
+mod tables;
+
+/// Hides a value from the compiler, so that an index mask behind it is not optimised away before the verifier sees it.
+#[inline(always)]
+pub(crate) fn opaque(mut value: u64) -> u64 {
+    // SAFETY: moves a register onto itself.
+    unsafe { core::arch::asm!("{0} = {0}", inout(reg) value, options(nomem, nostack)) };
+    value
+}
+
+#[panic_handler]
+fn panic(_info: &core::panic::PanicInfo) -> ! {
+    loop {}
+}
+
+/// The helpers that heapscope calls are open to GPL-compatible programs only.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "license")]
+static LICENSE: [u8; 4] = *b"GPL\0";

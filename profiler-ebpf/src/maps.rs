@@ -1,0 +1,153 @@
+//! Every BPF map, and every constant that the user side sets before loading.
+//!
+//! The sizes given here are minima: the user side sets the real ones from the target and from `--max-memory`.
+
+use core::intrinsics::{AtomicOrdering, atomic_xadd};
+
+use aya_ebpf::{
+    bindings::BPF_F_NO_PREALLOC,
+    macros::map,
+    maps::{Array, HashMap, PerCpuArray, RingBuf},
+};
+
+use crate::{
+    counters::{COUNTER_SLOTS, Counter},
+    limits::MAX_FRAMES,
+    records::{LiveBlock, PendingCall, PendingKey, SiteCounters, StackHead, State},
+    tables::{MappingTable, PageRows, RowChunk, Rule},
+};
+
+/// Live blocks by address.
+#[map]
+pub static LIVE: HashMap<u64, LiveBlock> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
+
+/// Counters of each site, by the hash of allocator and stack.
+#[map]
+pub static SITES: HashMap<u64, SiteCounters> = HashMap::with_max_entries(1 << 16, BPF_F_NO_PREALLOC);
+
+/// Calls between their entry and their return, where the kernel keeps no cookie for them.
+#[map]
+pub static PENDING: HashMap<PendingKey, PendingCall> = HashMap::with_max_entries(8192, 0);
+
+/// What is counted, by [`Counter`].
+#[map]
+pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
+
+/// New stacks on their way to the user side.
+#[map]
+pub static STACKS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
+
+/// The one word that changes while the probes run.
+#[map]
+pub static STATE: Array<State> = Array::with_max_entries(1, 0);
+
+/// Rows of the unwind tables of all modules.
+#[map]
+pub static ROWS: Array<RowChunk> = Array::with_max_entries(1, 0);
+
+/// Where each 16 KiB page of text has its rows.
+#[map]
+pub static PAGES: Array<PageRows> = Array::with_max_entries(1, 0);
+
+/// The dictionary of rules.
+#[map]
+pub static RULES: Array<Rule> = Array::with_max_entries(1, 0);
+
+/// Two tables of mappings: the walkers use the one that `STATE` names, the user side writes the other.
+#[map]
+pub static MAPPINGS: Array<MappingTable> = Array::with_max_entries(2, 0);
+
+/// Scratch memory of the walks under way.
+#[map]
+pub static SCRATCH: Array<Scratch> = Array::with_max_entries(4, 0);
+
+/// What one walk works on. `head` and `frames` together are the record that goes to the ring buffer.
+#[repr(C)]
+pub struct Scratch {
+    /// Not 0 while a walk uses this slot.
+    pub claimed: u64,
+    /// The registers of the frame that is being left.
+    pub ip: u64,
+    pub sp: u64,
+    pub bp: u64,
+    /// Hash over the frames so far.
+    pub hash: u64,
+    /// Address of `window[0]` in the target, and how many bytes of it are valid.
+    pub window_base: u64,
+    pub window_len: u64,
+    /// Index in `MAPPINGS` of the table in use, and of the mapping that held the last frame.
+    pub table: u32,
+    pub mapping: u32,
+    /// Whether `ip` is an interrupted instruction and not a return address.
+    pub interrupted: u32,
+    /// Whether the frame at hand was found by a frame-pointer guess.
+    pub guessing: u32,
+    /// Whether the walk has gone through a signal frame: the tables hold call sites, and an interrupted instruction may
+    /// get a neighbour's rule.
+    pub uncertain: u32,
+    pub reserved: u32,
+    /// Frames found by such guesses so far.
+    pub guessed_frames: u64,
+    pub head: StackHead,
+    pub frames: [u64; MAX_FRAMES],
+    pub window: [u64; crate::limits::WINDOW_BYTES / 8],
+}
+
+/// Number of slots of `SCRATCH`, a power of two, less one.
+#[unsafe(no_mangle)]
+static SCRATCH_MASK: u32 = 3;
+/// Allocations below this size are left out, in bytes.
+#[unsafe(no_mangle)]
+static MIN_SIZE: u64 = 0;
+/// Allocations above this size are left out, in bytes.
+#[unsafe(no_mangle)]
+static MAX_SIZE: u64 = u64::MAX;
+/// The target's process id in the pid namespace of the person who attached.
+#[unsafe(no_mangle)]
+static TARGET_PID: u32 = 0;
+/// That pid namespace: device and inode of `/proc/self/ns/pid`.
+#[unsafe(no_mangle)]
+static PID_NAMESPACE_DEVICE: u64 = 0;
+#[unsafe(no_mangle)]
+static PID_NAMESPACE_INODE: u64 = 0;
+
+macro_rules! constant {
+    ($name:ident, $constant:ident, $type:ty) => {
+        #[inline(always)]
+        pub fn $name() -> $type {
+            // SAFETY: a static of plain data; volatile, because the user side rewrites it before the program is loaded
+            // and the compiler must not fold the value written above.
+            unsafe { core::ptr::read_volatile(&raw const $constant) }
+        }
+    };
+}
+constant!(scratch_mask, SCRATCH_MASK, u32);
+constant!(min_size, MIN_SIZE, u64);
+constant!(max_size, MAX_SIZE, u64);
+constant!(target_pid, TARGET_PID, u32);
+constant!(pid_namespace_device, PID_NAMESPACE_DEVICE, u64);
+constant!(pid_namespace_inode, PID_NAMESPACE_INODE, u64);
+
+/// Adds to a word that other CPUs and preempted programs add to as well.
+#[inline(always)]
+pub fn atomic_add(word: *mut u64, amount: u64) {
+    // SAFETY: callers pass a field of a map value that they looked up in this run.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, amount) };
+}
+
+/// Counts.
+#[inline(always)]
+pub fn count(counter: Counter, amount: u64) {
+    if let Some(slot) = COUNTERS.get_ptr_mut(counter as u32) {
+        atomic_add(slot, amount);
+    }
+}
+
+/// Whether the ledger is closed: the target has replaced its program by exec.
+#[inline(always)]
+pub fn closed() -> bool {
+    match STATE.get(0) {
+        Some(state) => state.closed != 0,
+        None => true,
+    }
+}

@@ -1,0 +1,351 @@
+//! The stack walk: from an allocator's caller to the thread's first function, by the unwind tables.
+//!
+//! One program walks up to [`MAX_FRAMES`] frames. Searches are branch-free (a branch a step would multiply the paths
+//! that the verifier must follow): the comparison becomes a mask by an arithmetic shift. The target's stack is read in
+//! windows of [`WINDOW_BYTES`] into claimed scratch memory. `profiler/src/unwind/walk.rs` is the same walk in user
+//! space; the two must agree.
+
+use core::{
+    arch::asm,
+    intrinsics::{AtomicOrdering, atomic_xchg},
+};
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::generated::{bpf_get_smp_processor_id, bpf_probe_read_user},
+};
+
+use crate::{
+    counters::Counter,
+    limits::{MAX_FRAMES, MAX_MAPPINGS, PAGE_SHIFT, ROWS_PER_CHUNK, WINDOW_BYTES},
+    opaque,
+    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, STATE, Scratch, count, scratch_mask},
+    records::walk_end,
+    tables::{cfa, rbp},
+};
+
+/// A saved frame pointer further than this above rsp is not believed, in bytes.
+const MAX_GUESSED_FRAME: u64 = 1 << 20;
+
+/// What `step` answers: go on, or one more than the `walk_end` code.
+const GO_ON: i64 = 0;
+const fn end(code: u8) -> i64 {
+    code as i64 + 1
+}
+
+/// All ones if `a < b`, else 0, without a branch; for values below 1 << 63.
+#[inline(always)]
+fn less_mask(a: u64, b: u64) -> u64 {
+    let mut difference = a.wrapping_sub(b);
+    // SAFETY: arithmetic on one register.
+    unsafe { asm!("{0} s>>= 63", inout(reg) difference, options(pure, nomem, nostack)) };
+    difference
+}
+
+/// Claims a scratch slot; `None` if all that may be tried are in use by walks that were preempted.
+#[inline(always)]
+pub fn claim() -> Option<u32> {
+    // SAFETY: a helper without arguments.
+    let cpu = unsafe { bpf_get_smp_processor_id() };
+    let mut attempt = 0;
+    while attempt < 4 {
+        let slot = (cpu * 4 + attempt) & scratch_mask();
+        if let Some(scratch) = SCRATCH.get_ptr_mut(slot) {
+            // SAFETY: the field of a map value that was just looked up.
+            let before =
+                unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).claimed, 1) };
+            if before == 0 {
+                return Some(slot);
+            }
+        }
+        attempt += 1;
+    }
+    None
+}
+
+/// Gives a slot back.
+#[inline(always)]
+pub fn release(scratch: *mut Scratch) {
+    // SAFETY: the field of a map value; the exchange orders it behind the writes of the walk.
+    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).claimed, 0) };
+}
+
+/// Index of the mapping that holds `ip`, or a negative number.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn find_mapping(ip: u64, table: u64) -> i64 {
+    let Some(table) = MAPPINGS.get(table as u32 & 1) else { return -1 };
+    let mappings = table.count as u64;
+    let mut position = 0u64;
+    macro_rules! halve {
+        ($($width:literal)*) => {$({
+            let probe = opaque(position + $width);
+            // SAFETY: masked to the array's length.
+            let begin = unsafe { table.ranges.get_unchecked(probe as usize & (MAX_MAPPINGS - 1)) }.begin;
+            let take = less_mask(probe, mappings) & !less_mask(ip, begin);
+            position = opaque(position + ($width & take));
+        })*};
+    }
+    halve!(1024 512 256 128 64 32 16 8 4 2 1);
+    // SAFETY: masked to the array's length.
+    let found = unsafe { table.ranges.get_unchecked(position as usize & (MAX_MAPPINGS - 1)) };
+    if ip < found.begin || ip >= found.end {
+        return -1;
+    }
+    (position & (MAX_MAPPINGS as u64 - 1)) as i64
+}
+
+/// Index of the rule that holds at `low` within `page`, or a negative number.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn find_rule(page: u64, low: u64) -> i64 {
+    let Some(rows) = PAGES.get(page as u32) else { return -1 };
+    let count = rows.count as u64;
+    if count == 0 {
+        return -1;
+    }
+    let first = rows.first as u64 % ROWS_PER_CHUNK as u64;
+    let Some(chunk) = ROWS.get(rows.first / ROWS_PER_CHUNK as u32) else { return -1 };
+    let mut position = 0u64;
+    macro_rules! row {
+        ($at:expr) => {
+            // SAFETY: masked to the array's length.
+            unsafe { *chunk.rows.get_unchecked(($at) as usize & (ROWS_PER_CHUNK - 1)) as u64 }
+        };
+    }
+    macro_rules! halve {
+        ($($width:literal)*) => {$({
+            let probe = opaque(position + $width);
+            let take = less_mask(probe, count) & !less_mask(low, row!(first + probe) & 0xffff);
+            position = opaque(position + ($width & take));
+        })*};
+    }
+    if count > 256 {
+        halve!(2048 1024 512 256);
+    }
+    halve!(128 64 32 16 8 4 2 1);
+    let found = row!(first + position);
+    if found & 0xffff > low {
+        return -1;
+    }
+    (found >> 16) as i64
+}
+
+/// Reads one word of the target's stack, through the window.
+#[inline(always)]
+fn read_stack(scratch: &mut Scratch, address: u64, out: &mut u64) -> bool {
+    let distance = opaque(address.wrapping_sub(scratch.window_base));
+    if distance & 7 == 0 && distance < scratch.window_len {
+        // SAFETY: masked to the array's length.
+        *out = unsafe { *scratch.window.get_unchecked((distance >> 3) as usize & (WINDOW_BYTES / 8 - 1)) };
+        return true;
+    }
+    let window = scratch.window.as_mut_ptr().cast();
+    // SAFETY: the helper checks the user address and writes at most the window's length.
+    unsafe {
+        if bpf_probe_read_user(window, WINDOW_BYTES as u32, address as *const _) == 0 {
+            scratch.window_base = address;
+            scratch.window_len = WINDOW_BYTES as u64;
+        } else {
+            // Near the top of a stack the whole window does not exist: take what is left of this page.
+            let left = opaque(WINDOW_BYTES as u64 - (address & (WINDOW_BYTES as u64 - 1)));
+            scratch.window_len = 0;
+            if left < 8
+                || left > WINDOW_BYTES as u64
+                || bpf_probe_read_user(window, left as u32, address as *const _) != 0
+            {
+                return false;
+            }
+            scratch.window_base = address;
+            scratch.window_len = left & !7;
+        }
+    }
+    *out = scratch.window[0];
+    true
+}
+
+/// Records the frame at hand and finds its caller.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return end(walk_end::SCRATCH_BUSY) };
+    // SAFETY: the slot is claimed by this walk.
+    let scratch = unsafe { &mut *scratch };
+    if index >= MAX_FRAMES as u64 {
+        return end(walk_end::TRUNCATED);
+    }
+    let ip = scratch.ip;
+    let at = opaque(index) as usize & (MAX_FRAMES - 1);
+    // SAFETY: masked to the array's length.
+    unsafe { *scratch.frames.get_unchecked_mut(at) = ip };
+    scratch.head.frames = index as u16 + 1;
+    let guessed = (scratch.guessing | scratch.uncertain) as u64 & 1;
+    // SAFETY: masked to the array's length.
+    unsafe { *scratch.head.guessed.get_unchecked_mut((at >> 6) & (MAX_FRAMES / 64 - 1)) |= guessed << (at & 63) };
+    scratch.guessed_frames += guessed;
+    let mut hash = scratch.hash ^ ip ^ guessed;
+    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    scratch.hash = hash ^ hash >> 29;
+
+    // A return address is the instruction behind the call: the call itself lies one byte earlier. An interrupted
+    // instruction is looked up as it is.
+    let looked_up = ip.wrapping_sub(1 - (scratch.interrupted as u64 & 1));
+    scratch.interrupted = 0;
+    let Some(table) = MAPPINGS.get(scratch.table & 1) else { return end(walk_end::NO_MAPPING) };
+    // SAFETY: masked to the array's length.
+    let mut mapping =
+        unsafe { table.ranges.get_unchecked(opaque(scratch.mapping as u64) as usize & (MAX_MAPPINGS - 1)) };
+    if looked_up < mapping.begin || looked_up >= mapping.end {
+        let found = find_mapping(looked_up, scratch.table as u64);
+        if found < 0 {
+            return end(walk_end::NO_MAPPING);
+        }
+        scratch.mapping = found as u32;
+        // SAFETY: masked to the array's length.
+        mapping = unsafe { table.ranges.get_unchecked(opaque(found as u64) as usize & (MAX_MAPPINGS - 1)) };
+    }
+    let relative = looked_up.wrapping_sub(mapping.bias);
+    let page = relative >> PAGE_SHIFT;
+    let mut rule = crate::tables::Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::NONE, rbp_kind: rbp::SAME };
+    if page < mapping.pages as u64 {
+        let found = find_rule(mapping.first_page as u64 + page, relative & ((1 << PAGE_SHIFT) - 1));
+        if found >= 0
+            && let Some(known) = RULES.get(found as u32)
+        {
+            rule = *known;
+        }
+    }
+
+    let (sp, bp) = (scratch.sp, scratch.bp);
+    scratch.guessing = 0;
+    let mut word = 0u64;
+    let cfa = match rule.cfa_kind {
+        cfa::RSP => sp.wrapping_add(rule.cfa_offset as i64 as u64),
+        cfa::RBP => bp.wrapping_add(rule.cfa_offset as i64 as u64),
+        cfa::RBP_DEREF | cfa::RSP_DEREF => {
+            let base = if rule.cfa_kind == cfa::RBP_DEREF { bp } else { sp };
+            if !read_stack(scratch, base.wrapping_add(rule.cfa_offset as i64 as u64), &mut word) {
+                return end(walk_end::UNREADABLE);
+            }
+            word
+        }
+        cfa::SIGNAL => return leave_signal_frame(scratch),
+        cfa::END => return end(walk_end::COMPLETE),
+        cfa::NONE => {
+            // No table: a frame-pointer step, if the frame pointer is plausible at all.
+            if bp < sp || bp - sp > MAX_GUESSED_FRAME || bp & 7 != 0 {
+                return end(walk_end::NO_TABLE);
+            }
+            scratch.guessing = 1;
+            bp.wrapping_add(16)
+        }
+        _ => return end(walk_end::UNSUPPORTED),
+    };
+    if cfa <= sp {
+        return end(walk_end::NOT_ADVANCING);
+    }
+    let saved_rbp = match rule.rbp_kind {
+        _ if rule.cfa_kind == cfa::NONE => bp,
+        rbp::AT_CFA => cfa.wrapping_add(rule.rbp_offset as i64 as u64),
+        rbp::AT_RBP => bp.wrapping_add(rule.rbp_offset as i64 as u64),
+        rbp::UNKNOWN => {
+            // A frame that needs it will not advance, rather than be wrong.
+            scratch.bp = 0;
+            0
+        }
+        _ => 0,
+    };
+    if saved_rbp != 0 {
+        if !read_stack(scratch, saved_rbp, &mut word) {
+            return end(walk_end::UNREADABLE);
+        }
+        scratch.bp = word;
+    }
+    if !read_stack(scratch, cfa.wrapping_sub(8), &mut word) {
+        return end(walk_end::UNREADABLE);
+    }
+    scratch.ip = word;
+    scratch.sp = cfa;
+    if word == 0 { end(walk_end::COMPLETE) } else { GO_ON }
+}
+
+/// Takes rsp, rip and rbp from the context that the kernel saved for a signal handler: at the return to the trampoline
+/// rsp points at `struct ucontext` (arch/x86/include/uapi/asm/ucontext.h), whose `struct sigcontext` begins 40 bytes on
+/// with r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (arch/x86/include/uapi/asm/sigcontext.h).
+#[inline(always)]
+fn leave_signal_frame(scratch: &mut Scratch) -> i64 {
+    let context = scratch.sp + 40;
+    let (mut bp, mut sp, mut ip) = (0, 0, 0);
+    if !read_stack(scratch, context + 80, &mut bp)
+        || !read_stack(scratch, context + 120, &mut sp)
+        || !read_stack(scratch, context + 128, &mut ip)
+    {
+        return end(walk_end::UNREADABLE);
+    }
+    scratch.bp = bp;
+    scratch.sp = sp;
+    scratch.ip = ip;
+    scratch.interrupted = 1;
+    scratch.uncertain = 1;
+    if ip == 0 { end(walk_end::COMPLETE) } else { GO_ON }
+}
+
+/// Walks the stack of the interrupted function into the claimed slot. `registers` are those at the function's return:
+/// rip is its caller, rsp lies above the return address.
+///
+/// `walk_step` finds the slot by its number, so no reference to it may be alive across the loop.
+#[inline(always)]
+pub fn walk(scratch: *mut Scratch, slot: u32, registers: &pt_regs, allocator: u8) {
+    let generation = match STATE.get(0) {
+        Some(state) => state.generation,
+        None => 0,
+    };
+    {
+        // SAFETY: the slot is claimed by this walk.
+        let scratch = unsafe { &mut *scratch };
+        scratch.ip = registers.rip;
+        scratch.sp = registers.rsp;
+        scratch.bp = registers.rbp;
+        scratch.hash = allocator as u64;
+        scratch.window_len = 0;
+        scratch.table = generation;
+        scratch.interrupted = 0;
+        scratch.guessing = 0;
+        scratch.uncertain = 0;
+        scratch.guessed_frames = 0;
+        scratch.head.guessed = [0; MAX_FRAMES / 64];
+        scratch.head.frames = 0;
+        scratch.head.allocator = allocator;
+        scratch.head.generation = generation;
+    }
+    let mut outcome = GO_ON;
+    let mut index = 0;
+    while index <= MAX_FRAMES as u64 {
+        outcome = walk_step(index, slot as u64);
+        if outcome != GO_ON {
+            break;
+        }
+        index += 1;
+    }
+    let ended = (outcome - 1) as u8;
+    // SAFETY: as above.
+    let scratch = unsafe { &mut *scratch };
+    scratch.head.end = ended;
+    // The walk's end is part of the site: a cut stack is never mistaken for a whole one.
+    let hash = (scratch.hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // The lowest numbers are reserved (OVERFLOW_SITE).
+    scratch.head.site = (hash ^ hash >> 32) | 1 << 63;
+    count(Counter::StacksWalked, 1);
+    if scratch.guessed_frames != 0 {
+        count(Counter::GuessedFrames, scratch.guessed_frames);
+    }
+    match ended {
+        walk_end::COMPLETE => {}
+        walk_end::TRUNCATED => count(Counter::StackTruncated, 1),
+        walk_end::NO_MAPPING => count(Counter::StackNoMapping, 1),
+        walk_end::NO_TABLE => count(Counter::StackNoTable, 1),
+        walk_end::UNSUPPORTED => count(Counter::StackUnsupported, 1),
+        walk_end::UNREADABLE => count(Counter::StackUnreadable, 1),
+        _ => count(Counter::StackNotAdvancing, 1),
+    }
+}

@@ -1,0 +1,243 @@
+//! The commands and their flags, with examples.
+
+use std::{ffi::OsString, path::PathBuf, time::Duration};
+
+use anyhow::{Context, bail};
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap_complete::Shell;
+
+use super::values;
+use crate::{
+    probe::AttachMethod,
+    report::format::Format,
+    session::options::{AttachOptions, CommonOptions, OutputSpec, RunOptions},
+};
+
+/// Shows by stack the memory that a running process allocated and never freed.
+///
+/// The process is not modified, not restarted and not injected into: eBPF probes on its allocator keep the account, and
+/// whatever ends heapscope takes them out again.
+#[derive(Debug, Parser)]
+#[command(name = "heapscope", version, arg_required_else_help = true, after_help = EXAMPLES)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    pub(super) command: Command,
+}
+
+const EXAMPLES: &str = "\
+Examples:
+  sudo heapscope attach 1234                        watch process 1234 until Ctrl-C
+  sudo heapscope attach redis-server -d 30s         watch by name for 30 seconds
+  sudo heapscope attach 1234 -o leak.svg -o leak.json
+  sudo heapscope run -- ./server --port 8080        start a program and watch it from its first allocation";
+
+#[derive(Debug, Subcommand)]
+pub(super) enum Command {
+    /// Watch a running process
+    #[command(after_help = ATTACH_EXAMPLES)]
+    Attach(AttachArgs),
+    /// Start a program and watch it from its first allocation to its end
+    #[command(after_help = RUN_EXAMPLES)]
+    Run(RunArgs),
+    /// Print completions for a shell
+    #[command(after_help = "Examples:\n  heapscope completions bash > /etc/bash_completion.d/heapscope")]
+    Completions {
+        /// The shell
+        shell: Shell,
+    },
+    /// Print the manual page
+    #[command(after_help = "Examples:\n  heapscope man | man -l -")]
+    Man,
+}
+
+const ATTACH_EXAMPLES: &str = "\
+Examples:
+  sudo heapscope attach 1234                        until Ctrl-C; a table, and a flamegraph in a file
+  sudo heapscope attach redis-server -d 30s         by name, for 30 seconds
+  sudo heapscope attach 1234 -d 1m --min-age 20s    only blocks that have lived for 20 seconds
+  sudo heapscope attach 1234 -d 10s -o - --format folded | flamegraph.pl > heap.svg
+  sudo heapscope attach 1234 --interval 5s          a table every 5 seconds";
+
+const RUN_EXAMPLES: &str = "\
+Examples:
+  sudo heapscope run -- python3 app.py
+  sudo heapscope run -o build.svg -- c++ -O2 -c big.cpp
+  sudo heapscope run -d 30s -- ./server             report after 30 seconds; the program goes on until it ends";
+
+/// How the kernel is asked to attach the probes.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Probes {
+    /// Session if the kernel has it, else multi, else perf
+    Auto,
+    /// One program at entry and return (kernel 6.13)
+    Session,
+    /// One link for all places (kernel 6.6)
+    Multi,
+    /// One perf event a place (kernel 5.15)
+    Perf,
+}
+
+impl Probes {
+    fn method(self) -> Option<AttachMethod> {
+        match self {
+            Self::Auto => None,
+            Self::Session => Some(AttachMethod::Session),
+            Self::Multi => Some(AttachMethod::Multi),
+            Self::Perf => Some(AttachMethod::Perf),
+        }
+    }
+}
+
+#[derive(Debug, Args)]
+struct CommonArgs {
+    /// Stop after this time (30s, 2m; a bare number is seconds); without it, on Ctrl-C or when the process ends
+    #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
+    duration: Option<Duration>,
+
+    /// Record every block; the only mode so far, and so the default
+    #[arg(long)]
+    exact: bool,
+
+    /// Write a report: .svg flamegraph, .folded stacks or .json by the ending; may be given several times; `-` is
+    /// standard output
+    #[arg(short, long, value_name = "FILE")]
+    output: Vec<PathBuf>,
+
+    /// Format of outputs whose ending does not say it
+    #[arg(long, value_name = "FORMAT")]
+    format: Option<String>,
+
+    /// Count only blocks that are at least this old at the end
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    min_age: Option<Duration>,
+
+    /// Record only allocations of at least this size (512, 4KiB, 1MiB)
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    min_size: Option<u64>,
+
+    /// Record only allocations of at most this size
+    #[arg(long, value_name = "SIZE", value_parser = values::size)]
+    max_size: Option<u64>,
+
+    /// Print the table of sites again and again while watching
+    #[arg(long, value_name = "TIME", value_parser = values::duration)]
+    interval: Option<Duration>,
+
+    /// Sites in the table
+    #[arg(long, value_name = "COUNT", default_value_t = 10)]
+    top: usize,
+
+    /// Show the allocator's own frames too
+    #[arg(long)]
+    full_stacks: bool,
+
+    /// Leave C++ and Rust names as the linker has them
+    #[arg(long)]
+    no_demangle: bool,
+
+    /// Look for separate debug files here too (may be given several times)
+    #[arg(long, value_name = "DIR")]
+    debug_dir: Vec<PathBuf>,
+
+    /// Most kernel memory for the account
+    #[arg(long, value_name = "SIZE", value_parser = values::size, default_value = "256MiB")]
+    max_memory: u64,
+
+    /// How to attach
+    #[arg(long, value_enum, default_value_t = Probes::Auto)]
+    probes: Probes,
+
+    /// No status line
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct AttachArgs {
+    /// Process id, or the name of a process if only one has it
+    #[arg(value_name = "PID | NAME")]
+    target: String,
+
+    #[command(flatten)]
+    common: CommonArgs,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct RunArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+
+    /// The program and its arguments
+    #[arg(required = true, last = true, value_name = "CMD")]
+    command: Vec<OsString>,
+}
+
+impl AttachArgs {
+    pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
+        Ok(AttachOptions { target: self.target, common: self.common.options()? })
+    }
+}
+
+impl RunArgs {
+    pub(super) fn options(self) -> anyhow::Result<RunOptions> {
+        Ok(RunOptions { command: self.command, common: self.common.options()? })
+    }
+}
+
+impl CommonArgs {
+    fn options(self) -> anyhow::Result<CommonOptions> {
+        if let (Some(min), Some(max)) = (self.min_size, self.max_size)
+            && min > max
+        {
+            bail!("--min-size {min} is above --max-size {max}: nothing would be recorded. Exchange the two");
+        }
+        let fallback = self
+            .format
+            .map(|name| Format::from_name(&name).with_context(|| format!("--format {name}")))
+            .transpose()?;
+        let outputs = self
+            .output
+            .into_iter()
+            .map(|path| OutputSpec::new(path, fallback))
+            .collect::<anyhow::Result<Vec<_>>>()?;
+        if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
+            bail!("two reports cannot share standard output: give one of them a file name");
+        }
+        Ok(CommonOptions {
+            duration: self.duration,
+            outputs,
+            fallback_format: fallback,
+            min_age: self.min_age,
+            min_size: self.min_size,
+            max_size: self.max_size,
+            interval: self.interval,
+            top: self.top,
+            full_stacks: self.full_stacks,
+            demangle: !self.no_demangle,
+            debug_dirs: self.debug_dir,
+            max_memory: self.max_memory,
+            method: self.probes.method(),
+            quiet: self.quiet,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn every_command_has_examples() {
+        for command in Cli::command().get_subcommands() {
+            let help = command.clone().render_long_help().to_string();
+            assert!(help.contains("Examples:"), "{} has no examples", command.get_name());
+        }
+    }
+}

@@ -1,0 +1,43 @@
+//! Sizes and durations as people type them.
+
+use std::time::Duration;
+
+use parse_size::{ByteSuffix, Config};
+
+/// `512`, `4KiB`, `1M`: bytes; a suffix without `i` counts in thousands, as the SI has it.
+pub(super) fn size(text: &str) -> Result<u64, String> {
+    Config::new()
+        .with_byte_suffix(ByteSuffix::Allow)
+        .parse_size(text)
+        .map_err(|error| format!("{error}; write bytes such as 512, 4KiB or 1MiB"))
+}
+
+/// `30s`, `2m`, `500ms`; a bare number is seconds.
+pub(super) fn duration(text: &str) -> Result<Duration, String> {
+    if let Ok(seconds) = text.parse::<u32>() {
+        return Ok(Duration::from_secs(seconds.into()));
+    }
+    humantime::parse_duration(text).map_err(|error| format!("{error}; write a time such as 30s, 500ms or 2m"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sizes() {
+        assert_eq!(size("512"), Ok(512));
+        assert_eq!(size("4KiB"), Ok(4096));
+        assert_eq!(size("1k"), Ok(1000));
+        assert!(size("many").is_err());
+        assert!(size("-1").is_err());
+    }
+
+    #[test]
+    fn durations() {
+        assert_eq!(duration("30"), Ok(Duration::from_secs(30)));
+        assert_eq!(duration("500ms"), Ok(Duration::from_millis(500)));
+        assert_eq!(duration("2m"), Ok(Duration::from_secs(120)));
+        assert!(duration("soon").is_err());
+    }
+}

@@ -1,0 +1,258 @@
+//! The programs on the allocators' functions, and the links that hold them there.
+
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, OsStr},
+    io,
+    num::NonZeroU32,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::{Path, PathBuf},
+};
+
+use aya::{
+    Ebpf,
+    programs::{
+        UProbe,
+        uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
+    },
+};
+
+use super::object::{Programs, damaged, session_kernel_functions};
+use crate::{
+    probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
+    sys::bpf::{self, ATTACH_UPROBE_MULTI, ATTACH_UPROBE_SESSION, MultiLink, RunTime},
+    sys::calibration,
+};
+
+/// Loaded programs and their links.
+pub(super) struct Attachments {
+    pid: u32,
+    loaded: Loaded,
+    links: Vec<OwnedFd>,
+    perf_links: Vec<(&'static str, aya::programs::uprobe::UProbeLinkId)>,
+}
+
+enum Loaded {
+    Session {
+        allocate: OwnedFd,
+        free: OwnedFd,
+        empty: OwnedFd,
+    },
+    Multi {
+        entry: OwnedFd,
+        at_return: OwnedFd,
+        free: OwnedFd,
+        empty: OwnedFd,
+    },
+    /// aya holds the programs.
+    Perf,
+}
+
+const PERF_PROGRAMS: [&str; 3] = ["free_entry", "alloc_return", "alloc_entry"];
+
+impl Attachments {
+    /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
+    pub(super) fn load(
+        programs: &Programs,
+        ebpf: &mut Ebpf,
+        settings: &ProbeSettings,
+    ) -> Result<Self, ProbeError> {
+        let loaded = match settings.method {
+            Some(method) => load_as(method, programs, ebpf)
+                .map_err(|source| ProbeError::MethodUnavailable { method, source: Box::new(source) })?,
+            None => load_as(AttachMethod::Session, programs, ebpf)
+                .or_else(|_| load_as(AttachMethod::Multi, programs, ebpf))
+                .or_else(|_| load_as(AttachMethod::Perf, programs, ebpf))?,
+        };
+        Ok(Self { pid: settings.pid, loaded, links: Vec::new(), perf_links: Vec::new() })
+    }
+
+    pub(super) fn method(&self) -> AttachMethod {
+        match self.loaded {
+            Loaded::Session { .. } => AttachMethod::Session,
+            Loaded::Multi { .. } => AttachMethod::Multi,
+            Loaded::Perf => AttachMethod::Perf,
+        }
+    }
+
+    /// Places probes: frees, then returns, then entries.
+    pub(super) fn attach(&mut self, ebpf: &mut Ebpf, points: &[ProbePoint]) -> Result<(), ProbeError> {
+        let (returning, freeing): (Vec<_>, Vec<_>) =
+            points.iter().partition(|point| point.kind.needs_return());
+        match &self.loaded {
+            Loaded::Session { allocate, free, .. } => {
+                let pid = self.pid;
+                let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
+                links.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
+                self.links.extend(links);
+            }
+            Loaded::Multi { entry, at_return, free, .. } => {
+                let pid = self.pid;
+                let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
+                links.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
+                links.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
+                self.links.extend(links);
+            }
+            Loaded::Perf => {
+                for (program, points) in PERF_PROGRAMS.into_iter().zip([&freeing, &returning, &returning]) {
+                    self.attach_by_perf(ebpf, program, points)?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn attach_by_perf(
+        &mut self,
+        ebpf: &mut Ebpf,
+        name: &'static str,
+        points: &[&ProbePoint],
+    ) -> Result<(), ProbeError> {
+        let program = perf_program(ebpf, name)?;
+        let pid = NonZeroU32::new(self.pid).ok_or_else(|| damaged("process 0"))?;
+        for point in points {
+            let place = UProbeAttachPoint {
+                location: UProbeAttachLocation::AbsoluteOffset(point.offset.0),
+                cookie: Some(point.kind.cookie(point.allocator)),
+            };
+            let link = program.attach(place, &point.path, UProbeScope::OneProcess(pid)).map_err(|error| {
+                let source = io_cause(&error).unwrap_or_else(|| io::Error::other(error.to_string()));
+                ProbeError::Attach { path: point.path.clone(), source }
+            })?;
+            self.perf_links.push((name, link));
+        }
+        Ok(())
+    }
+
+    /// Takes every probe out: entries first, frees last.
+    pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
+        while self.links.pop().is_some() {}
+        while let Some((name, link)) = self.perf_links.pop() {
+            if let Ok(program) = perf_program(ebpf, name) {
+                // A link that is gone already is what we want.
+                let _ = program.detach(link);
+            }
+        }
+    }
+
+    /// Nanoseconds of one hit with an empty program, measured in this process on a function made for it: half of what a
+    /// call with a probe at its entry and at its return takes longer than without. `None` where probes are perf events.
+    pub(super) fn calibrate(&self) -> io::Result<Option<f64>> {
+        let offset = calibration::file_offset()?;
+        let link = |program: &OwnedFd, attach_type, at_return| {
+            let (offsets, cookies, pid) = (&[offset], &[0], std::process::id());
+            let link = MultiLink { attach_type, path: c"/proc/self/exe", offsets, cookies, at_return, pid };
+            bpf::link_uprobe_multi(program.as_fd(), &link)
+        };
+        let links = match &self.loaded {
+            Loaded::Session { empty, .. } => vec![link(empty, ATTACH_UPROBE_SESSION, false)?],
+            Loaded::Multi { empty, .. } => {
+                vec![link(empty, ATTACH_UPROBE_MULTI, true)?, link(empty, ATTACH_UPROBE_MULTI, false)?]
+            }
+            Loaded::Perf => return Ok(None),
+        };
+        let with = calibration::nanoseconds_per_call();
+        drop(links);
+        let without = calibration::nanoseconds_per_call();
+        Ok(Some((with - without).max(0.0) / 2.0))
+    }
+
+    /// Sum of the programs' run times while the kernel measured them.
+    pub(super) fn run_time(&self) -> RunTime {
+        let programs: Vec<&OwnedFd> = match &self.loaded {
+            Loaded::Session { allocate, free, .. } => vec![allocate, free],
+            Loaded::Multi { entry, at_return, free, .. } => vec![entry, at_return, free],
+            Loaded::Perf => Vec::new(),
+        };
+        let mut sum = RunTime::default();
+        for program in programs {
+            if let Ok(one) = bpf::run_time(program.as_fd()) {
+                sum.nanoseconds += one.nanoseconds;
+                sum.runs += one.runs;
+            }
+        }
+        sum
+    }
+}
+
+fn perf_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, ProbeError> {
+    let program = ebpf.program_mut(name).ok_or_else(|| damaged(format!("no program {name}")))?;
+    program.try_into().map_err(damaged)
+}
+
+fn load_as(method: AttachMethod, programs: &Programs, ebpf: &mut Ebpf) -> Result<Loaded, ProbeError> {
+    match method {
+        AttachMethod::Session => {
+            let functions = session_kernel_functions()
+                .ok_or_else(|| damaged("the kernel has no uprobe sessions (6.13 and later have)"))?;
+            Ok(Loaded::Session {
+                allocate: programs.load("alloc_session", ATTACH_UPROBE_SESSION, &functions)?,
+                free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
+                empty: programs.load("empty", ATTACH_UPROBE_SESSION, &[])?,
+            })
+        }
+        AttachMethod::Multi => Ok(Loaded::Multi {
+            entry: programs.load("alloc_entry", ATTACH_UPROBE_MULTI, &[])?,
+            at_return: programs.load("alloc_return", ATTACH_UPROBE_MULTI, &[])?,
+            free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
+            empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
+        }),
+        AttachMethod::Perf => {
+            for name in PERF_PROGRAMS {
+                let program = perf_program(ebpf, name)?;
+                program.load().map_err(|error| match io_cause(&error) {
+                    Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                        rights::explain(&source)
+                    }
+                    _ => damaged(error),
+                })?;
+            }
+            Ok(Loaded::Perf)
+        }
+    }
+}
+
+/// One link for each file.
+fn multi(
+    program: &OwnedFd,
+    attach_type: u32,
+    at_return: bool,
+    pid: u32,
+    points: &[&ProbePoint],
+) -> Result<Vec<OwnedFd>, ProbeError> {
+    let mut by_file: BTreeMap<&Path, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
+    for point in points {
+        let (offsets, cookies) = by_file.entry(&point.path).or_default();
+        offsets.push(point.offset.0);
+        cookies.push(point.kind.cookie(point.allocator));
+    }
+    let mut links = Vec::new();
+    for (path, (offsets, cookies)) in by_file {
+        let link = c_path(path.as_os_str()).and_then(|path| {
+            let link =
+                MultiLink { attach_type, path: &path, offsets: &offsets, cookies: &cookies, at_return, pid };
+            bpf::link_uprobe_multi(program.as_fd(), &link)
+        });
+        links.push(link.map_err(|source| ProbeError::Attach { path: PathBuf::from(path), source })?);
+    }
+    Ok(links)
+}
+
+fn c_path(path: &OsStr) -> io::Result<CString> {
+    CString::new(path.as_bytes()).map_err(io::Error::other)
+}
+
+/// The system's answer inside an error of aya's.
+fn io_cause(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+    let mut cause = Some(error);
+    while let Some(at) = cause {
+        if let Some(code) = at.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {
+            return Some(io::Error::from_raw_os_error(code));
+        }
+        cause = at.source();
+    }
+    None
+}

@@ -1,0 +1,333 @@
+//! Probes by eBPF: the one place that knows aya.
+//!
+//! [`EbpfProbe::load`] makes the maps and loads the programs; nothing happens in the target until
+//! [`EbpfProbe::attach`]. Links and perf events are held as descriptors and nothing is pinned: however this process
+//! ends, the kernel takes the probes out of the target with the last descriptor.
+
+mod attach;
+mod object;
+
+use std::{io, os::fd::OwnedFd};
+
+use aya::{
+    Ebpf, EbpfLoader,
+    maps::{MapData, RingBuf},
+    programs::RawTracePoint,
+};
+use bytemuck::Zeroable;
+use profiler_common::{
+    counters::Counter,
+    limits::MAX_FRAMES,
+    records::{LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey, SiteCounters, StackHead, State},
+    tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
+};
+
+use self::{
+    attach::Attachments,
+    object::{damaged, map_fd},
+};
+use super::{AttachMethod, Counters, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
+use crate::sys::bpf::{
+    self, RunTime,
+    map::{PerCpuWords, TypedMap},
+};
+
+/// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and its share of the
+/// bucket array (measured; see docs/limits.md).
+const BYTES_PER_BLOCK: u64 = 112;
+/// What one site takes in the kernel, in bytes.
+const BYTES_PER_SITE: u64 = 128;
+
+/// The probes on one target, with the maps that they fill.
+pub struct EbpfProbe {
+    ebpf: Ebpf,
+    attachments: Attachments,
+    stacks: RingBuf<MapData>,
+    live: TypedMap<u64, LiveBlock>,
+    sites: TypedMap<u64, SiteCounters>,
+    pending: TypedMap<PendingKey, PendingCall>,
+    counters: PerCpuWords,
+    state: TypedMap<u32, State>,
+    rows: TypedMap<u32, RowChunk>,
+    pages: TypedMap<u32, PageRows>,
+    rules: TypedMap<u32, Rule>,
+    mappings: TypedMap<u32, MappingTable>,
+    generation: u32,
+    exec_watched: bool,
+}
+
+impl EbpfProbe {
+    /// Makes the maps and loads the programs for the best way to attach that this kernel has.
+    ///
+    /// # Errors
+    /// [`ProbeError::NotPermitted`] and [`ProbeError::KernelTooOld`] first of all.
+    pub fn load(settings: &ProbeSettings) -> Result<Self, ProbeError> {
+        let release = rustix::system::uname().release().to_string_lossy().into_owned();
+        if rights::kernel_version(&release).is_some_and(|version| version < (5, 15)) {
+            return Err(ProbeError::KernelTooOld { release });
+        }
+        let mut ebpf = load_maps(settings)?;
+        let programs = object::Programs::new(&ebpf)?;
+        let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
+        let exec_watched = watch_exec(&mut ebpf);
+        let ring = ebpf.take_map("STACKS").ok_or_else(|| damaged("no map STACKS"))?;
+        let probe = Self {
+            stacks: RingBuf::try_from(ring).map_err(damaged)?,
+            live: typed(&ebpf, "LIVE")?,
+            sites: typed(&ebpf, "SITES")?,
+            pending: typed(&ebpf, "PENDING")?,
+            counters: PerCpuWords::new(map_fd(ebpf.map("COUNTERS").ok_or_else(|| damaged("no COUNTERS"))?)?)
+                .map_err(|source| ProbeError::Map { name: "COUNTERS", source })?,
+            state: typed(&ebpf, "STATE")?,
+            rows: typed(&ebpf, "ROWS")?,
+            pages: typed(&ebpf, "PAGES")?,
+            rules: typed(&ebpf, "RULES")?,
+            mappings: typed(&ebpf, "MAPPINGS")?,
+            generation: 0,
+            exec_watched,
+            ebpf,
+            attachments,
+        };
+        probe
+            .sites
+            .update(&OVERFLOW_SITE, &SiteCounters { stack_sent: 1, ..SiteCounters::EMPTY })
+            .map_err(|source| ProbeError::Map { name: "SITES", source })?;
+        Ok(probe)
+    }
+
+    /// How the probes are attached.
+    #[must_use]
+    pub fn method(&self) -> AttachMethod {
+        self.attachments.method()
+    }
+
+    /// Whether the kernel tells us when the target replaces its program.
+    #[must_use]
+    pub fn exec_watched(&self) -> bool {
+        self.exec_watched
+    }
+
+    /// Places probes: those that end a block's life first, so that no block is entered whose end would be missed.
+    ///
+    /// # Errors
+    /// [`ProbeError::Attach`] with the file at fault.
+    pub fn attach(&mut self, points: &[ProbePoint]) -> Result<(), ProbeError> {
+        self.attachments.attach(&mut self.ebpf, points)
+    }
+
+    /// Takes every probe out of the target. The maps stay readable.
+    pub fn detach(&mut self) {
+        self.attachments.detach(&mut self.ebpf);
+    }
+
+    /// Writes chunks of unwind rows, from number `first` on.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn write_rows(&self, first: u32, chunks: &[RowChunk]) -> Result<(), ProbeError> {
+        write_all(&self.rows, "ROWS", first, chunks)
+    }
+
+    /// Writes pages of the unwind tables, from number `first` on.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn write_pages(&self, first: u32, pages: &[PageRows]) -> Result<(), ProbeError> {
+        write_all(&self.pages, "PAGES", first, pages)
+    }
+
+    /// Writes unwind rules, from number `first` on.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn write_rules(&self, first: u32, rules: &[Rule]) -> Result<(), ProbeError> {
+        write_all(&self.rules, "RULES", first, rules)
+    }
+
+    /// Has the walkers use these mappings (sorted, not overlapping) from now on. Walks under way finish with the table
+    /// that they began with.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`]. Mappings beyond the table's size are not written; the answer says how many.
+    pub fn publish_mappings(&mut self, ranges: &[MappingRange]) -> Result<usize, ProbeError> {
+        let mut table = MappingTable::zeroed();
+        for (to, from) in table.ranges.iter_mut().zip(ranges) {
+            *to = *from;
+            table.count += 1;
+        }
+        let generation = self.generation.wrapping_add(1);
+        let failed = |name| move |source| ProbeError::Map { name, source };
+        self.mappings.update(&(generation & 1), &table).map_err(failed("MAPPINGS"))?;
+        let closed = self.closed()?;
+        self.state.update(&0, &State { generation, closed: u32::from(closed) }).map_err(failed("STATE"))?;
+        self.generation = generation;
+        Ok(ranges.len().saturating_sub(table.ranges.len()))
+    }
+
+    /// Whether the target has replaced its program by exec, which closed the ledger.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn closed(&self) -> Result<bool, ProbeError> {
+        let state = self.state.look_up(&0).map_err(|source| ProbeError::Map { name: "STATE", source })?;
+        Ok(state.is_some_and(|state| state.closed != 0))
+    }
+
+    /// Hands out the stacks that were met for the first time since the last call.
+    pub fn new_stacks(&mut self, mut each: impl FnMut(StackRecord)) {
+        while let Some(item) = self.stacks.next() {
+            let Some((head, frames)) = item.split_at_checked(size_of::<StackHead>()) else { continue };
+            let head: StackHead = bytemuck::pod_read_unaligned(head);
+            let frames = frames
+                .chunks_exact(8)
+                .take(usize::from(head.frames).min(MAX_FRAMES))
+                .map(bytemuck::pod_read_unaligned)
+                .collect();
+            each(StackRecord { head, frames });
+        }
+    }
+
+    /// Everything counted so far.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn counters(&self) -> Result<Counters, ProbeError> {
+        let sums: io::Result<Vec<u64>> =
+            Counter::ALL.iter().map(|counter| self.counters.sum(*counter as u32)).collect();
+        Ok(Counters(sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?))
+    }
+
+    /// Hands out every site with its counters.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn sites(&self, mut each: impl FnMut(u64, SiteCounters)) -> Result<(), ProbeError> {
+        self.sites
+            .for_each(|site, counters| each(*site, *counters))
+            .map_err(|source| ProbeError::Map { name: "SITES", source })
+    }
+
+    /// Hands out every live block with its address. Blocks inside a realloc that has not returned are among them: until
+    /// it returns, they live.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn live_blocks(&self, mut each: impl FnMut(u64, LiveBlock)) -> Result<(), ProbeError> {
+        self.pending
+            .for_each(|_, call| {
+                if call.has_old != 0 {
+                    each(call.pointer, call.old);
+                }
+            })
+            .map_err(|source| ProbeError::Map { name: "PENDING", source })?;
+        self.live
+            .for_each(|address, block| each(*address, *block))
+            .map_err(|source| ProbeError::Map { name: "LIVE", source })
+    }
+
+    /// How many blocks and how many sites the maps can hold.
+    #[must_use]
+    pub fn capacity(&self) -> (u32, u32) {
+        (self.live.capacity(), self.sites.capacity())
+    }
+
+    /// What one hit costs on this machine without our program's work, in nanoseconds; `None` where it cannot be
+    /// measured. It takes some tens of milliseconds, none of them in the target.
+    ///
+    /// # Errors
+    /// What the system answers to a probe on ourselves.
+    pub fn calibrate(&self) -> io::Result<Option<f64>> {
+        self.attachments.calibrate()
+    }
+
+    /// Run time of our programs while [`bpf::enable_run_time_stats`] was on.
+    #[must_use]
+    pub fn run_time(&self) -> RunTime {
+        self.attachments.run_time()
+    }
+}
+
+/// Makes the maps with their real sizes.
+fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
+    let sites = (settings.max_memory / 16 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
+    let blocks = (settings.max_memory / BYTES_PER_BLOCK).clamp(1 << 12, 1 << 30);
+    let cpus = aya::util::nr_cpus().map_err(|(path, source)| {
+        ProbeError::Object(format!("the number of CPUs is unknown ({path}: {source})"))
+    })?;
+    // Four slots a CPU: a walk would have to be preempted by three others on its CPU before one goes without.
+    let slots = u32::try_from(cpus * 4).unwrap_or(4096).next_power_of_two();
+    let namespace = rustix::fs::stat("/proc/self/ns/pid")
+        .map_err(|error| ProbeError::Map { name: "settings", source: error.into() })?;
+    let scratch_mask = slots - 1;
+    let mut loader = EbpfLoader::new();
+    loader
+        .map_max_entries("LIVE", u32::try_from(blocks).unwrap_or(1 << 30))
+        .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
+        .map_max_entries("SCRATCH", slots)
+        .map_max_entries("ROWS", settings.row_chunks.max(1))
+        .map_max_entries("PAGES", settings.pages.max(1))
+        .map_max_entries("RULES", settings.rules.max(1))
+        .override_global("SCRATCH_MASK", &scratch_mask, true)
+        .override_global("MIN_SIZE", &settings.min_size, true)
+        .override_global("MAX_SIZE", &settings.max_size, true)
+        .override_global("TARGET_PID", &settings.pid, true)
+        .override_global("PID_NAMESPACE_DEVICE", &namespace.st_dev, true)
+        .override_global("PID_NAMESPACE_INODE", &namespace.st_ino, true);
+    loader.load(object::OBJECT).map_err(|error| match refused(&error) {
+        Some(source) => rights::explain(source),
+        None => ProbeError::Object(error.to_string()),
+    })
+}
+
+/// The refusal inside an error of aya's, if it is one.
+fn refused<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
+    let mut cause = Some(error);
+    while let Some(at) = cause {
+        if let Some(source) = at.downcast_ref::<io::Error>()
+            && matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
+        {
+            return Some(source);
+        }
+        cause = at.source();
+    }
+    None
+}
+
+/// Watches for the target replacing its program; whether that worked.
+fn watch_exec(ebpf: &mut Ebpf) -> bool {
+    let Some(program) = ebpf.program_mut("on_exec") else { return false };
+    let Ok(program) = <&mut RawTracePoint>::try_from(program) else { return false };
+    program.load().is_ok() && program.attach("sched_process_exec").is_ok()
+}
+
+fn typed<K, V>(ebpf: &Ebpf, name: &'static str) -> Result<TypedMap<K, V>, ProbeError>
+where
+    K: bytemuck::NoUninit + bytemuck::AnyBitPattern,
+    V: bytemuck::NoUninit + bytemuck::AnyBitPattern,
+{
+    let map = ebpf.map(name).ok_or_else(|| damaged(format!("no map {name}")))?;
+    TypedMap::new(map_fd(map)?).map_err(|source| ProbeError::Map { name, source })
+}
+
+fn write_all<V>(
+    map: &TypedMap<u32, V>,
+    name: &'static str,
+    first: u32,
+    values: &[V],
+) -> Result<(), ProbeError>
+where
+    V: bytemuck::NoUninit + bytemuck::AnyBitPattern,
+{
+    for (index, value) in (first..).zip(values) {
+        map.update(&index, value).map_err(|source| ProbeError::Map { name, source })?;
+    }
+    Ok(())
+}
+
+/// Run-time statistics of the kernel, on while this lives.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub fn enable_run_time_stats() -> io::Result<OwnedFd> {
+    bpf::enable_run_time_stats()
+}

@@ -1,0 +1,90 @@
+//! Why the kernel said no: the rights that this process has, in words.
+
+use std::{fs, io};
+
+use super::error::ProbeError;
+
+/// Bits of a capability set, from include/uapi/linux/capability.h.
+const CAPABILITIES: [(u32, &str); 3] = [(21, "CAP_SYS_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+
+/// Turns a refusal of bpf(2) into the reason and the remedy.
+#[must_use]
+pub fn explain(source: &io::Error) -> ProbeError {
+    let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let missing = missing_capabilities(&status);
+    let (reason, remedy) = if missing.is_empty() {
+        let locked = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+        if locked.contains("[confidentiality]") {
+            (
+                "the kernel is locked down (confidentiality mode)".to_owned(),
+                "Boot with lockdown=integrity or without lockdown".to_owned(),
+            )
+        } else {
+            (
+                format!("the kernel answered \"{source}\" although the rights are there"),
+                "A container's seccomp filter or a security module may forbid bpf(2): allow it there, or run heapscope \
+                 on the host"
+                    .to_owned(),
+            )
+        }
+    } else {
+        (
+            format!("it lacks {}", missing.join(" and ")),
+            "Run it with sudo, or in a container with --privileged or --cap-add SYS_ADMIN (CAP_BPF and CAP_PERFMON \
+             alone do not suffice for uprobes)"
+                .to_owned(),
+        )
+    };
+    ProbeError::NotPermitted { reason, remedy }
+}
+
+/// Names of the capabilities that matter and are not in the effective set of this `/proc/PID/status`.
+fn missing_capabilities(status: &str) -> Vec<&'static str> {
+    let effective = status
+        .lines()
+        .find_map(|line| line.strip_prefix("CapEff:"))
+        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
+        .unwrap_or(0);
+    if effective >> 21 & 1 == 1 {
+        // CAP_SYS_ADMIN includes the two narrower ones.
+        return Vec::new();
+    }
+    CAPABILITIES.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect()
+}
+
+/// Major and minor number of a kernel release such as `6.18.44-generic`.
+#[must_use]
+pub fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut numbers = release.split(|c: char| !c.is_ascii_digit());
+    Some((numbers.next()?.parse().ok()?, numbers.next()?.parse().ok()?))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_user_lacks_all_three() {
+        assert_eq!(
+            missing_capabilities("Name:\tx\nCapEff:\t0000000000000000\n"),
+            ["CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF"]
+        );
+    }
+
+    #[test]
+    fn bpf_and_perfmon_still_lack_the_third() {
+        assert_eq!(missing_capabilities("CapEff:\t000000c000000000\n"), ["CAP_SYS_ADMIN"]);
+    }
+
+    #[test]
+    fn root_lacks_nothing() {
+        assert!(missing_capabilities("CapEff:\t000001ffffffffff\n").is_empty());
+    }
+
+    #[test]
+    fn releases_are_read() {
+        assert_eq!(kernel_version("6.18.44-fc-v595"), Some((6, 18)));
+        assert_eq!(kernel_version("5.4"), Some((5, 4)));
+        assert_eq!(kernel_version("weird"), None);
+    }
+}

@@ -1,0 +1,187 @@
+//! JSON for programs: everything that is known, in full. docs/json.md is its contract.
+
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    time::{SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Serialize, Serializer};
+
+use super::{
+    options::ReportOptions,
+    profile::{Mode, Profile, Quality, SiteReport, Totals},
+};
+use crate::symbolize::frame::{Frame, FrameKind};
+
+/// The version of the format. It grows when a field changes its meaning or goes away, not when one is added.
+pub const VERSION: u32 = 1;
+
+/// Writes one JSON object and a newline, site by site. Stacks are whole, whatever the options say.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(profile: &Profile, _options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
+    serde_json::to_writer(&mut *out, &Document::of(profile))?;
+    out.write_all(b"\n")
+}
+
+#[derive(Serialize)]
+struct Document<'a> {
+    version: u32,
+    target: Target<'a>,
+    started: Option<String>,
+    duration_seconds: f64,
+    mode: ModeView<'a>,
+    totals: TotalsView,
+    quality: QualityView<'a>,
+    #[serde(serialize_with = "sites")]
+    sites: &'a [SiteReport],
+}
+
+#[derive(Serialize)]
+struct Target<'a> {
+    pid: u32,
+    command: &'a str,
+    exe: &'a str,
+}
+
+#[derive(Serialize)]
+struct ModeView<'a> {
+    sampling: &'a str,
+    command: &'a str,
+    probes: &'a str,
+    min_size: Option<u64>,
+    max_size: Option<u64>,
+    min_age_seconds: Option<f64>,
+}
+
+#[derive(Serialize)]
+struct TotalsView {
+    inuse_space: u64,
+    inuse_objects: u64,
+    alloc_space: u64,
+    alloc_objects: u64,
+}
+
+#[derive(Serialize)]
+struct QualityView<'a> {
+    unmatched_frees: u64,
+    failed_allocations: u64,
+    filtered_allocations: u64,
+    lost: &'a BTreeMap<String, u64>,
+    stacks_walked: u64,
+    truncated_stacks: u64,
+    incomplete_stacks: &'a BTreeMap<String, u64>,
+    guessed_frames: u64,
+    probe_hits: u64,
+    overhead_percent: Option<f64>,
+    warnings: &'a [String],
+}
+
+#[derive(Serialize)]
+struct Site<'a> {
+    #[serde(flatten)]
+    totals: TotalsView,
+    oldest_seconds: Option<f64>,
+    allocator: &'a str,
+    #[serde(serialize_with = "stack")]
+    stack: &'a [Frame],
+}
+
+#[derive(Serialize)]
+struct FrameView<'a> {
+    function: Option<&'a str>,
+    file: Option<&'a str>,
+    line: Option<u32>,
+    module: Option<&'a str>,
+    address: String,
+    kind: FrameKind,
+    inlined: bool,
+    guessed: bool,
+}
+
+impl<'a> Document<'a> {
+    fn of(profile: &'a Profile) -> Self {
+        Self {
+            version: VERSION,
+            target: Target {
+                pid: profile.target.pid,
+                command: &profile.target.command,
+                exe: &profile.target.exe,
+            },
+            started: rfc3339(profile.started),
+            duration_seconds: profile.duration.as_secs_f64(),
+            mode: ModeView::of(&profile.mode),
+            totals: TotalsView::of(profile.totals),
+            quality: QualityView::of(&profile.quality),
+            sites: &profile.sites,
+        }
+    }
+}
+
+impl<'a> ModeView<'a> {
+    fn of(mode: &'a Mode) -> Self {
+        Self {
+            sampling: &mode.sampling,
+            command: &mode.command,
+            probes: &mode.probes,
+            min_size: mode.min_size,
+            max_size: mode.max_size,
+            min_age_seconds: mode.min_age.map(|age| age.as_secs_f64()),
+        }
+    }
+}
+
+impl TotalsView {
+    fn of(totals: Totals) -> Self {
+        let Totals { inuse_space, inuse_objects, alloc_space, alloc_objects } = totals;
+        Self { inuse_space, inuse_objects, alloc_space, alloc_objects }
+    }
+}
+
+impl<'a> QualityView<'a> {
+    fn of(quality: &'a Quality) -> Self {
+        Self {
+            unmatched_frees: quality.unmatched_frees,
+            failed_allocations: quality.failed_allocations,
+            filtered_allocations: quality.filtered_allocations,
+            lost: &quality.lost,
+            stacks_walked: quality.stacks_walked,
+            truncated_stacks: quality.truncated_stacks,
+            incomplete_stacks: &quality.incomplete_stacks,
+            guessed_frames: quality.guessed_frames,
+            probe_hits: quality.probe_hits,
+            overhead_percent: quality.overhead_percent,
+            warnings: &quality.warnings,
+        }
+    }
+}
+
+fn sites<S: Serializer>(sites: &[SiteReport], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(sites.iter().map(|site| Site {
+        totals: TotalsView::of(site.totals),
+        oldest_seconds: site.oldest.map(|age| age.as_secs_f64()),
+        allocator: &site.allocator,
+        stack: &site.stack,
+    }))
+}
+
+fn stack<S: Serializer>(stack: &[Frame], serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_seq(stack.iter().map(|frame| FrameView {
+        function: frame.function.as_deref(),
+        file: frame.file.as_deref(),
+        line: frame.line,
+        module: frame.module.as_deref(),
+        address: format!("{:#x}", frame.address),
+        kind: frame.kind,
+        inlined: frame.inlined,
+        guessed: frame.guessed,
+    }))
+}
+
+/// The moment in UTC; `None` for a clock before 1970 or after 9999, for which the crate has no text.
+fn rfc3339(time: SystemTime) -> Option<String> {
+    let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
+    (since_epoch.as_secs() < 253_402_300_800).then(|| humantime::format_rfc3339_millis(time).to_string())
+}

@@ -1,0 +1,142 @@
+//! How far the numbers can be trusted, in sentences: the same ones in the terminal, the folded file and the picture.
+
+use super::{
+    profile::{Profile, Quality},
+    units::{blocks, count, counted, percent, span},
+};
+use crate::symbolize::label::clean;
+
+/// How much a sentence matters.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Weight {
+    /// The numbers are not what they seem.
+    Warning,
+    /// Good to know.
+    Note,
+}
+
+/// One sentence about the profile's quality.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub struct Remark {
+    /// How much it matters.
+    pub weight: Weight,
+    /// The sentence, one line, ending with a full stop.
+    pub text: String,
+}
+
+/// What a reader must know: warnings first. What did not happen is not mentioned.
+#[must_use]
+pub fn remarks(profile: &Profile) -> Vec<Remark> {
+    let quality = &profile.quality;
+    let mut warnings: Vec<String> = quality.warnings.iter().map(|text| sentence(text)).collect();
+    warnings
+        .extend(quality.lost.iter().filter(|(_, lost)| **lost > 0).map(|(reason, lost)| loss(reason, *lost)));
+    warnings.extend(stack_warnings(quality));
+    let notes = notes(profile);
+    let of = |weight| move |text| Remark { weight, text };
+    warnings.into_iter().map(of(Weight::Warning)).chain(notes.into_iter().map(of(Weight::Note))).collect()
+}
+
+/// Why a profile without live memory has none.
+#[must_use]
+pub fn nothing_live(profile: &Profile) -> String {
+    let recorded = profile.totals.alloc_objects;
+    if recorded == 0 {
+        return String::from("Nothing is live: no allocations were recorded.");
+    }
+    match profile.mode.min_age {
+        Some(age) => format!("Nothing live is at least {} old; {} recorded.", span(age), blocks(recorded)),
+        None => format!("Nothing is live: all {} that were recorded were freed again.", blocks(recorded)),
+    }
+}
+
+/// A loss by the label of its counter (profiler-common, `counters.rs`).
+fn loss(reason: &str, lost: u64) -> String {
+    let allocations = counted(lost, "allocation", "allocations");
+    match reason {
+        "live_map_full" => format!("{allocations} not recorded: the table of live blocks was full."),
+        "site_map_full" => format!("{allocations} not recorded: the table of sites was full."),
+        "pending_map_full" => format!("{allocations} not recorded: too many calls were under way at once."),
+        "address_clash" => format!(
+            "{} handed out again before being seen freed: the older record was closed.",
+            counted(lost, "block was", "blocks were")
+        ),
+        "unpaired_return" => {
+            format!("{allocations} not recorded: the call began before the probes were there.")
+        }
+        "stack_record_lost" => {
+            format!(
+                "{} delayed or lost: the ring buffer was full.",
+                counted(lost, "stack record", "stack records")
+            )
+        }
+        "scratch_busy" => format!("{allocations} without a stack: every scratch slot was in use."),
+        other => format!("{} lost: {}.", count(lost), clean(other)),
+    }
+}
+
+fn stack_warnings(quality: &Quality) -> Vec<String> {
+    let mut warnings = Vec::new();
+    let walked = quality.stacks_walked;
+    let incomplete = quality.incomplete_stacks.values().fold(0u64, |sum, n| sum.saturating_add(*n));
+    if incomplete > 0 {
+        let reasons: Vec<_> = quality
+            .incomplete_stacks
+            .iter()
+            .filter(|(_, stacks)| **stacks > 0)
+            .map(|(reason, stacks)| format!("{} {}", clean(reason).replace('_', " "), count(*stacks)))
+            .collect();
+        warnings.push(format!(
+            "{} of {} ({}) ended before the thread's first function: {}.",
+            count(incomplete),
+            counted(walked, "stack", "stacks"),
+            percent(incomplete, walked),
+            reasons.join(", ")
+        ));
+    }
+    if quality.truncated_stacks > 0 {
+        warnings.push(format!(
+            "{} of {} ({}) cut at the frame limit: their root end is missing.",
+            count(quality.truncated_stacks),
+            counted(walked, "stack", "stacks"),
+            percent(quality.truncated_stacks, walked)
+        ));
+    }
+    if quality.guessed_frames > 0 {
+        warnings.push(format!(
+            "{} found by following frame pointers through code without unwind information.",
+            counted(quality.guessed_frames, "frame was", "frames were")
+        ));
+    }
+    warnings
+}
+
+fn notes(profile: &Profile) -> Vec<String> {
+    let quality = &profile.quality;
+    let mut notes = Vec::new();
+    if quality.unmatched_frees > 0 {
+        let since = if profile.mode.command == "run" { "start" } else { "attach" };
+        notes.push(format!(
+            "{} of blocks that were not recorded (older than the {since}, or filtered out).",
+            counted(quality.unmatched_frees, "free", "frees")
+        ));
+    }
+    if quality.failed_allocations > 0 {
+        let calls = counted(quality.failed_allocations, "allocator call", "allocator calls");
+        notes.push(format!("{calls} returned no memory."));
+    }
+    if quality.filtered_allocations > 0 {
+        let filtered = counted(quality.filtered_allocations, "allocation", "allocations");
+        notes.push(format!("{filtered} left out by the size filter."));
+    }
+    if let Some(overhead) = quality.overhead_percent.filter(|overhead| overhead.is_finite()) {
+        let hits = counted(quality.probe_hits, "probe hit", "probe hits");
+        notes.push(format!("{hits} took about {overhead:.1}% of the target's CPU time."));
+    }
+    notes
+}
+
+fn sentence(text: &str) -> String {
+    let text = clean(text);
+    if text.ends_with(['.', '!', '?']) { text } else { format!("{text}.") }
+}

@@ -1,0 +1,140 @@
+//! The sites as root-first lines of names, equal lines merged: what the folded file and the picture are made of.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::{options::ReportOptions, profile::Profile};
+use crate::symbolize::{
+    fold::fold,
+    frame::{Frame, FrameKind, FrameRole},
+    label,
+};
+
+/// Stands for the stack of a site that has none: every scratch slot was busy.
+const NO_STACK: &str = "[no stack]";
+
+/// Live memory by stack.
+#[derive(Debug, Default)]
+pub(super) struct Stacks {
+    /// Names, root first, never empty; to live bytes and blocks. In the order of the names, frame by frame, so that
+    /// stacks with a common root lie side by side.
+    pub(super) lines: BTreeMap<Vec<String>, Live>,
+    /// What colour each name has. One name in two modules takes the colour that was seen first.
+    pub(super) tints: HashMap<String, Tint>,
+}
+
+/// Live memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Live {
+    pub(super) bytes: u64,
+    pub(super) blocks: u64,
+}
+
+/// A frame's colour class.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Tint {
+    Program,
+    Python,
+    Library,
+    Runtime,
+    Allocator,
+    Jit,
+    Remark,
+}
+
+impl Tint {
+    fn of(frame: &Frame) -> Self {
+        match (frame.kind, frame.role) {
+            (_, FrameRole::Remark) => Self::Remark,
+            (FrameKind::Python, _) => Self::Python,
+            (_, FrameRole::Allocator) => Self::Allocator,
+            (_, FrameRole::Runtime) => Self::Runtime,
+            (_, FrameRole::Library) => Self::Library,
+            (_, FrameRole::Program) => Self::Program,
+            (_, FrameRole::Jit) => Self::Jit,
+        }
+    }
+}
+
+impl Stacks {
+    /// The sites of `profile` that have live blocks.
+    pub(super) fn of(profile: &Profile, options: &ReportOptions) -> Self {
+        let mut stacks = Self::default();
+        for site in
+            profile.sites.iter().filter(|site| site.totals.inuse_objects > 0 || site.totals.inuse_space > 0)
+        {
+            let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
+            for frame in fold(&site.stack, options.full_stacks).iter().rev() {
+                let name = folded_name(frame);
+                if !stacks.tints.contains_key(&name) {
+                    stacks.tints.insert(name.clone(), Tint::of(frame));
+                }
+                names.push(name);
+            }
+            if names.is_empty() {
+                stacks.tints.insert(NO_STACK.into(), Tint::Remark);
+                names.push(NO_STACK.into());
+            }
+            let live = stacks.lines.entry(names).or_default();
+            live.bytes = live.bytes.saturating_add(site.totals.inuse_space);
+            live.blocks = live.blocks.saturating_add(site.totals.inuse_objects);
+        }
+        stacks
+    }
+
+    /// Everything together; `None` where the bytes do not fit 64 bits, which no real heap does to us.
+    pub(super) fn total(&self) -> Option<Live> {
+        self.lines.values().try_fold(Live::default(), |sum, live| {
+            Some(Live {
+                bytes: sum.bytes.checked_add(live.bytes)?,
+                blocks: sum.blocks.checked_add(live.blocks)?,
+            })
+        })
+    }
+}
+
+/// The frame's name as one element of a folded line. The format has no escapes, so what would be read as structure is
+/// replaced: `;` by `:` (as perf's and FlameGraph's scripts do), the blank before a last word that is a number by `_`
+/// (it would be taken for a count), and a leading `# ` (it would be taken for a comment).
+fn folded_name(frame: &Frame) -> String {
+    let mut name = label::name(frame).replace(';', ":");
+    if let Some(blank) = name.rfind(char::is_whitespace) {
+        let last_word = name[blank..].trim_start();
+        if last_word.chars().all(|c| c.is_ascii_digit() || c == '.') {
+            let blank_end = name.len() - last_word.len();
+            name.replace_range(blank..blank_end, "_");
+        }
+    }
+    if name.starts_with("# ") {
+        name.replace_range(1..2, "_");
+    }
+    name
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_that_would_be_read_as_structure() {
+        let folded = |function: &str| {
+            folded_name(&Frame {
+                function: Some(function.into()),
+                file: None,
+                line: None,
+                module: None,
+                address: 0,
+                module_offset: None,
+                kind: FrameKind::Native,
+                inlined: false,
+                guessed: false,
+                role: FrameRole::Program,
+            })
+        };
+        assert_eq!(folded("f<[u8; 8]>"), "f<[u8: 8]>");
+        assert_eq!(folded("stub 12"), "stub_12");
+        assert_eq!(folded("stub 1.5 12"), "stub 1.5_12");
+        assert_eq!(folded("stub\u{3000}7"), "stub_7");
+        assert_eq!(folded("# main"), "#_main");
+        assert_eq!(folded("operator new(unsigned long)"), "operator new(unsigned long)");
+    }
+}

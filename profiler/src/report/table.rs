@@ -1,0 +1,133 @@
+//! The terminal's table: the sites that hold the most live bytes, and how far to trust them.
+
+use std::io::{self, Write};
+
+use super::{
+    options::{MIN_WIDTH, ReportOptions},
+    profile::{Profile, SiteReport},
+    quality::{Weight, nothing_live, remarks},
+    units::{blocks, bytes, count, percent, span},
+};
+use crate::symbolize::{
+    fold::{cut_middle, fold, shorten},
+    label::clean,
+};
+
+/// Lines of stack below each site.
+const STACK_LINES: usize = 6;
+/// What stands before a line of stack.
+const INDENT: &str = "       ";
+
+/// Writes the table as plain text, at most `options.width` characters wide.
+///
+/// # Errors
+/// Those of `out`.
+pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
+    let width = options.width.max(MIN_WIDTH);
+    write_head(profile, width, out)?;
+    let holds_memory = |site: &&SiteReport| site.totals.inuse_space > 0 || site.totals.inuse_objects > 0;
+    let mut live: Vec<&SiteReport> = profile.sites.iter().filter(holds_memory).collect();
+    live.sort_by_key(|site| std::cmp::Reverse((site.totals.inuse_space, site.totals.inuse_objects)));
+    if live.is_empty() {
+        writeln!(out, "\n{}", nothing_live(profile))?;
+    } else {
+        write_sites(profile, options, width, &live, out)?;
+    }
+    write_quality(profile, width, out)
+}
+
+fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    let target = &profile.target;
+    let command = clean(&target.command);
+    let behind = format!(" (pid {})", target.pid);
+    let command = cut_middle(&command, width.saturating_sub("heapscope: ".len() + behind.len()));
+    writeln!(out, "heapscope: {command}{behind}")?;
+    let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
+    let mut conditions = format!("{how} {}, {}", span(profile.duration), clean(&profile.mode.sampling));
+    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
+        if let Some(size) = size {
+            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
+        }
+    }
+    if let Some(age) = profile.mode.min_age {
+        conditions.push_str(&format!(", live means at least {} old", span(age)));
+    }
+    write_wrapped(&conditions, "", "  ", width, out)?;
+    let totals = &profile.totals;
+    let live = format!("{} live in {}", bytes(totals.inuse_space), blocks(totals.inuse_objects));
+    let all = format!("{} allocated in {}", bytes(totals.alloc_space), blocks(totals.alloc_objects));
+    write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)
+}
+
+fn write_sites(
+    profile: &Profile,
+    options: &ReportOptions,
+    width: usize,
+    live: &[&SiteReport],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let row = |[rank, live, share, blocks, allocated, oldest, allocator]: [&str; 7]| {
+        format!("{rank:>4}  {live:>10}  {share:>6}  {blocks:>12}  {allocated:>10}  {oldest:>12}  {allocator}")
+    };
+    writeln!(out, "\n{}", row(["#", "live", "share", "live blocks", "allocated", "oldest", "allocator"]))?;
+    for (i, site) in live.iter().take(options.sites).enumerate() {
+        let totals = &site.totals;
+        let numbers = row([
+            &(i + 1).to_string(),
+            &bytes(totals.inuse_space),
+            &percent(totals.inuse_space, profile.totals.inuse_space),
+            &count(totals.inuse_objects),
+            &bytes(totals.alloc_space),
+            &site.oldest.map_or_else(|| String::from("-"), span),
+            &clean(&site.allocator),
+        ]);
+        writeln!(out, "{}", cut_middle(&numbers, width))?;
+        let stack = fold(&site.stack, options.full_stacks);
+        for line in shorten(stack, width - INDENT.len(), STACK_LINES) {
+            writeln!(out, "{INDENT}{line}")?;
+        }
+        if stack.is_empty() {
+            writeln!(out, "{INDENT}[no stack]")?;
+        }
+    }
+    let rest = &live[live.len().min(options.sites)..];
+    if !rest.is_empty() {
+        let space = rest.iter().fold(0u64, |sum, site| sum.saturating_add(site.totals.inuse_space));
+        let sites = if rest.len() == 1 { "site holds" } else { "sites hold" };
+        writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), bytes(space))?;
+    }
+    Ok(())
+}
+
+fn write_quality(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    for (i, remark) in remarks(profile).iter().enumerate() {
+        if i == 0 {
+            writeln!(out)?;
+        }
+        let head = match remark.weight {
+            Weight::Warning => "warning: ",
+            Weight::Note => "note: ",
+        };
+        write_wrapped(&remark.text, head, &" ".repeat(head.len()), width, out)?;
+    }
+    Ok(())
+}
+
+/// Writes `text` behind `head`, broken at blanks so that it fits `width`; further lines begin with `indent`.
+fn write_wrapped(text: &str, head: &str, indent: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
+    let (mut line, mut words) = (head.to_owned(), 0);
+    for word in text.split(' ').filter(|word| !word.is_empty()) {
+        let word = cut_middle(word, width - indent.len());
+        let blank = usize::from(words > 0);
+        if words > 0 && line.chars().count() + blank + word.chars().count() > width {
+            writeln!(out, "{line}")?;
+            (line, words) = (indent.to_owned(), 0);
+        }
+        if words > 0 {
+            line.push(' ');
+        }
+        line.push_str(&word);
+        words += 1;
+    }
+    writeln!(out, "{line}")
+}

@@ -1,0 +1,44 @@
+//! `heapscope attach`: a process that runs already.
+
+use std::process::ExitCode;
+
+use super::{
+    naming::Namer,
+    observation::Observation,
+    options::AttachOptions,
+    output::Outputs,
+    signals::StopFlag,
+    watch::{Ended, Printer, announce, conclude, watch},
+};
+use crate::target::{allocator, maps::Maps, module_cache::ModuleCache, process::Process};
+
+/// Watches a running process until the time is over, the user stops it or the process ends, and writes the reports.
+///
+/// # Errors
+/// What and what to do, in one sentence each: no such process, no rights, no allocator, a file that cannot be written.
+pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
+    let common = &options.common;
+    let process = Process::find(&options.target)?;
+    let default_name = format!("heapscope-{}-{}", file_name(&process.comm), process.pid);
+    let outputs = Outputs::open(common, &default_name)?;
+    let printer = if outputs.use_stdout() { Printer::Stderr } else { Printer::Stdout };
+    // Says why there is none, before anything is loaded.
+    allocator::find(&process, &Maps::read(&process)?, &mut ModuleCache::default())?;
+    let stop = StopFlag::catch()?;
+    let mut namer = Namer::new(common, "attach");
+    let mut observation = Observation::begin(process, common)?;
+    announce(&observation, common);
+    let ended = watch(&mut observation, &mut namer, common, &stop, &printer, |observation, _, wait| {
+        observation.process.exited(wait).then_some(Ended::TargetEnded)
+    })?;
+    if ended == Ended::TargetEnded {
+        printer.line(&format!("process {} ended", observation.process.pid))?;
+    }
+    conclude(observation, namer, common, outputs, &printer)?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// A process's name as part of a file's name.
+pub(super) fn file_name(comm: &str) -> String {
+    comm.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' }).collect()
+}

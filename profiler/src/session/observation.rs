@@ -1,0 +1,298 @@
+//! One target under observation: its code, the probes in it, and the stacks met so far.
+
+use std::{
+    collections::HashMap,
+    sync::Arc,
+    time::{Duration, Instant, SystemTime},
+};
+
+use anyhow::Context;
+use profiler_common::{
+    counters::Counter,
+    limits::MAX_FRAMES,
+    records::{LiveBlock, SiteCounters},
+    tables::RowChunk,
+};
+
+use super::{
+    code::{Change, CodeMap},
+    options::CommonOptions,
+    overhead::OverheadMeter,
+};
+use crate::{
+    ledger::{Account, Ledger},
+    probe::{AttachMethod, Counters, ProbePoint, ProbeSettings, ebpf::EbpfProbe, error::ProbeError},
+    target::{
+        allocator::{self, Allocator},
+        module::Module,
+        placement,
+        process::Process,
+    },
+};
+
+/// How often the target's mappings are looked at, even if nothing hints at a change.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
+/// The stack of one site.
+#[derive(Debug)]
+pub(super) struct SiteStack {
+    /// Index in [`Observation::allocators`].
+    pub(super) allocator: u8,
+    /// How the walk ended: `profiler_common::records::walk_end`.
+    pub(super) end: u8,
+    /// Indices of code locations, leaf first.
+    pub(super) frames: Box<[u32]>,
+}
+
+/// What the status line shows.
+#[derive(Clone, Debug)]
+pub(super) struct Reading {
+    pub(super) counters: Counters,
+    pub(super) sites: usize,
+    pub(super) overhead_percent: Option<f64>,
+    /// Whether the target has replaced its program, which ends the observation.
+    pub(super) replaced: bool,
+}
+
+/// The target under observation.
+pub(super) struct Observation {
+    pub(super) process: Process,
+    pub(super) code: CodeMap,
+    pub(super) stacks: HashMap<u64, SiteStack>,
+    /// Names of the allocators, by the index that the probes know them by.
+    pub(super) allocators: Vec<String>,
+    pub(super) started: SystemTime,
+    /// Sentences about what is not seen, or not seen well.
+    pub(super) warnings: Vec<String>,
+    probe: EbpfProbe,
+    began: Instant,
+    lasted: Option<Duration>,
+    meter: OverheadMeter,
+    looked: Instant,
+    unmapped: u64,
+}
+
+impl Observation {
+    /// Reads the target, loads the programs and places the probes for every allocator that is mapped; none at all is
+    /// not an error yet.
+    pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Self> {
+        refuse_dangerous(&process)?;
+        let (code, change) = CodeMap::read(&process)?;
+        let capacity = code.capacity();
+        let probe = EbpfProbe::load(&ProbeSettings {
+            pid: process.pid,
+            min_size: options.min_size.unwrap_or(0),
+            max_size: options.max_size.unwrap_or(u64::MAX),
+            max_memory: options.max_memory,
+            method: options.method,
+            row_chunks: capacity.chunks,
+            pages: capacity.pages,
+            rules: capacity.rules,
+        })?;
+        let meter = OverheadMeter::new(&probe);
+        let mut observation = Self {
+            process,
+            code,
+            stacks: HashMap::new(),
+            allocators: Vec::new(),
+            started: SystemTime::now(),
+            warnings: Vec::new(),
+            probe,
+            began: Instant::now(),
+            lasted: None,
+            meter,
+            looked: Instant::now(),
+            unmapped: 0,
+        };
+        if !observation.probe.exec_watched() {
+            observation.warnings.push(
+                "The kernel did not let us watch for exec: if the process replaces its program, the numbers mix both."
+                    .into(),
+            );
+        }
+        observation.take_up(&change)?;
+        observation.started = SystemTime::now();
+        observation.began = Instant::now();
+        Ok(observation)
+    }
+
+    /// How the probes are attached.
+    pub(super) fn method(&self) -> AttachMethod {
+        self.probe.method()
+    }
+
+    /// How long the probes have been, or were, in the target.
+    pub(super) fn duration(&self) -> Duration {
+        self.lasted.unwrap_or_else(|| self.began.elapsed())
+    }
+
+    /// Looks at the target's mappings again, and takes up what is new.
+    pub(super) fn look(&mut self) -> anyhow::Result<()> {
+        self.looked = Instant::now();
+        let change = self.code.refresh(&self.process)?;
+        self.take_up(&change)
+    }
+
+    /// Does what has to be done every now and then: takes in new stacks, looks for new libraries, reads the counters.
+    pub(super) fn tick(&mut self) -> anyhow::Result<Reading> {
+        self.take_in_stacks();
+        let counters = self.probe.counters()?;
+        let unmapped = counters.get(Counter::StackNoMapping);
+        if self.looked.elapsed() >= LOOK_EVERY || unmapped > self.unmapped {
+            self.unmapped = unmapped;
+            if let Err(error) = self.look()
+                && self.process.is_alive()
+            {
+                self.warn(format!("{error:#}"));
+            }
+        }
+        let overhead_percent = self.meter.measure(&self.probe, &self.process, &counters);
+        let replaced = self.probe.closed()?;
+        Ok(Reading { counters, sites: self.stacks.len(), overhead_percent, replaced })
+    }
+
+    /// Takes the probes out and takes in what is left.
+    pub(super) fn end(&mut self) {
+        self.lasted.get_or_insert_with(|| self.began.elapsed());
+        self.probe.detach();
+        self.take_in_stacks();
+    }
+
+    /// The last counters.
+    pub(super) fn counters(&self) -> Result<Counters, ProbeError> {
+        self.probe.counters()
+    }
+
+    /// Our share of the target's CPU time over the whole observation, in percent.
+    pub(super) fn overhead_percent(&self) -> Option<f64> {
+        self.meter.total_percent()
+    }
+
+    /// The account as it stands; `now` is `CLOCK_MONOTONIC` in nanoseconds.
+    pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
+        let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
+        let mut ledger = Ledger::new(age.map(|age| now.saturating_sub(age)));
+        self.probe.live_blocks(|_, block: LiveBlock| ledger.add_block(&block))?;
+        self.probe.sites(|site, counters: SiteCounters| ledger.add_site(site, &counters))?;
+        Ok(ledger.close())
+    }
+
+    fn take_in_stacks(&mut self) {
+        let Self { probe, code, stacks, .. } = self;
+        probe.new_stacks(|record| {
+            let frames = code.locate(&record);
+            let stack = SiteStack { allocator: record.head.allocator, end: record.head.end, frames };
+            stacks.insert(record.head.site, stack);
+        });
+    }
+
+    /// Writes new tables to the kernel, then probes new allocators: a stack is never walked without its tables.
+    fn take_up(&mut self, change: &Change) -> anyhow::Result<()> {
+        if !change.mappings {
+            return Ok(());
+        }
+        // Stacks that were sent before belong to the mappings that were there before.
+        self.take_in_stacks();
+        self.upload()?;
+        let left_out = self.probe.publish_mappings(&self.code.ranges())?;
+        if left_out > 0 {
+            self.warn(format!(
+                "The process has {left_out} executable mappings more than can be unwound: stacks end there."
+            ));
+        }
+        for module in &change.modules {
+            self.probe_allocators(module)?;
+        }
+        Ok(())
+    }
+
+    fn upload(&mut self) -> Result<(), ProbeError> {
+        let pending = self.code.pending();
+        let tables = self.code.tables();
+        let rules = tables.rules().get(pending.rules.start as usize..).unwrap_or_default();
+        self.probe.write_rules(pending.rules.start, rules)?;
+        for index in pending.chunks() {
+            if let Some(rows) = tables.chunk(index) {
+                self.probe.write_rows(index, &[RowChunk { rows: *rows }])?;
+            }
+        }
+        let pages = tables.pages().get(pending.pages.start as usize..).unwrap_or_default();
+        self.probe.write_pages(pending.pages.start, pages)?;
+        self.code.mark_uploaded(pending);
+        Ok(())
+    }
+
+    /// Finds the allocators that a file defines and probes them.
+    fn probe_allocators(&mut self, module: &Arc<Module>) -> anyhow::Result<()> {
+        let found = match allocator::find_in(module) {
+            Ok(found) => found,
+            Err(error) => {
+                self.warn(format!("{} was not searched for an allocator: {error}", module.path.display()));
+                return Ok(());
+            }
+        };
+        for allocator in found {
+            let points = self.points(&allocator)?;
+            self.probe
+                .attach(&points)
+                .with_context(|| format!("cannot probe {} in {}", allocator.name, module.path.display()))?;
+            self.allocators.push(allocator.name);
+        }
+        Ok(())
+    }
+
+    /// Where the probes of one allocator go.
+    fn points(&mut self, allocator: &Allocator) -> anyhow::Result<Vec<ProbePoint>> {
+        let index =
+            u8::try_from(self.allocators.len()).context("the process has more than 256 allocators")?;
+        let module = &allocator.module;
+        let path = module.attach_path().context("an allocator outside every file")?;
+        let mut points = Vec::new();
+        for function in &allocator.functions {
+            match placement::place(module, function) {
+                Ok(place) => {
+                    if !place.emulated {
+                        self.warn(format!(
+                            "`{}` in {} offers no instruction that the kernel emulates: each call costs some ten times \
+                             more than elsewhere, and the overhead shown is too low.",
+                            function.name,
+                            module.name()
+                        ));
+                    }
+                    let (offset, kind) = (place.file_offset, function.kind);
+                    points.push(ProbePoint { path: path.clone(), offset, kind, allocator: index });
+                }
+                Err(error) => {
+                    self.warn(format!("`{}` in {} is not watched: {error}", function.name, module.name()));
+                }
+            }
+        }
+        Ok(points)
+    }
+
+    fn warn(&mut self, warning: String) {
+        if !self.warnings.contains(&warning) {
+            self.warnings.push(warning);
+        }
+    }
+}
+
+/// A stack is cut at this many frames.
+pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
+
+/// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
+/// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
+fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
+    use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
+    let release = rustix::system::uname().release().to_string_lossy().into_owned();
+    if process.seccomp != Seccomp::Disabled
+        && kernel_version(&release).is_some_and(|version| ((6, 11)..(6, 14)).contains(&version))
+    {
+        anyhow::bail!(
+            "process {} runs under seccomp, and on kernel {release} a return probe could kill it. Use kernel 6.14 or \
+             later, or start the process without its seccomp filter",
+            process.pid
+        );
+    }
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! What the user asked for, checked and plain.
+
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use anyhow::Context;
+
+use crate::{probe::AttachMethod, report::format::Format};
+
+/// `heapscope attach`.
+#[derive(Clone, Debug)]
+pub struct AttachOptions {
+    /// Process id or name.
+    pub target: String,
+    /// What all commands share.
+    pub common: CommonOptions,
+}
+
+/// `heapscope run`.
+#[derive(Clone, Debug)]
+pub struct RunOptions {
+    /// The program and its arguments.
+    pub command: Vec<OsString>,
+    /// What all commands share.
+    pub common: CommonOptions,
+}
+
+/// What all commands that watch a process share.
+#[derive(Clone, Debug)]
+pub struct CommonOptions {
+    /// Stop after this time.
+    pub duration: Option<Duration>,
+    /// Reports to write.
+    pub outputs: Vec<OutputSpec>,
+    /// The format for a report that names none.
+    pub fallback_format: Option<Format>,
+    /// Count only blocks at least so old.
+    pub min_age: Option<Duration>,
+    /// Record only allocations of at least so many bytes.
+    pub min_size: Option<u64>,
+    /// Record only allocations of at most so many bytes.
+    pub max_size: Option<u64>,
+    /// Print the table at this interval.
+    pub interval: Option<Duration>,
+    /// Sites in the table.
+    pub top: usize,
+    /// Show the allocator's own frames too.
+    pub full_stacks: bool,
+    /// Demangle names.
+    pub demangle: bool,
+    /// More places for separate debug files.
+    pub debug_dirs: Vec<PathBuf>,
+    /// Most kernel memory for the account, in bytes.
+    pub max_memory: u64,
+    /// How to attach, where the user insists.
+    pub method: Option<AttachMethod>,
+    /// No status line.
+    pub quiet: bool,
+}
+
+/// One report to write.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct OutputSpec {
+    /// Where; `-` is standard output.
+    pub path: PathBuf,
+    /// What.
+    pub format: Format,
+}
+
+impl OutputSpec {
+    /// Decides the format by the file's ending, else by `fallback`.
+    ///
+    /// # Errors
+    /// A sentence with the endings that there are.
+    pub fn new(path: PathBuf, fallback: Option<Format>) -> anyhow::Result<Self> {
+        let format = match Format::from_path(&path) {
+            Ok(format) => format,
+            Err(error) => fallback.ok_or(error).with_context(|| format!("--output {}", path.display()))?,
+        };
+        Ok(Self { path, format })
+    }
+
+    /// Whether it goes to standard output.
+    #[must_use]
+    pub fn is_stdout(&self) -> bool {
+        self.path == Path::new("-")
+    }
+}

@@ -1,0 +1,189 @@
+//! `heapscope run -- CMD`: a program that is watched from its first allocation to its end.
+
+use std::{path::Path, process::ExitCode, sync::mpsc::RecvTimeoutError, time::Duration};
+
+use anyhow::Context;
+
+use super::{
+    attach::file_name,
+    naming::Namer,
+    observation::Observation,
+    options::{CommonOptions, RunOptions},
+    output::Outputs,
+    signals::StopFlag,
+    watch::{Ended, Printer, announce, conclude, watch},
+};
+use crate::{
+    sys::launch::{Event, Launch, LaunchError},
+    target::process::Process,
+};
+
+/// Starts a program, watches it, writes the reports, and ends with the program's own exit status (128 plus the number
+/// of the signal that killed it; 127 and 126 where it could not be found or executed, as shells do).
+///
+/// # Errors
+/// What and what to do, in one sentence each.
+pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
+    let common = &options.common;
+    let name = options.command.first().map(|program| Path::new(program).file_name().unwrap_or(program));
+    let name = file_name(&name.unwrap_or_default().to_string_lossy());
+    let outputs = Outputs::open(common, &format!("heapscope-{name}"))?;
+    let stop = StopFlag::catch()?;
+    let launch = match Launch::spawn(&options.command) {
+        Ok(launch) => launch,
+        Err(error) => {
+            eprintln!("heapscope: {error}");
+            return Ok(ExitCode::from(match error {
+                LaunchError::NotFound { .. } => 127,
+                LaunchError::NotExecutable { .. } => 126,
+                _ => 1,
+            }));
+        }
+    };
+    let mut program = Program { launch, status: None, held: None };
+    // The program's standard output is its own: everything of ours goes to standard error.
+    let printer = Printer::Stderr;
+    let mut namer = Namer::new(common, "run");
+    let Some(mut observation) = program.start(common)? else {
+        // It ended before it could be watched.
+        return Ok(program.exit_code());
+    };
+    loop {
+        announce(&observation, common);
+        let ended =
+            watch(&mut observation, &mut namer, common, &stop, &printer, |observation, namer, wait| {
+                program.follow(observation, namer, wait)
+            })?;
+        if ended != Ended::TargetReplaced {
+            break;
+        }
+        // The image that was watched is gone with all its memory; the account begins anew with the next one.
+        drop(observation);
+        match program.start(common)? {
+            Some(next) => observation = next,
+            None => return Ok(program.exit_code()),
+        }
+    }
+    conclude(observation, namer, common, outputs, &printer)?;
+    program.wait();
+    Ok(program.exit_code())
+}
+
+/// The program under way.
+struct Program {
+    launch: Launch,
+    /// Once it has ended.
+    status: Option<u8>,
+    /// An exec that was met while the image before it was watched.
+    held: Option<crate::sys::launch::Stopped>,
+}
+
+impl Program {
+    /// Follows the program from its exec to the moment when its loader is done, placing probes on the way. `None` if it
+    /// ended before that.
+    fn start(&mut self, options: &CommonOptions) -> anyhow::Result<Option<Observation>> {
+        let mut observation = None;
+        if let Some(stopped) = self.held.take() {
+            observation = Some(self.begin(options)?);
+            stopped.resume();
+        }
+        while let Ok(event) = self.launch.events().recv() {
+            match event {
+                Event::Exec(stopped) => {
+                    if let Some(withheld) = self.launch.withheld_privileges() {
+                        eprintln!("heapscope: {withheld}");
+                    }
+                    // The image before this one never ran a line of its own.
+                    drop(observation.take());
+                    observation = Some(self.begin(options)?);
+                    stopped.resume();
+                }
+                Event::Loading(stopped) => {
+                    if let Some(observation) = &mut observation {
+                        observation.look()?;
+                    }
+                    stopped.resume();
+                }
+                Event::Running(stopped) => {
+                    let Some(mut started) = observation.take() else { continue };
+                    started.look()?;
+                    if started.allocators.is_empty() {
+                        started.warnings.push(
+                            "No file of the program defines malloc and free: nothing can be seen until it loads one. A \
+                             static program must not be stripped."
+                                .into(),
+                        );
+                    }
+                    stopped.resume();
+                    return Ok(Some(started));
+                }
+                Event::Ending(stopped) => stopped.resume(),
+                Event::Exited(_) | Event::Killed(_) => {
+                    self.ended(&event);
+                    return Ok(None);
+                }
+            }
+        }
+        Ok(None)
+    }
+
+    fn begin(&self, options: &CommonOptions) -> anyhow::Result<Observation> {
+        let process = Process::open(self.launch.pid()).context("the program cannot be watched")?;
+        Observation::begin(process, options)
+    }
+
+    /// Waits for the program's next event, at most for `wait`.
+    fn follow(&mut self, observation: &mut Observation, namer: &mut Namer, wait: Duration) -> Option<Ended> {
+        let event = match self.launch.events().recv_timeout(wait) {
+            Ok(event) => event,
+            Err(RecvTimeoutError::Timeout) => return None,
+            Err(RecvTimeoutError::Disconnected) => return Some(Ended::TargetEnded),
+        };
+        match event {
+            Event::Exec(stopped) => {
+                self.held = Some(stopped);
+                Some(Ended::TargetReplaced)
+            }
+            Event::Loading(stopped) | Event::Running(stopped) => {
+                stopped.resume();
+                None
+            }
+            Event::Ending(stopped) => {
+                // The last moment at which mappings and the names of generated code can be read.
+                let _ = observation.tick();
+                namer.ask_living(observation);
+                stopped.resume();
+                None
+            }
+            Event::Exited(_) | Event::Killed(_) => {
+                self.ended(&event);
+                Some(Ended::TargetEnded)
+            }
+        }
+    }
+
+    fn ended(&mut self, event: &Event) {
+        self.status = match event {
+            Event::Exited(code) => Some(u8::try_from(*code & 0xff).unwrap_or(1)),
+            Event::Killed(signal) => Some(u8::try_from(128 + (*signal & 0x7f)).unwrap_or(255)),
+            _ => self.status,
+        };
+    }
+
+    /// Lets the program run on unwatched, and waits for its end.
+    fn wait(&mut self) {
+        self.held = None;
+        self.launch.detach();
+        while self.status.is_none() {
+            match self.launch.events().recv() {
+                // Those that hold the program let it go when they are dropped.
+                Ok(event) => self.ended(&event),
+                Err(_) => break,
+            }
+        }
+    }
+
+    fn exit_code(&self) -> ExitCode {
+        ExitCode::from(self.status.unwrap_or(1))
+    }
+}

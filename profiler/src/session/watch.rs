@@ -1,0 +1,148 @@
+//! The loop while a target is watched, and what is printed and written at its end.
+
+use std::{
+    io::{self, IsTerminal, Write},
+    time::{Duration, Instant},
+};
+
+use super::{
+    naming::Namer, observation::Observation, options::CommonOptions, output::Outputs, signals::StopFlag,
+    status::StatusLine,
+};
+use crate::report::{options::ReportOptions, profile::Profile, table, units};
+
+/// How often new stacks are taken in.
+pub(super) const TICK: Duration = Duration::from_millis(100);
+
+/// Why the watching ended.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(super) enum Ended {
+    /// The time asked for is over.
+    Duration,
+    /// Ctrl-C or SIGTERM.
+    Stopped,
+    /// The target ended.
+    TargetEnded,
+    /// The target replaced its program by exec.
+    TargetReplaced,
+}
+
+/// Watches until something ends it. `ended` waits for the target's end at most for the time given.
+pub(super) fn watch(
+    observation: &mut Observation,
+    namer: &mut Namer,
+    options: &CommonOptions,
+    stop: &StopFlag,
+    printer: &Printer,
+    mut ended: impl FnMut(&mut Observation, &mut Namer, Duration) -> Option<Ended>,
+) -> anyhow::Result<Ended> {
+    let mut status = StatusLine::new(options.quiet);
+    let mut printed = Instant::now();
+    let reason = loop {
+        let left = options.duration.map(|duration| duration.saturating_sub(observation.duration()));
+        if let Some(reason) = ended(observation, namer, left.map_or(TICK, |left| left.min(TICK))) {
+            break reason;
+        }
+        let reading = observation.tick()?;
+        status.show(&reading);
+        if reading.replaced {
+            break Ended::TargetReplaced;
+        }
+        if stop.is_set() {
+            break Ended::Stopped;
+        }
+        if left.is_some_and(|left| left.is_zero()) {
+            break Ended::Duration;
+        }
+        if options.interval.is_some_and(|interval| printed.elapsed() >= interval) {
+            printed = Instant::now();
+            let profile = namer.profile(observation, options, options.top)?;
+            status.suspend(|| printer.table(&profile, options))?;
+        }
+    };
+    status.clear();
+    if reason == Ended::TargetReplaced {
+        observation.warnings.push(
+            "The process replaced its program (exec): what it had allocated is gone, and the account ends there. Attach \
+             again to watch the new program."
+                .into(),
+        );
+    }
+    Ok(reason)
+}
+
+/// Takes the probes out, names what is left, writes the reports and prints the table.
+pub(super) fn conclude(
+    mut observation: Observation,
+    mut namer: Namer,
+    options: &CommonOptions,
+    outputs: Outputs,
+    printer: &Printer,
+) -> anyhow::Result<()> {
+    namer.ask_living(&mut observation);
+    observation.end();
+    let profile = namer.profile(&observation, options, usize::MAX)?;
+    printer.table(&profile, options)?;
+    let report = ReportOptions { full_stacks: options.full_stacks, width: width(), sites: options.top };
+    for name in outputs.write(&profile, &report)? {
+        printer.line(&format!("wrote {name}"))?;
+    }
+    Ok(())
+}
+
+/// Says on standard error that the probes are live. Scripts wait for a line that begins with `attached`.
+pub(super) fn announce(observation: &Observation, options: &CommonOptions) {
+    let until = match options.duration {
+        Some(duration) => format!("for {}", units::span(duration)),
+        None => "until Ctrl-C".to_owned(),
+    };
+    eprintln!(
+        "attached to {} (pid {}): {} by {} probes, {until}",
+        observation.process.comm,
+        observation.process.pid,
+        observation.allocators.join(", "),
+        observation.method().label()
+    );
+}
+
+/// Prints where the user looks: on standard output, unless that is taken.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Printer {
+    Stdout,
+    Stderr,
+}
+
+impl Printer {
+    /// Prints a profile's table.
+    pub(super) fn table(&self, profile: &Profile, options: &CommonOptions) -> anyhow::Result<()> {
+        let report = ReportOptions { full_stacks: options.full_stacks, width: width(), sites: options.top };
+        let mut text = Vec::new();
+        table::write(profile, &report, &mut text)?;
+        self.write(&text)
+    }
+
+    /// Prints a line.
+    pub(super) fn line(&self, line: &str) -> anyhow::Result<()> {
+        self.write(format!("{line}\n").as_bytes())
+    }
+
+    fn write(&self, text: &[u8]) -> anyhow::Result<()> {
+        let written = match self {
+            Self::Stdout => io::stdout().write_all(text),
+            Self::Stderr => io::stderr().write_all(text),
+        };
+        match written {
+            Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Width of the terminal in columns.
+fn width() -> usize {
+    let default = ReportOptions::default().width;
+    if !io::stdout().is_terminal() {
+        return default;
+    }
+    rustix::termios::tcgetwinsize(io::stdout()).map_or(default, |size| usize::from(size.ws_col))
+}

@@ -1,0 +1,189 @@
+//! Maps, read and written as the plain structs that both sides share.
+//!
+//! The kernel copies as many bytes as the map's key and value have, whatever we hand it; so the sizes are checked once,
+//! when a map is taken up, and safe code cannot get them wrong.
+
+use std::{
+    io,
+    marker::PhantomData,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
+
+use super::{address, address_mut, call, command, length, raw};
+
+/// A map with keys `K` and values `V`.
+#[derive(Debug)]
+pub struct TypedMap<K, V> {
+    fd: OwnedFd,
+    entries: u32,
+    types: PhantomData<(K, V)>,
+}
+
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable, NoUninit)]
+struct ElementAttributes {
+    map_fd: u32,
+    padding: u32,
+    key: u64,
+    value: u64,
+    flags: u64,
+}
+
+impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
+    /// Takes up a map after comparing its key and value sizes with the types'.
+    ///
+    /// # Errors
+    /// What bpf(2) answers to `BPF_OBJ_GET_INFO_BY_FD`; `InvalidData` where a size differs.
+    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        // `struct bpf_map_info`: type, id, key_size, value_size, max_entries.
+        let [_, _, key_size, value_size, entries, ..] = info(map)?;
+        if key_size as usize != size_of::<K>() || value_size as usize != size_of::<V>() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                format!(
+                    "a BPF map has keys of {key_size} and values of {value_size} bytes, not those expected"
+                ),
+            ));
+        }
+        Ok(Self { fd: map.try_clone_to_owned()?, entries, types: PhantomData })
+    }
+
+    /// How many elements the map can hold.
+    #[must_use]
+    pub fn capacity(&self) -> u32 {
+        self.entries
+    }
+
+    /// Writes one element.
+    ///
+    /// # Errors
+    /// What bpf(2) answers; `E2BIG` where the map is full.
+    pub fn update(&self, key: &K, value: &V) -> io::Result<()> {
+        let mut attributes = ElementAttributes::zeroed();
+        attributes.map_fd = raw(self.fd.as_fd());
+        attributes.key = std::ptr::from_ref(key) as u64;
+        attributes.value = std::ptr::from_ref(value) as u64;
+        call(command::MAP_UPDATE_ELEM, &mut attributes).map(drop)
+    }
+
+    /// Reads one element; `None` where there is no such key.
+    ///
+    /// # Errors
+    /// What bpf(2) answers.
+    pub fn look_up(&self, key: &K) -> io::Result<Option<V>> {
+        let mut value = V::zeroed();
+        let mut attributes = ElementAttributes::zeroed();
+        attributes.map_fd = raw(self.fd.as_fd());
+        attributes.key = std::ptr::from_ref(key) as u64;
+        attributes.value = std::ptr::from_mut(&mut value) as u64;
+        match call(command::MAP_LOOKUP_ELEM, &mut attributes) {
+            Ok(_) => Ok(Some(value)),
+            Err(error) if error.raw_os_error() == Some(libc::ENOENT) => Ok(None),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Reads a whole hash map in batches and hands each element to `each`. Elements that come or go meanwhile may be seen
+    /// or not; none that stays is missed.
+    ///
+    /// # Errors
+    /// What bpf(2) answers to `BPF_MAP_LOOKUP_BATCH` (kernel 5.6).
+    pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
+        #[repr(C)]
+        #[derive(Clone, Copy, Zeroable, NoUninit)]
+        struct Attributes {
+            in_batch: u64,
+            out_batch: u64,
+            keys: u64,
+            values: u64,
+            count: u32,
+            map_fd: u32,
+            elem_flags: u64,
+            flags: u64,
+        }
+        let mut keys = vec![K::zeroed(); 4096];
+        let mut values = vec![V::zeroed(); 4096];
+        // Where the next batch begins; for a hash map the number of a bucket.
+        let mut position = [0u64; 2];
+        let mut first = true;
+        loop {
+            let mut next = [0u64; 2];
+            let mut attributes = Attributes::zeroed();
+            attributes.in_batch = if first { 0 } else { address(&position) };
+            attributes.out_batch = address_mut(&mut next);
+            attributes.keys = address_mut(&mut keys);
+            attributes.values = address_mut(&mut values);
+            attributes.count = length(&keys)?;
+            attributes.map_fd = raw(self.fd.as_fd());
+            let answer = call(command::MAP_LOOKUP_BATCH, &mut attributes);
+            let ended = match answer {
+                Ok(_) => false,
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
+                // One bucket holds more than the buffers do.
+                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && keys.len() < 1 << 24 => {
+                    let longer = keys.len() * 2;
+                    keys.resize(longer, K::zeroed());
+                    values.resize(longer, V::zeroed());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            };
+            let read = attributes.count as usize;
+            for (key, value) in keys.iter().zip(&values).take(read) {
+                each(key, value);
+            }
+            if ended {
+                return Ok(());
+            }
+            position = next;
+            first = false;
+        }
+    }
+}
+
+/// A per-CPU array of words, read as the sum over all CPUs.
+#[derive(Debug)]
+pub struct PerCpuWords {
+    fd: OwnedFd,
+}
+
+/// The most CPUs that a kernel for x86-64 can be built for (`CONFIG_NR_CPUS`, arch/x86/Kconfig).
+const MAX_CPUS: usize = 8192;
+
+impl PerCpuWords {
+    /// Takes up a per-CPU array whose values are words.
+    ///
+    /// # Errors
+    /// What bpf(2) answers to `BPF_OBJ_GET_INFO_BY_FD`; `InvalidData` where key or value have another size.
+    pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
+        let [_, _, key_size, value_size, ..] = info(map)?;
+        if key_size != 4 || value_size != 8 {
+            return Err(io::Error::from(io::ErrorKind::InvalidData));
+        }
+        Ok(Self { fd: map.try_clone_to_owned()? })
+    }
+
+    /// The sum of one entry over all CPUs.
+    ///
+    /// # Errors
+    /// What bpf(2) answers.
+    pub fn sum(&self, index: u32) -> io::Result<u64> {
+        // The kernel copies one word for each possible CPU; more room than that does no harm.
+        let mut words = vec![0u64; MAX_CPUS];
+        let mut attributes = ElementAttributes::zeroed();
+        attributes.map_fd = raw(self.fd.as_fd());
+        attributes.key = std::ptr::from_ref(&index) as u64;
+        attributes.value = address_mut(&mut words);
+        call(command::MAP_LOOKUP_ELEM, &mut attributes)?;
+        Ok(words.iter().fold(0, |sum, word| sum.wrapping_add(*word)))
+    }
+}
+
+/// The first words of `struct bpf_map_info`.
+fn info(map: BorrowedFd<'_>) -> io::Result<[u32; 16]> {
+    let mut words = [0u32; 16];
+    super::object_info(map, &mut words)?;
+    Ok(words)
+}

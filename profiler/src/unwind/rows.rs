@@ -1,0 +1,233 @@
+//! One ELF file becomes a sorted list of rows: from this address on, this rule.
+//!
+//! A walk that starts at an allocator call only looks up addresses of calls. Three quarters of the rows of a file hold
+//! no call (they are prologues and epilogues) and are left out: the address of a call still finds the row that was made
+//! for it, any other address may find the row of a neighbour. See [`Pruning`].
+
+use std::sync::Arc;
+
+use profiler_common::tables::{Rule, cfa};
+
+use super::{
+    UnwindError,
+    cfi::{Frames, Span},
+    elf::{Image, Region},
+    rule::Unsupported,
+};
+use crate::target::address::Svma;
+
+/// From `start` up to the next row's start, `rule` holds.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Row {
+    /// First address.
+    pub start: Svma,
+    /// How to find the caller from there.
+    pub rule: Rule,
+}
+
+/// Which rows are kept.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Pruning {
+    /// Only those whose text can hold a call (has a byte `E8` or `FF`) or a system call (`0F 05`), and the signal
+    /// trampoline. A return address minus one finds the right rule. So does a thread that a signal interrupted in a
+    /// system call; one interrupted elsewhere may find the rule of a neighbouring row.
+    #[default]
+    CallSites,
+    /// All: every address finds the right rule.
+    None,
+}
+
+/// The rows of one file, cheap to clone.
+#[derive(Clone, Debug)]
+pub struct ModuleRows {
+    /// Sorted by `start`, no two neighbours with the same rule. Where no FDE describes the text, there is a row with
+    /// the rule `Rule::default()` ([`cfa::NONE`]); the last row always is one.
+    pub rows: Arc<[Row]>,
+    /// First address of the lowest executable segment. No row starts below it.
+    pub text_start: Svma,
+    /// What was seen on the way.
+    pub statistics: RowStatistics,
+    /// How much of the text can be unwound.
+    pub coverage: Coverage,
+}
+
+/// What was seen while the rows of a file were made.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct RowStatistics {
+    /// Frame description entries, about one a function.
+    pub fdes: u64,
+    /// Of those, left out because they or their CIE cannot be read to the end.
+    pub damaged_fdes: u64,
+    /// Of those, left out because they describe no executable byte of the file.
+    pub outside_text: u64,
+    /// Of those, left out or cut short because an FDE before them in the text describes the same bytes.
+    pub overlapping_fdes: u64,
+    /// Rows before anything was left out or merged.
+    pub raw_rows: u64,
+    /// Rows that remain.
+    pub kept_rows: u64,
+    /// Raw rows whose rule the walker has no words for, by reason.
+    pub unsupported: UnsupportedRows,
+    /// Raw rows that do not say where the caller's rbp is.
+    pub unknown_rbp: u64,
+    /// Whether reading stopped early, because the file makes more work than any real one.
+    pub beyond_budget: bool,
+}
+
+/// Rows that became [`cfa::UNSUPPORTED`], by reason.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct UnsupportedRows {
+    /// Stubs of the procedure linkage table. Harmless: no call returns there.
+    pub plt_stubs: u64,
+    /// The CFA is relative to another register than rsp and rbp.
+    pub cfa_register: u64,
+    /// The CFA is an expression other than `*(rsp + o)` and `*(rbp + o)`.
+    pub cfa_expression: u64,
+    /// The CFA's offset exceeds 32 bits.
+    pub cfa_offset: u64,
+    /// The return address is not at CFA - 8.
+    pub return_address: u64,
+    /// Marked as a signal trampoline, but not one of the Linux kernel's `struct rt_sigframe`.
+    pub signal_frame: u64,
+}
+
+impl UnsupportedRows {
+    pub(super) fn count(&mut self, reason: Unsupported) {
+        *match reason {
+            Unsupported::PltStub => &mut self.plt_stubs,
+            Unsupported::CfaRegister => &mut self.cfa_register,
+            Unsupported::CfaExpression => &mut self.cfa_expression,
+            Unsupported::CfaOffset => &mut self.cfa_offset,
+            Unsupported::ReturnAddress => &mut self.return_address,
+            Unsupported::SignalFrame => &mut self.signal_frame,
+        } += 1;
+    }
+}
+
+/// How much of a file's text can be unwound, in bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Coverage {
+    /// All bytes of the executable segments; old linkers put headers and constants there too.
+    pub text: u64,
+    /// Those that an FDE describes.
+    pub described: u64,
+    /// Those that none describes although a call could be among them.
+    pub undescribed: u64,
+}
+
+/// The rows of an ELF file for walks that start at a call.
+///
+/// # Errors
+/// When the file is not an x86-64 ELF file, has no code, or has no call frame information. Damage inside that
+/// information is no error: what is left is used, and [`RowStatistics`] counts the rest.
+pub fn rows(elf_bytes: &[u8]) -> Result<ModuleRows, UnwindError> {
+    rows_with(elf_bytes, Pruning::CallSites)
+}
+
+/// As [`rows`], with a choice of what is kept.
+///
+/// # Errors
+/// As [`rows`].
+pub fn rows_with(elf_bytes: &[u8], pruning: Pruning) -> Result<ModuleRows, UnwindError> {
+    let image = Image::parse(elf_bytes)?;
+    Ok(assemble(&image, pruning))
+}
+
+/// Whether text can hold a call (`E8` or an `FF /2`, with or without prefixes), or a system call: that is where a
+/// thread sits when a signal interrupts it in the kernel. Short of disassembly this errs on the side of "yes".
+fn can_hold_a_call(text: &[u8]) -> bool {
+    text.len() >= 2
+        && (text.iter().any(|byte| matches!(byte, 0xE8 | 0xFF))
+            || text.windows(2).any(|pair| pair == [0x0F, 0x05]))
+}
+
+pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
+    let mut frames = Frames::read(image);
+    // Stable: of two FDEs for one address the first of the file wins.
+    frames.spans.sort_by_key(|span| span.start);
+    let mut assembly =
+        Assembly { rows: Vec::new(), pruning, statistics: frames.statistics, coverage: Coverage::default() };
+    let mut spans = frames.spans.as_slice();
+    for segment in &image.text {
+        let here = spans.partition_point(|span| span.start < segment.end());
+        let (inside, later) = spans.split_at(here);
+        assembly.segment(segment, inside, &frames.rows);
+        spans = later;
+    }
+    assembly.statistics.kept_rows = assembly.rows.len() as u64;
+    ModuleRows {
+        rows: assembly.rows.into(),
+        text_start: Svma(image.text.first().map_or(0, |region| region.start)),
+        statistics: assembly.statistics,
+        coverage: assembly.coverage,
+    }
+}
+
+struct Assembly {
+    rows: Vec<Row>,
+    pruning: Pruning,
+    statistics: RowStatistics,
+    coverage: Coverage,
+}
+
+impl Assembly {
+    /// One executable segment with its FDEs, sorted.
+    fn segment(&mut self, text: &Region<'_>, spans: &[Span], raw: &[Row]) {
+        self.coverage.text += text.bytes.len() as u64;
+        let mut done = text.start;
+        for span in spans {
+            if span.start < done {
+                self.statistics.overlapping_fdes += 1;
+            } else {
+                self.gap(text, done, span.start);
+            }
+            let start = span.start.max(done);
+            if start < span.end {
+                let rows = raw.get(span.first_row..span.first_row + span.row_count).unwrap_or_default();
+                self.described(text, start, span.end, rows);
+                done = span.end;
+            }
+        }
+        self.gap(text, done, text.end());
+        // An address behind the segment must not be taken for the last function's.
+        self.push(text.end(), Rule::default());
+    }
+
+    /// Text from `start` to `end` without an FDE. Padding between functions is not worth a row.
+    fn gap(&mut self, text: &Region<'_>, start: u64, end: u64) {
+        let undescribed = match self.pruning {
+            Pruning::CallSites => text.slice(start, end).is_some_and(can_hold_a_call),
+            Pruning::None => start < end,
+        };
+        if undescribed {
+            self.coverage.undescribed += end - start;
+            self.push(start, Rule::default());
+        }
+    }
+
+    /// Text from `start` to `end` with an FDE that starts there or earlier.
+    fn described(&mut self, text: &Region<'_>, start: u64, end: u64, rows: &[Row]) {
+        self.coverage.described += end - start;
+        for (index, row) in rows.iter().enumerate() {
+            let from = row.start.0.max(start);
+            let to = rows.get(index + 1).map_or(end, |next| next.start.0);
+            let kept = self.pruning == Pruning::None
+                || row.rule.cfa_kind == cfa::SIGNAL
+                || text.slice(from, to).is_some_and(can_hold_a_call);
+            if from < to && kept {
+                self.push(from, row.rule);
+            }
+        }
+    }
+
+    fn push(&mut self, start: u64, rule: Rule) {
+        if self.rows.last().is_none_or(|last| last.rule != rule) {
+            self.rows.push(Row { start: Svma(start), rule });
+        }
+    }
+}
+
+#[cfg(test)]
+mod damage;
+#[cfg(test)]
+mod tests;
