@@ -17,7 +17,7 @@ use anyhow::{Context, Result, bail};
 
 use crate::{
     debian,
-    process::{find_program, output, run, succeeds},
+    process::{find_program, output, run},
     workspace::{cargo_home, isolated_cargo},
 };
 
@@ -127,12 +127,8 @@ fn find_strip() -> Option<PathBuf> {
 fn find_linker(llvm: u32) -> Result<PathBuf> {
     let linker = find_program("bpf-linker", &[cargo_home()?.join("bin")])
         .with_context(|| format!("bpf-linker is not installed: {REMEDY}"))?;
-    let mut version = Command::new(&linker);
-    version.env_remove("LD_LIBRARY_PATH").arg("--version");
-    if !succeeds(&mut version) {
-        bail!("{} does not start (has its libLLVM gone?): {REMEDY}", linker.display());
-    }
-    let version = output(&mut version)?;
+    let version = output(Command::new(&linker).env_remove("LD_LIBRARY_PATH").arg("--version"))
+        .with_context(|| format!("bpf-linker does not work (is its libLLVM gone?): {REMEDY}"))?;
     if version.trim() != format!("bpf-linker {LINKER_VERSION}") {
         bail!("{} is {}, not {LINKER_VERSION}: {REMEDY}", linker.display(), version.trim());
     }
