@@ -12,7 +12,7 @@ use super::{
 use crate::report::{options::ReportOptions, profile::Profile, table, units};
 
 /// How often new stacks are taken in.
-pub(super) const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// Why the watching ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
