@@ -22,7 +22,7 @@ pub(super) enum Ended {
     /// Ctrl-C or SIGTERM.
     Stopped,
     /// The target ended.
-    TargetEnded,
+    TargetGone,
     /// The target replaced its program by exec.
     TargetReplaced,
 }
