@@ -10,10 +10,12 @@ use std::{
     time::Duration,
 };
 
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+
 use heapscope::sys::launch::{Event, Launch, LaunchError, Stopped};
 
 /// A bound that turns a hang into a failure; nothing waits for it to pass.
-const HANG: Duration = Duration::from_secs(60);
+const HANG: Duration = Duration::from_secs(30);
 
 /// An event without its hold on the program.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -116,6 +118,12 @@ pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     }
 }
 
+/// Sends a signal by its number; the shell knows real-time ones too.
+pub(crate) fn send(pid: u32, signal: i32) {
+    let sent = Command::new("/bin/sh").args(["-c", &format!("kill -{signal} {pid}")]).status().unwrap();
+    assert!(sent.success(), "kill -{signal} {pid}: {sent}");
+}
+
 /// The mapped files with executable memory of a process, as file names.
 pub(crate) fn code_files(pid: u32) -> Vec<String> {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
@@ -195,6 +203,7 @@ impl Talk {
     }
 
     pub(crate) fn hear(&mut self) -> String {
+        assert!(self.has_more(HANG), "the program is silent");
         let mut line = String::new();
         self.from.read_line(&mut line).unwrap();
         line.trim_end().to_owned()
@@ -202,13 +211,12 @@ impl Talk {
 
     /// Whether nothing arrives for some time: for what must *not* happen.
     pub(crate) fn is_silent(&self) -> bool {
-        let events = nix_poll(self.from.get_ref().as_raw_fd());
-        self.from.buffer().is_empty() && events == 0
+        !self.has_more(Duration::from_millis(200))
     }
-}
 
-fn nix_poll(fd: i32) -> i32 {
-    let mut poll = libc::pollfd { fd, events: libc::POLLIN, revents: 0 };
-    // SAFETY: one valid pollfd.
-    unsafe { libc::poll(&raw mut poll, 1, 200) }
+    fn has_more(&self, timeout: Duration) -> bool {
+        let mut pipe = [PollFd::new(self.from.get_ref(), PollFlags::IN)];
+        let timeout = Timespec::try_from(timeout).unwrap();
+        !self.from.buffer().is_empty() || poll(&mut pipe, Some(&timeout)).unwrap() == 1
+    }
 }

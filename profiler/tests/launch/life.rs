@@ -4,7 +4,7 @@ use std::{ffi::OsString, fs, os::unix::ffi::OsStringExt};
 
 use heapscope::sys::launch::{Launch, LaunchError};
 
-use crate::harness::{Seen, command, count, executables, follow_to_end, next, scratch, start, until};
+use crate::harness::{Seen, command, count, executables, follow_to_end, next, scratch, send, start, until};
 
 #[test]
 fn the_end_is_reported_as_it_was() {
@@ -33,8 +33,7 @@ fn being_killed_while_held_is_an_end_too() {
             next(&launch).unwrap().1.unwrap().resume();
         }
         let (_, stopped) = next(&launch).unwrap();
-        // SAFETY: our own child, which was not waited for.
-        unsafe { libc::kill(launch.pid().cast_signed(), libc::SIGKILL) };
+        send(launch.pid(), libc::SIGKILL);
         stopped.unwrap().resume();
         assert_eq!(follow_to_end(&launch).last(), Some(&Seen::Killed(libc::SIGKILL)));
     }

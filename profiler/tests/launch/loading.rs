@@ -173,8 +173,7 @@ fn a_process_without_its_main_thread_is_followed_to_the_end() {
 #[test]
 fn no_rights_are_withheld_silently() {
     const TEST: &str = "no_rights_are_withheld_silently";
-    // SAFETY: no preconditions.
-    if unsafe { libc::geteuid() } != 0 {
+    if !rustix::process::geteuid().is_root() {
         println!(
             "skipped: {TEST}: needs root to make a set-user-ID program and a process without its rights"
         );

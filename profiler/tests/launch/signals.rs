@@ -1,11 +1,6 @@
 //! Signals, stops and continuations reach the program as if nobody were there.
 
-use crate::harness::{Seen, Talk, compile, follow, follow_to_end, start, status_field, until};
-
-fn send(pid: u32, signal: i32) {
-    // SAFETY: our own child, which was not waited for.
-    assert_eq!(unsafe { libc::kill(pid.cast_signed(), signal) }, 0);
-}
+use crate::harness::{Seen, Talk, compile, follow, follow_to_end, send, start, status_field, until};
 
 /// Follows through the shell that [`Talk`] puts before the program, until the program itself runs.
 fn run_until_program(launch: &heapscope::sys::launch::Launch) {
