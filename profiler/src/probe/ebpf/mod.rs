@@ -257,6 +257,8 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
     let memos: u32 = 1 << memos.ilog2();
     let memo_mask = memos - 1;
     let blocks = (settings.max_memory / BYTES_PER_BLOCK).clamp(1 << 12, 1 << 30);
+    // The kernel makes as many buckets as the next power of two, at once: a little more would cost twice as much.
+    let blocks: u64 = 1 << blocks.ilog2();
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| {
         ProbeError::Object(format!("the number of CPUs is unknown ({path}: {source})"))
     })?;
