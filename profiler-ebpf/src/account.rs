@@ -12,6 +12,7 @@ use crate::{
     counters::Counter,
     limits::MAX_FRAMES,
     maps::{LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count},
+    memo,
     records::{LiveBlock, OVERFLOW_SITE, SiteCounters, StackHead, walk_end},
     walk,
 };
@@ -118,11 +119,31 @@ fn site(registers: &pt_regs, allocator: u8) -> u64 {
         return OVERFLOW_SITE;
     };
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return OVERFLOW_SITE };
-    walk::walk(scratch, slot, registers, allocator);
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
-    let site = known_site(unsafe { &*scratch });
+    walk::begin(unsafe { &mut *scratch }, registers, allocator);
+    let site = match memo::recognise(scratch, slot, registers) {
+        Some(site) if stack_is_sent(site) => {
+            count(Counter::StacksWalked, 1);
+            count(Counter::StacksRecognised, 1);
+            site
+        }
+        _ => {
+            walk::walk(scratch, slot);
+            // SAFETY: as above.
+            let scratch = unsafe { &*scratch };
+            memo::remember(scratch, registers);
+            known_site(scratch)
+        }
+    };
     walk::release(scratch);
     site
+}
+
+/// Whether the user side has the stack of this site.
+#[inline(always)]
+fn stack_is_sent(site: u64) -> bool {
+    // SAFETY: one word of a map value.
+    SITES.get_ptr(&site).is_some_and(|counters| unsafe { (*counters).stack_sent } != 0)
 }
 
 /// Makes sure that the walked stack has its counters and its record; the key of the site that stands for it.

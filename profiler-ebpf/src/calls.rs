@@ -18,7 +18,8 @@ use crate::{
     account,
     counters::Counter,
     maps::{
-        PENDING, STATE, closed, count, max_size, min_size, pid_namespace_device, pid_namespace_inode, target_pid,
+        PENDING, STATE, closed, count, max_size, min_size, pid_namespace_device, pid_namespace_inode,
+        target_pid,
     },
     opaque,
     records::{CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, PendingCall, PendingKey},
@@ -51,7 +52,8 @@ impl Carried {
     /// seconds is taken to have begun later than it did.
     #[inline(always)]
     fn entered(self, now: u64) -> u64 {
-        let elapsed = ((now >> Self::UNIT_SHIFT << Self::SIZE_BITS).wrapping_sub(self.0 & !((1 << Self::SIZE_BITS) - 1)))
+        let elapsed = ((now >> Self::UNIT_SHIFT << Self::SIZE_BITS)
+            .wrapping_sub(self.0 & !((1 << Self::SIZE_BITS) - 1)))
             >> Self::SIZE_BITS;
         (now >> Self::UNIT_SHIFT).wrapping_sub(elapsed) << Self::UNIT_SHIFT
     }
@@ -212,7 +214,8 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
         // The address is stored only where the call succeeds, which is when it returns 0.
         let out = (&raw mut address).cast();
         // SAFETY: the helper checks the user address.
-        if registers.rax as u32 != 0 || unsafe { bpf_probe_read_user(out, 8, call.pointer as *const _) } != 0 {
+        if registers.rax as u32 != 0 || unsafe { bpf_probe_read_user(out, 8, call.pointer as *const _) } != 0
+        {
             address = 0;
         }
     }

@@ -13,6 +13,7 @@ use aya_ebpf::{
 use crate::{
     counters::{COUNTER_SLOTS, Counter},
     limits::MAX_FRAMES,
+    memo::{MEMO_FRAMES, Memo},
     records::{LiveBlock, PendingCall, PendingKey, SiteCounters, StackHead, State},
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
@@ -61,6 +62,10 @@ pub static MAPPINGS: Array<MappingTable> = Array::with_max_entries(2, 0);
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(4, 0);
 
+/// Where stacks met before have their return addresses.
+#[map]
+pub static MEMOS: Array<Memo> = Array::with_max_entries(4, 0);
+
 /// What one walk works on. `head` and `frames` together are the record that goes to the ring buffer.
 #[repr(C)]
 pub struct Scratch {
@@ -85,17 +90,25 @@ pub struct Scratch {
     /// Whether the walk has gone through a signal frame: the tables hold call sites, and an interrupted instruction may
     /// get a neighbour's rule.
     pub uncertain: u32,
-    pub reserved: u32,
+    /// Whether a return address lies where a memo cannot say it.
+    pub forgettable: u32,
     /// Frames found by such guesses so far.
     pub guessed_frames: u64,
     pub head: StackHead,
     pub frames: [u64; MAX_FRAMES],
+    /// Where each return address was found, as a memo has it.
+    pub slots: [u16; MEMO_FRAMES],
+    /// rsp where the walk began.
+    pub first_sp: u64,
     pub window: [u64; crate::limits::WINDOW_BYTES / 8],
 }
 
 /// Number of slots of `SCRATCH`, a power of two, less one.
 #[unsafe(no_mangle)]
 static SCRATCH_MASK: u32 = 3;
+/// Number of slots of `MEMOS`, a power of two, less one.
+#[unsafe(no_mangle)]
+static MEMO_MASK: u32 = 3;
 /// Allocations below this size are left out, in bytes.
 #[unsafe(no_mangle)]
 static MIN_SIZE: u64 = 0;
@@ -122,6 +135,7 @@ macro_rules! constant {
     };
 }
 constant!(scratch_mask, SCRATCH_MASK, u32);
+constant!(memo_mask, MEMO_MASK, u32);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(target_pid, TARGET_PID, u32);

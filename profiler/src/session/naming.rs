@@ -1,6 +1,6 @@
 //! From numbers to a profile: every site of the account gets its names.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use profiler_common::records::{OVERFLOW_SITE, walk_end};
 
@@ -137,8 +137,8 @@ fn end_remark(end: u8) -> Option<String> {
     })
 }
 
-fn remark(text: &str) -> Frame {
-    Frame {
+fn remark(text: &str) -> Arc<Frame> {
+    Arc::new(Frame {
         function: Some(text.to_owned()),
         file: None,
         line: None,
@@ -149,7 +149,7 @@ fn remark(text: &str) -> Frame {
         inlined: false,
         guessed: false,
         role: FrameRole::Remark,
-    }
+    })
 }
 
 /// Everything that the reader must know before trusting a number.

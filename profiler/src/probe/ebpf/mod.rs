@@ -37,6 +37,8 @@ use crate::sys::bpf::{
 const BYTES_PER_BLOCK: u64 = 112;
 /// What one site takes in the kernel, in bytes.
 const BYTES_PER_SITE: u64 = 128;
+/// What the memo of one stack takes in the kernel, in bytes.
+const BYTES_PER_MEMO: u64 = 300;
 
 /// The probes on one target, with the maps that they fill.
 pub struct EbpfProbe {
@@ -249,8 +251,14 @@ impl EbpfProbe {
 
 /// Makes the maps with their real sizes.
 fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
-    let sites = (settings.max_memory / 16 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
+    let sites = (settings.max_memory / 8 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
+    let memos =
+        u32::try_from(settings.max_memory / 16 / BYTES_PER_MEMO).unwrap_or(1 << 20).clamp(1 << 10, 1 << 20);
+    let memos: u32 = 1 << memos.ilog2();
+    let memo_mask = memos - 1;
     let blocks = (settings.max_memory / BYTES_PER_BLOCK).clamp(1 << 12, 1 << 30);
+    // The kernel makes as many buckets as the next power of two, at once: a little more would cost twice as much.
+    let blocks: u64 = 1 << blocks.ilog2();
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| {
         ProbeError::Object(format!("the number of CPUs is unknown ({path}: {source})"))
     })?;
@@ -268,10 +276,12 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
         .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
         .map_max_entries("SCRATCH", slots)
         .map_max_entries("STACKS", ring)
+        .map_max_entries("MEMOS", memos)
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
         .override_global("SCRATCH_MASK", &scratch_mask, true)
+        .override_global("MEMO_MASK", &memo_mask, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
         .override_global("TARGET_PID", &settings.pid, true)
