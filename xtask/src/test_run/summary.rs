@@ -64,14 +64,14 @@ impl Summary {
     pub(super) fn write(&self, out: &mut impl Write) -> io::Result<()> {
         writeln!(out)?;
         for binary in &self.silent {
-            writeln!(out, "failed: {binary} ended without a result")?;
+            writeln!(out, "1 failed: {binary} ended without a result")?;
         }
         for (reason, count) in &self.reasons {
-            writeln!(out, "skipped: {count} because {reason}")?;
+            writeln!(out, "{count} skipped: {reason}")?;
         }
         let explained: u64 = self.reasons.values().sum();
         if self.skipped > explained {
-            writeln!(out, "skipped: {} without a stated reason", self.skipped - explained)?;
+            writeln!(out, "{} skipped: without a stated reason", self.skipped - explained)?;
         }
         writeln!(out, "{} passed, {} failed, {} skipped", self.passed, self.failed(), self.skipped)
     }
@@ -139,10 +139,10 @@ mod tests {
             0 filtered out; finished in 0.00s\n";
         assert_eq!(
             last_lines(output),
-            "skipped: 2 because needs root\n\
-             skipped: 1 because node is not installed: no JIT to look at\n\
-             skipped: 1 because takes an hour\n\
-             skipped: 1 without a stated reason\n\
+            "2 skipped: needs root\n\
+             1 skipped: node is not installed: no JIT to look at\n\
+             1 skipped: takes an hour\n\
+             1 skipped: without a stated reason\n\
              14 passed, 2 failed, 5 skipped\n"
         );
     }
@@ -154,7 +154,7 @@ mod tests {
             test result: ok. 1 passed; 0 failed; 0 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
         assert_eq!(
             last_lines(output),
-            "failed: unittests src/lib.rs (target/debug/deps/a-1) ended without a result\n\
+            "1 failed: unittests src/lib.rs (target/debug/deps/a-1) ended without a result\n\
              1 passed, 1 failed, 0 skipped\n"
         );
     }
@@ -176,9 +176,9 @@ mod tests {
             test result: ok. 2 passed; 0 failed; 1 ignored; 0 measured; 0 filtered out; finished in 0.10s\n";
         assert_eq!(
             last_lines(output),
-            "skipped: 2 because needs root\n\
-             skipped: 1 because no gdb\n\
-             skipped: 1 because takes an hour\n\
+            "2 skipped: needs root\n\
+             1 skipped: no gdb\n\
+             1 skipped: takes an hour\n\
              3 passed, 0 failed, 4 skipped\n"
         );
     }
