@@ -153,17 +153,18 @@ impl PendingCall {
         Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, has_old: 0, entered: 0 };
 }
 
-/// The one value of the BPF map `STATE`.
-#[repr(C)]
-#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct State {
-    /// Which of the two mapping tables the walkers use: generation modulo 2.
-    pub generation: u32,
-    /// Not 0 once the target has replaced its program: nothing is recorded any more.
-    pub closed: u32,
-}
-const _: () = assert!(size_of::<State>() == 8);
+/// Index in the BPF map `STATE` of the mapping tables' generation: the walkers use the table of that number modulo 2.
+pub const STATE_GENERATION: u32 = 0;
+/// Index in `STATE` of what closed the ledger: 0 while it is open, [`CLOSED_BY_US`] or [`CLOSED_BY_EXEC`]. A word of its
+/// own, because the target's exec and our publishing of mappings may meet.
+pub const STATE_CLOSED: u32 = 1;
+/// Words in `STATE`.
+pub const STATE_WORDS: u32 = 2;
+
+/// The observation is over.
+pub const CLOSED_BY_US: u32 = 1;
+/// The target has replaced its program.
+pub const CLOSED_BY_EXEC: u32 = 2;
 
 /// Site of allocations for which the map of sites had no room. Present from the start, so that their bytes are kept.
 pub const OVERFLOW_SITE: u64 = 1;

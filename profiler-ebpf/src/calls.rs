@@ -22,7 +22,10 @@ use crate::{
         target_pid,
     },
     opaque,
-    records::{CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, PendingCall, PendingKey},
+    records::{
+        CLOSED_BY_EXEC, CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, PendingCall, PendingKey,
+        STATE_CLOSED,
+    },
 };
 
 /// What the kernel carries from a session's entry to its return: the size in the low 40 bits, the time of the entry in
@@ -326,10 +329,10 @@ extern "C" fn on_exec(_ctx: *mut c_void) -> u32 {
     };
     if answer == 0
         && ids.tgid == target_pid()
-        && let Some(state) = STATE.get_ptr_mut(0)
+        && let Some(closed) = STATE.get_ptr_mut(STATE_CLOSED)
     {
-        // SAFETY: one aligned word of a map value.
-        unsafe { core::ptr::write_volatile(&raw mut (*state).closed, 1) };
+        // SAFETY: one aligned word, a map value.
+        unsafe { core::ptr::write_volatile(closed, CLOSED_BY_EXEC) };
     }
     0
 }

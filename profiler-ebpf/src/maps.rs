@@ -14,7 +14,10 @@ use crate::{
     counters::{COUNTER_SLOTS, Counter},
     limits::MAX_FRAMES,
     memo::{MEMO_FRAMES, Memo},
-    records::{LiveBlock, PendingCall, PendingKey, SiteCounters, StackHead, State},
+    records::{
+        LiveBlock, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters,
+        StackHead,
+    },
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
@@ -38,9 +41,9 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SL
 #[map]
 pub static STACKS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// The one word that changes while the probes run.
+/// The words that change while the probes run.
 #[map]
-pub static STATE: Array<State> = Array::with_max_entries(1, 0);
+pub static STATE: Array<u32> = Array::with_max_entries(STATE_WORDS, 0);
 
 /// Rows of the unwind tables of all modules.
 #[map]
@@ -157,11 +160,14 @@ pub fn count(counter: Counter, amount: u64) {
     }
 }
 
-/// Whether the ledger is closed: the target has replaced its program by exec.
+/// Whether the ledger is closed: the target has replaced its program, or the observation is over.
 #[inline(always)]
 pub fn closed() -> bool {
-    match STATE.get(0) {
-        Some(state) => state.closed != 0,
-        None => true,
-    }
+    STATE.get(STATE_CLOSED).is_none_or(|closed| *closed != 0)
+}
+
+/// The generation of the mapping tables to use.
+#[inline(always)]
+pub fn generation() -> u32 {
+    STATE.get(STATE_GENERATION).copied().unwrap_or(0)
 }

@@ -18,7 +18,7 @@ use aya_ebpf::{
 use crate::{
     counters::Counter,
     limits::{MAX_FRAMES, MAX_MAPPINGS, PAGE_SHIFT, ROWS_PER_CHUNK, WINDOW_BYTES},
-    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, STATE, Scratch, count, scratch_mask},
+    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, Scratch, count, generation, scratch_mask},
     memo::MEMO_FRAMES,
     opaque,
     records::walk_end,
@@ -311,10 +311,7 @@ pub fn site_of(hash: u64, ended: u8) -> u64 {
 /// rip is its caller, rsp lies above the return address.
 #[inline(always)]
 pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
-    let generation = match STATE.get(0) {
-        Some(state) => state.generation,
-        None => 0,
-    };
+    let generation = generation();
     scratch.ip = registers.rip;
     scratch.sp = registers.rsp;
     scratch.bp = registers.rbp;

@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Command};
@@ -25,7 +26,9 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "heapscope", out);
             Ok(())
         }),
-        Command::Man => print(|out| clap_mangen::Man::new(Cli::command()).render(out)),
+        Command::Man { command } => {
+            manual(command.as_deref()).and_then(|page| print(|out| clap_mangen::Man::new(page).render(out)))
+        }
     };
     match done {
         Ok(code) => code,
@@ -34,6 +37,16 @@ pub fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+/// What the manual page of a command is made from.
+fn manual(command: Option<&str>) -> anyhow::Result<clap::Command> {
+    let mut whole = Cli::command();
+    whole.build();
+    let Some(name) = command else { return Ok(whole) };
+    let found = whole.find_subcommand(name).cloned();
+    let page = found.with_context(|| format!("there is no command `{name}`. See heapscope --help"))?;
+    Ok(page.display_name(format!("heapscope-{name}")))
 }
 
 /// Prints a whole document; a reader who has seen enough is not an error.

@@ -18,7 +18,10 @@ use bytemuck::Zeroable;
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey, SiteCounters, StackHead, State},
+    records::{
+        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
+        STATE_GENERATION, SiteCounters, StackHead,
+    },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
 
@@ -49,7 +52,7 @@ pub struct EbpfProbe {
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
     counters: PerCpuWords,
-    state: TypedMap<u32, State>,
+    state: TypedMap<u32, u32>,
     rows: TypedMap<u32, RowChunk>,
     pages: TypedMap<u32, PageRows>,
     rules: TypedMap<u32, Rule>,
@@ -117,8 +120,12 @@ impl EbpfProbe {
         self.attachments.attach(&mut self.ebpf, points)
     }
 
-    /// Takes every probe out of the target. The maps stay readable.
+    /// Ends the account at one moment, then takes every probe out of the target, which takes longer. The maps stay
+    /// readable.
     pub fn detach(&mut self) {
+        // Were the probes taken out one after the other while they count, frees would be seen for longer than
+        // allocations. A failure leaves it at that.
+        let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
         self.attachments.detach(&mut self.ebpf);
     }
 
@@ -160,8 +167,7 @@ impl EbpfProbe {
         let generation = self.generation.wrapping_add(1);
         let failed = |name| move |source| ProbeError::Map { name, source };
         self.mappings.update(&(generation & 1), &table).map_err(failed("MAPPINGS"))?;
-        let closed = self.closed()?;
-        self.state.update(&0, &State { generation, closed: u32::from(closed) }).map_err(failed("STATE"))?;
+        self.state.update(&STATE_GENERATION, &generation).map_err(failed("STATE"))?;
         self.generation = generation;
         Ok(ranges.len().saturating_sub(table.ranges.len()))
     }
@@ -171,8 +177,9 @@ impl EbpfProbe {
     /// # Errors
     /// [`ProbeError::Map`].
     pub fn closed(&self) -> Result<bool, ProbeError> {
-        let state = self.state.look_up(&0).map_err(|source| ProbeError::Map { name: "STATE", source })?;
-        Ok(state.is_some_and(|state| state.closed != 0))
+        let closed = self.state.look_up(&STATE_CLOSED);
+        let closed = closed.map_err(|source| ProbeError::Map { name: "STATE", source })?;
+        Ok(closed == Some(CLOSED_BY_EXEC))
     }
 
     /// Hands out the stacks that were met for the first time since the last call.
