@@ -33,10 +33,19 @@ pub fn main() -> ExitCode {
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("heapscope: {error:#}");
+            eprintln!("heapscope: {}", message(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with its causes, each said once: many of ours name theirs already.
+fn message(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
+        .unwrap_or_default()
 }
 
 /// What the manual page of a command is made from.

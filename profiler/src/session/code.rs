@@ -185,8 +185,12 @@ impl CodeMap {
             opened.push(match self.cache.open(process, mapping) {
                 Ok(module) => module,
                 Err(error) => {
-                    let path = mapping.path().map(|path| path.display().to_string());
-                    self.skipped.insert(path.unwrap_or_default(), error.to_string());
+                    let name = match &mapping.kind {
+                        MappingKind::File(path) => path.display().to_string(),
+                        MappingKind::Special(name) => name.clone(),
+                        MappingKind::Anonymous => "memory without a name".to_owned(),
+                    };
+                    self.skipped.insert(name, error.to_string());
                     None
                 }
             });

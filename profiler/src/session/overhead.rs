@@ -65,7 +65,7 @@ impl OverheadMeter {
         }
         let trap = self.trap?;
         let cpu = process.cpu_time().ok()?;
-        if self.rounds.is_multiple_of(MEASURED_ONE_IN) {
+        if self.run == 0.0 || self.rounds.is_multiple_of(MEASURED_ONE_IN) {
             self.measure_run_time(probe);
         }
         let hits = counters.get(Counter::ProbeHits);

@@ -111,7 +111,7 @@ fn state(pid: u32) -> String {
 
 /// Says that a test could not run here. Not by `println!`, which the test runner keeps to itself.
 pub(crate) fn skip(test: &str, reason: &dyn std::fmt::Display) {
-    let _ = writeln!(std::io::stderr(), "skipped: {test}: {reason}");
+    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
 }
 
 /// Gives the processor away until `condition` holds, where there is no line or pipe to wait for.

@@ -35,8 +35,8 @@ use crate::sys::bpf::{
     map::{PerCpuWords, TypedMap},
 };
 
-/// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and its share of the
-/// bucket array (measured; see docs/limits.md).
+/// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and one bucket of the
+/// hash (measured; see docs/limits.md).
 const BYTES_PER_BLOCK: u64 = 112;
 /// What one site takes in the kernel, in bytes.
 const BYTES_PER_SITE: u64 = 128;
@@ -294,24 +294,11 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
         .override_global("TARGET_PID", &settings.pid, true)
         .override_global("PID_NAMESPACE_DEVICE", &namespace.st_dev, true)
         .override_global("PID_NAMESPACE_INODE", &namespace.st_ino, true);
-    loader.load(object::OBJECT).map_err(|error| match refused(&error) {
-        Some(source) => rights::explain(source),
+    loader.load(object::OBJECT).map_err(|error| match attach::io_cause(&error) {
+        Some(source) if source.kind() == io::ErrorKind::PermissionDenied => rights::explain(&source),
+        Some(source) => ProbeError::Map { name: "of the account", source },
         None => ProbeError::Object(error.to_string()),
     })
-}
-
-/// The refusal inside an error of aya's, if it is one.
-fn refused<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
-    let mut cause = Some(error);
-    while let Some(at) = cause {
-        if let Some(source) = at.downcast_ref::<io::Error>()
-            && matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
-        {
-            return Some(source);
-        }
-        cause = at.source();
-    }
-    None
 }
 
 /// Watches for the target replacing its program; whether that worked.
