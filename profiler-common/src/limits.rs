@@ -6,9 +6,9 @@
 /// power of two keeps index masks cheap.
 pub const MAX_FRAMES: usize = 256;
 
-/// Bytes of the target's stack that are read at once, then walked in scratch memory.
+/// Bytes of the target's stack that are read at once, at most, then walked in scratch memory: a page.
 ///
-/// One bulk read of this size costs as much as a handful of 8-byte reads, and holds the whole stack of most allocations.
+/// One bulk read costs as much as a few 8-byte reads. It ends with the page, because what follows may not be mapped.
 pub const WINDOW_BYTES: usize = 4096;
 
 /// Executable mappings that one table of mappings holds.

@@ -1,8 +1,8 @@
 //! The stack walk: from an allocator's caller to the thread's first function, by the unwind tables.
 //!
 //! One program walks up to [`MAX_FRAMES`] frames. Searches are branch-free (a branch a step would multiply the paths
-//! that the verifier must follow): the comparison becomes a mask by an arithmetic shift. The target's stack is read in
-//! windows of [`WINDOW_BYTES`] into claimed scratch memory. `profiler/src/unwind/walk.rs` is the same walk in user
+//! that the verifier must follow): the comparison becomes a mask by an arithmetic shift. The target's stack is read
+//! page by page into claimed scratch memory. `profiler/src/unwind/walk.rs` is the same walk in user
 //! space; the two must agree.
 
 use core::{
@@ -131,7 +131,8 @@ extern "C" fn find_rule(page: u64, low: u64) -> i64 {
     (found >> 16) as i64
 }
 
-/// Reads one word of the target's stack, through the window.
+/// Reads one word of the target's stack, through the window: the rest of the page that holds the word. A read never
+/// crosses into the next page, which near the top of a stack may not exist; a failed read would cost a page fault.
 #[inline(always)]
 fn read_stack(scratch: &mut Scratch, address: u64, out: &mut u64) -> bool {
     let distance = opaque(address.wrapping_sub(scratch.window_base));
@@ -140,26 +141,18 @@ fn read_stack(scratch: &mut Scratch, address: u64, out: &mut u64) -> bool {
         *out = unsafe { *scratch.window.get_unchecked((distance >> 3) as usize & (WINDOW_BYTES / 8 - 1)) };
         return true;
     }
-    let window = scratch.window.as_mut_ptr().cast();
-    // SAFETY: the helper checks the user address and writes at most the window's length.
-    unsafe {
-        if bpf_probe_read_user(window, WINDOW_BYTES as u32, address as *const _) == 0 {
-            scratch.window_base = address;
-            scratch.window_len = WINDOW_BYTES as u64;
-        } else {
-            // Near the top of a stack the whole window does not exist: take what is left of this page.
-            let left = opaque(WINDOW_BYTES as u64 - (address & (WINDOW_BYTES as u64 - 1)));
-            scratch.window_len = 0;
-            if left < 8
-                || left > WINDOW_BYTES as u64
-                || bpf_probe_read_user(window, left as u32, address as *const _) != 0
-            {
-                return false;
-            }
-            scratch.window_base = address;
-            scratch.window_len = left & !7;
-        }
+    scratch.window_len = 0;
+    let left = opaque(WINDOW_BYTES as u64 - (address & (WINDOW_BYTES as u64 - 1)));
+    if left < 8 || left > WINDOW_BYTES as u64 {
+        // A word across two pages: no compiler puts one there.
+        return false;
     }
+    // SAFETY: the helper checks the user address, and `left` is at most the window's length.
+    if unsafe { bpf_probe_read_user(scratch.window.as_mut_ptr().cast(), left as u32, address as *const _) } != 0 {
+        return false;
+    }
+    scratch.window_base = address;
+    scratch.window_len = left & !7;
     *out = scratch.window[0];
     true
 }

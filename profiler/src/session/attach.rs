@@ -29,9 +29,9 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     let mut observation = Observation::begin(process, common)?;
     announce(&observation, common);
     let ended = watch(&mut observation, &mut namer, common, &stop, &printer, |observation, _, wait| {
-        observation.process.exited(wait).then_some(Ended::TargetEnded)
+        observation.process.exited(wait).then_some(Ended::TargetGone)
     })?;
-    if ended == Ended::TargetEnded {
+    if ended == Ended::TargetGone {
         printer.line(&format!("process {} ended", observation.process.pid))?;
     }
     conclude(observation, namer, common, outputs, &printer)?;

@@ -137,7 +137,7 @@ impl Program {
         let event = match self.launch.events().recv_timeout(wait) {
             Ok(event) => event,
             Err(RecvTimeoutError::Timeout) => return None,
-            Err(RecvTimeoutError::Disconnected) => return Some(Ended::TargetEnded),
+            Err(RecvTimeoutError::Disconnected) => return Some(Ended::TargetGone),
         };
         match event {
             Event::Exec(stopped) => {
@@ -157,7 +157,7 @@ impl Program {
             }
             Event::Exited(_) | Event::Killed(_) => {
                 self.ended(&event);
-                Some(Ended::TargetEnded)
+                Some(Ended::TargetGone)
             }
         }
     }

@@ -12,7 +12,7 @@ use super::{
 use crate::report::{options::ReportOptions, profile::Profile, table, units};
 
 /// How often new stacks are taken in.
-pub(super) const TICK: Duration = Duration::from_millis(100);
+pub(super) const TICK: Duration = Duration::from_millis(50);
 
 /// Why the watching ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -22,7 +22,7 @@ pub(super) enum Ended {
     /// Ctrl-C or SIGTERM.
     Stopped,
     /// The target ended.
-    TargetEnded,
+    TargetGone,
     /// The target replaced its program by exec.
     TargetReplaced,
 }

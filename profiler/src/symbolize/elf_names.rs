@@ -176,10 +176,7 @@ impl Engine {
             AssertUnwindSafe(|| match symbolizer.symbolize_single(source, Input::VirtOffset(at.0)) {
                 Ok(Symbolized::Sym(symbol)) => Ok(named(&symbol)),
                 Ok(Symbolized::Unknown(_)) => Ok(None),
-                Err(error) => {
-                    log::debug!("{source:?} at {at}: {error:#}");
-                    Err(())
-                }
+                Err(_) => Err(()),
             });
         catch_unwind(look_up).unwrap_or_else(|_| {
             self.symbolizer = Self::build(&self.debug_dirs);

@@ -259,11 +259,15 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
     let namespace = rustix::fs::stat("/proc/self/ns/pid")
         .map_err(|error| ProbeError::Map { name: "settings", source: error.into() })?;
     let scratch_mask = slots - 1;
+    // A ring buffer is a power of two of pages. A process that starts up meets thousands of new stacks in a moment.
+    let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
+    let ring = 1 << ring.ilog2();
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("LIVE", u32::try_from(blocks).unwrap_or(1 << 30))
         .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
         .map_max_entries("SCRATCH", slots)
+        .map_max_entries("STACKS", ring)
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))

@@ -182,7 +182,7 @@ fn a_whole_stack() {
     let registers = Registers { ip: at(0), sp: word(0), bp: word(2) };
     let found = with_rules(&rules, |tables| walk(registers, tables, &mut memory(&stack)));
     let frames = vec![at(0), JIT + 9, at(1), at(2)];
-    assert_eq!(found, Walk { frames, guessed: [0b100, 0], end: walk_end::COMPLETE });
+    assert_eq!(found, Walk { frames, guessed: [0b100, 0, 0, 0], end: walk_end::COMPLETE });
 }
 
 #[test]
@@ -202,9 +202,10 @@ fn the_frame_limit_cuts_the_stack_but_not_one_frame_too_early() {
 
 #[test]
 fn guesses_are_marked_up_to_the_last_frame() {
-    let stack: Vec<u64> = (0..300).map(|i| if i % 2 == 0 { word(i + 2) } else { JIT + 5 }).collect();
+    let stack: Vec<u64> =
+        (0..2 * MAX_FRAMES as u64 + 8).map(|i| if i % 2 == 0 { word(i + 2) } else { JIT + 5 }).collect();
     let registers = Registers { ip: JIT + 5, sp: word(0), bp: word(0) };
     let found = with_rules(&[], |tables| walk(registers, tables, &mut memory(&stack)));
-    assert_eq!(found.guessed, [u64::MAX - 1, u64::MAX]);
+    assert_eq!(found.guessed, [u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX]);
     assert_eq!((found.frames.len(), found.end), (MAX_FRAMES, walk_end::TRUNCATED));
 }
