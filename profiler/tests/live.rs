@@ -10,35 +10,42 @@
     reason = "a test fails by panicking, and its name says what it tests"
 )]
 
+#[path = "live/allocators.rs"]
+mod allocators;
 #[path = "live/calls.rs"]
 mod calls;
-#[path = "live/case.rs"]
-mod case;
+#[path = "live/harmless.rs"]
+mod harmless;
+#[path = "live/life.rs"]
+mod life;
+#[path = "live/programs.rs"]
+mod programs;
+#[path = "live/run.rs"]
+mod run;
 #[path = "live/script.rs"]
 mod script;
+#[path = "live/stacks.rs"]
+mod stacks;
 #[allow(dead_code, reason = "two test binaries share it, and neither needs all of it")]
 mod support;
+#[path = "live/threads.rs"]
+mod threads;
 
-use std::{num::NonZero, process::ExitCode, thread::available_parallelism};
+use std::process::ExitCode;
 
-use libtest_mimic::Arguments;
-
-/// Two programs and two of heapscope at a time are load enough.
-const MOST_AT_ONCE: usize = 4;
+use support::{case, needs::Need};
 
 fn main() -> ExitCode {
-    let mut arguments = Arguments::from_args();
-    let processors = available_parallelism().map_or(1, NonZero::get);
-    arguments.test_threads.get_or_insert(processors.min(MOST_AT_ONCE));
-    let mut trials = Vec::new();
-    for case in [calls::CASES].into_iter().flatten() {
-        let (trial, lacking) = case.trial();
-        trials.push(trial);
-        if let Some(reason) = lacking
-            && !arguments.list
-        {
-            println!("skipped: {}: {reason}", case.name);
-        }
-    }
-    libtest_mimic::run(&arguments, trials).exit_code()
+    // The longest ones first.
+    let cases = [
+        harmless::CASES,
+        programs::CASES,
+        calls::CASES,
+        run::CASES,
+        allocators::CASES,
+        stacks::CASES,
+        threads::CASES,
+        life::CASES,
+    ];
+    case::run(&cases, &[Need::Probes, Need::Program("cc")])
 }

@@ -1,9 +1,12 @@
 //! Every function of the malloc family, by the byte.
 
 use crate::{
-    case::{Case, case},
     script::{Answer, Script},
-    support::{heapscope::Heapscope, report::Totals},
+    support::{
+        case::{Case, case, methods},
+        heapscope::Heapscope,
+        report::Totals,
+    },
 };
 
 pub(crate) const CASES: &[Case] = &[
@@ -54,7 +57,12 @@ fn malloc_and_free() {
 
 fn calloc_counts_the_product() {
     watch(&[], |script| {
-        script.orders(&["red calloc 1 10 100", "green calloc 2 1 7", "green calloc 3 0 9", "blue calloc 4 300000 3"]);
+        script.orders(&[
+            "red calloc 1 10 100",
+            "green calloc 2 1 7",
+            "green calloc 3 0 9",
+            "blue calloc 4 300000 3",
+        ]);
         let overflow = format!("red calloc 9 {} 4", u64::MAX / 2);
         assert_eq!(script.order(&overflow), Answer::Null(ENOMEM));
         assert_eq!(script.order(&format!("red calloc 9 {TOO_MUCH} 2")), Answer::Null(ENOMEM));
@@ -86,9 +94,14 @@ fn realloc_in_all_its_ways() {
 
 fn reallocarray_counts_the_product() {
     watch(&[], |script| {
-        script.orders(&["red reallocarray 1 10 10", "green reallocarray 1 50 100", "blue reallocarray 2 3 3"]);
+        script.orders(&[
+            "red reallocarray 1 10 10",
+            "green reallocarray 1 50 100",
+            "blue reallocarray 2 3 3",
+        ]);
+        // glibc refuses an overflow before it comes to the allocator.
         let overflow = format!("red reallocarray 1 {} 3", u64::MAX / 2);
-        assert_eq!(script.order(&overflow), Answer::Null(ENOMEM));
+        script.control(&overflow, &format!("null {ENOMEM}"));
         script.order("red reallocarray 2 0 8");
     });
 }
@@ -132,7 +145,7 @@ fn strdup_is_a_site_of_its_caller() {
     for site in &report.sites {
         let functions = site.functions();
         assert!(functions[0].contains("strdup"), "{functions:?}");
-        assert_eq!(functions[1], "call", "{functions:?}");
+        assert_eq!(functions[1..3], ["chosen", "call"]);
     }
 }
 
@@ -158,11 +171,17 @@ fn sizes_can_be_filtered() {
     let heapscope = Heapscope::attach(script.pid(), &["--min-size", "100", "--max-size", "2KiB"]);
     script.watched();
     for (slot, size) in [0, 1, 99, 100, 101, 2047, 2048, 2049, 1_000_000].into_iter().enumerate() {
-        script.orders(&[&format!("red malloc {slot} {size}"), &format!("green calloc {} {size} 1", slot + 20)]);
+        script
+            .orders(&[&format!("red malloc {slot} {size}"), &format!("green calloc {} {size} 1", slot + 20)]);
         script.free(slot as u64 + 20);
     }
     // Into the range, within it, out of it on either side, and in again.
-    script.orders(&["blue malloc 50 10", "blue realloc 50 500", "blue realloc 50 600", "blue realloc 50 9000"]);
+    script.orders(&[
+        "blue malloc 50 10",
+        "blue realloc 50 500",
+        "blue realloc 50 600",
+        "blue realloc 50 9000",
+    ]);
     script.orders(&["blue realloc 50 700", "blue realloc 50 20", "blue realloc 50 800"]);
     script.orders(&["blue posix_memalign 51 64 99", "blue posix_memalign 52 64 100"]);
     let report = heapscope.stop();
@@ -189,17 +208,18 @@ fn young_blocks_can_be_left_out() {
 }
 
 fn all_ways_to_attach_count_alike() {
-    let kernel = kernel_version();
-    for (method, since) in [("session", (6, 13)), ("multi", (6, 6)), ("perf", (5, 15))] {
-        if kernel < since {
-            continue;
-        }
+    for method in methods() {
         let mut script = Script::start();
         script.orders(&["red malloc 1 100"]);
         let heapscope = Heapscope::attach(script.pid(), &["--probes", method]);
         script.watched();
         script.free(1);
-        script.orders(&["red malloc 1 100", "green calloc 2 10 10", "red realloc 3 1000", "blue realloc 3 100000"]);
+        script.orders(&[
+            "red malloc 1 100",
+            "green calloc 2 10 10",
+            "red realloc 3 1000",
+            "blue realloc 3 100000",
+        ]);
         script.orders(&["red posix_memalign 4 64 640", "green memalign 5 8 80", "blue strdup 6 99"]);
         assert_eq!(script.order(&format!("red realloc 3 {TOO_MUCH}")), Answer::Null(ENOMEM));
         assert_eq!(script.order("red posix_memalign 9 3 640"), Answer::Null(EINVAL));
@@ -234,9 +254,4 @@ fn totals_agree_with_mallinfo() {
     assert_eq!(inuse_objects, 600);
     let (least, most) = (inuse_space + 8 * inuse_objects, inuse_space + 32 * inuse_objects);
     assert!((least..=most).contains(&glibc), "{least} <= {glibc} <= {most}");
-}
-
-fn kernel_version() -> (u32, u32) {
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    heapscope::probe::rights::kernel_version(&release).unwrap()
 }

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     fs,
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     process::Command,
     sync::{Arc, Mutex, OnceLock, PoisonError},
@@ -43,6 +44,36 @@ pub(crate) fn build_with(compiler: &str, source: &str, flags: &[&str]) -> PathBu
 /// The driver that makes the calls it is told to.
 pub(crate) fn calls() -> PathBuf {
     build("calls.c", &[])
+}
+
+/// A program of ELF class 32 that does nothing but wait for a signal, written by hand: a compiler for such programs is
+/// rarely installed.
+pub(crate) fn waiting_32_bit() -> PathBuf {
+    const BASE: u32 = 0x0804_8000;
+    const HEADERS: u32 = 52 + 32;
+    // pause(), number 29 of arch/x86/entry/syscalls/syscall_32.tbl, again and again.
+    let code = [0xb8, 29, 0, 0, 0, 0xcd, 0x80, 0xeb, 0xf7];
+    let size = HEADERS + u32::try_from(code.len()).unwrap();
+    let mut file = vec![0x7f, b'E', b'L', b'F', 1, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0];
+    let halves =
+        |file: &mut Vec<u8>, values: &[u16]| values.iter().for_each(|value| file.extend(value.to_le_bytes()));
+    let words =
+        |file: &mut Vec<u8>, values: &[u32]| values.iter().for_each(|value| file.extend(value.to_le_bytes()));
+    // ET_EXEC for EM_386; version, entry, program headers, no sections, flags.
+    halves(&mut file, &[2, 3]);
+    words(&mut file, &[1, BASE + HEADERS, 52, 0, 0]);
+    halves(&mut file, &[52, 32, 1, 40, 0, 0]);
+    // PT_LOAD of the whole file, readable and executable.
+    words(&mut file, &[1, 0, BASE, BASE, size, size, 5, 0x1000]);
+    file.extend(code);
+    static MADE: OnceLock<PathBuf> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let program = folder().join(format!("waiting32-{}", std::process::id()));
+        fs::write(&program, &file).unwrap();
+        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        program
+    })
+    .clone()
 }
 
 fn compile(compiler: &str, source: &str, flags: &[&str], key: &str) -> PathBuf {

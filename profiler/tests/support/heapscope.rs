@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    io::Write,
     path::PathBuf,
     process::{Child, Command, Stdio},
 };
@@ -44,21 +45,22 @@ pub(crate) struct Outcome {
 impl Heapscope {
     /// Attaches to a process and waits until the probes are live.
     pub(crate) fn attach(pid: u32, options: &[&str]) -> Self {
-        let mut heapscope = Self::start(heapscope(&["attach", &pid.to_string(), "-o", "report.json"]).args(options));
+        let mut heapscope =
+            Self::start(heapscope(&["attach", &pid.to_string(), "-o", "report.json"]).args(options));
         heapscope.hear("attached");
         heapscope
     }
 
-    /// Starts a command of heapscope.
+    /// Starts a command of heapscope without input.
     pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with(command.stdin(Stdio::null()))
+    }
+
+    /// Starts a command of heapscope with the standard input that it has been given.
+    pub(crate) fn start_with(command: &mut Command) -> Self {
         let folder = TempDir::new().unwrap();
-        let mut child = command
-            .current_dir(folder.path())
-            .stdin(Stdio::null())
-            .stdout(Stdio::piped())
-            .stderr(Stdio::piped())
-            .spawn()
-            .unwrap();
+        let mut child =
+            command.current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
         let output = Lines::of(child.stdout.take().unwrap());
         let errors = Lines::of(child.stderr.take().unwrap());
         Self { child, output, errors, heard: String::new(), folder }
@@ -75,6 +77,20 @@ impl Heapscope {
                 return line;
             }
         }
+    }
+
+    /// The next line on standard output.
+    pub(crate) fn hear_output(&self) -> String {
+        self.output.next().expect("no more came on standard output")
+    }
+
+    /// Writes to its standard input, which must be a pipe. That nobody reads it is no failure.
+    pub(crate) fn write(&mut self, text: &str) {
+        let _ = self.child.stdin.as_mut().unwrap().write_all(text.as_bytes());
+    }
+
+    pub(crate) fn close_input(&mut self) {
+        self.child.stdin = None;
     }
 
     pub(crate) fn pid(&self) -> u32 {

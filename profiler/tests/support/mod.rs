@@ -3,6 +3,7 @@
 //! Everything waits for a line, a process's end or a byte in memory, never for time to pass; [`HANG`] bounds each wait so
 //! that a hang becomes a failure.
 
+pub(crate) mod case;
 pub(crate) mod fixture;
 pub(crate) mod heapscope;
 pub(crate) mod needs;
@@ -12,7 +13,7 @@ pub(crate) mod report;
 use std::time::{Duration, Instant};
 
 /// A bound that turns a hang into a failure.
-pub(crate) const HANG: Duration = Duration::from_secs(120);
+pub(crate) const HANG: Duration = Duration::from_secs(60);
 
 /// Looks again and again until `condition` holds, where there is no line or pipe to wait for.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {

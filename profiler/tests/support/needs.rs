@@ -15,6 +15,12 @@ pub(crate) enum Need {
     Program(&'static str),
     /// A shared library in Debian's folder or the loader's other ones.
     Library(&'static str),
+    /// The rights to become another user.
+    Root,
+    /// Kernel threads, which a container does not see.
+    KernelThreads,
+    /// A kernel that runs 32-bit programs.
+    ThirtyTwoBit,
     /// New namespaces, with the rights in them that heapscope has here.
     Namespaces,
 }
@@ -26,6 +32,9 @@ impl Need {
             Self::Probes => no_probes(),
             Self::Program(name) => (!has_program(name)).then(|| format!("{name} is not installed")),
             Self::Library(name) => library(name).is_none().then(|| format!("{name} is not installed")),
+            Self::Root => (!has_capability(CAP_SETUID)).then(|| "changing the user needs root".into()),
+            Self::KernelThreads => no_kernel_threads(),
+            Self::ThirtyTwoBit => no_32_bit(),
             Self::Namespaces => no_namespaces(),
         }
     }
@@ -44,16 +53,23 @@ fn has_program(name: &str) -> bool {
     std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
 }
 
-fn no_probes() -> Option<String> {
-    let read = |path: &str| fs::read_to_string(path).unwrap_or_default();
+/// Bits of include/uapi/linux/capability.h.
+const CAP_SETUID: u32 = 7;
+const CAP_SYS_ADMIN: u32 = 21;
+
+fn has_capability(bit: u32) -> bool {
     let status = read("/proc/self/status");
-    let effective = status
-        .lines()
-        .find_map(|line| line.strip_prefix("CapEff:"))
-        .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
-        .unwrap_or(0);
-    // CAP_SYS_ADMIN of include/uapi/linux/capability.h.
-    if effective >> 21 & 1 == 0 {
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    effective >> bit & 1 == 1
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn no_probes() -> Option<String> {
+    if !has_capability(CAP_SYS_ADMIN) {
         return Some("eBPF needs root".into());
     }
     // The whole range of user ids means the first user namespace, the only one whose root may load programs.
@@ -66,10 +82,26 @@ fn no_probes() -> Option<String> {
 }
 
 fn no_namespaces() -> Option<String> {
-    let tried = Command::new("unshare").args(["-m", "-p", "-f", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    let tried =
+        Command::new("unshare").args(["-m", "-p", "-f", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
     match tried {
         Ok(output) if output.status.success() => None,
         Ok(output) => Some(format!("no namespaces: {}", String::from_utf8_lossy(&output.stderr).trim())),
         Err(error) => Some(format!("unshare: {error}")),
+    }
+}
+
+fn no_kernel_threads() -> Option<String> {
+    (read("/proc/2/comm") != "kthreadd\n").then(|| "kernel threads are not visible here".into())
+}
+
+fn no_32_bit() -> Option<String> {
+    match Command::new(super::fixture::waiting_32_bit()).spawn() {
+        Ok(mut child) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            None
+        }
+        Err(error) => Some(format!("the kernel runs no 32-bit programs: {error}")),
     }
 }

@@ -27,15 +27,23 @@ impl Lines {
             let mut line = Vec::new();
             while pipe.read_until(b'\n', &mut line).is_ok_and(|read| read > 0) {
                 // A receiver that has gone wants no more; the pipe is still to be emptied.
-                let _ = sender.send(String::from_utf8_lossy(&line).trim_end_matches('\n').to_owned());
+                let _ = sender.send(String::from_utf8_lossy(&line).into_owned());
                 line.clear();
             }
         });
         Self(receiver)
     }
 
-    /// The next line; `None` at the end.
+    /// The next line without its end; `None` behind the last.
     pub(crate) fn next(&self) -> Option<String> {
+        let mut line = self.receive()?;
+        if line.ends_with('\n') {
+            line.pop();
+        }
+        Some(line)
+    }
+
+    fn receive(&self) -> Option<String> {
         match self.0.recv_timeout(HANG) {
             Ok(line) => Some(line),
             Err(RecvTimeoutError::Disconnected) => None,
@@ -43,9 +51,9 @@ impl Lines {
         }
     }
 
-    /// All lines to the end, each with its line end.
+    /// All text that is still to come.
     pub(crate) fn rest(&self) -> String {
-        std::iter::from_fn(|| self.next()).map(|line| line + "\n").collect()
+        std::iter::from_fn(|| self.receive()).collect()
     }
 }
 
