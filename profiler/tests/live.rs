@@ -1,0 +1,51 @@
+//! heapscope against real processes on the real kernel: programs that make known calls, and programs that everyone
+//! knows. Needs root; what it lacks is said, test by test, and counted as skipped.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::cast_precision_loss,
+    missing_docs,
+    reason = "a test fails by panicking, and its name says what it tests"
+)]
+
+#[path = "live/allocators.rs"]
+mod allocators;
+#[path = "live/calls.rs"]
+mod calls;
+#[path = "live/harmless.rs"]
+mod harmless;
+#[path = "live/life.rs"]
+mod life;
+#[path = "live/programs.rs"]
+mod programs;
+#[path = "live/run.rs"]
+mod run;
+#[path = "live/script.rs"]
+mod script;
+#[path = "live/stacks.rs"]
+mod stacks;
+#[allow(dead_code, reason = "two test binaries share it, and neither needs all of it")]
+mod support;
+#[path = "live/threads.rs"]
+mod threads;
+
+use std::process::ExitCode;
+
+use support::{case, needs::Need};
+
+fn main() -> ExitCode {
+    // The longest ones first.
+    let cases = [
+        harmless::CASES,
+        programs::CASES,
+        calls::CASES,
+        run::CASES,
+        allocators::CASES,
+        stacks::CASES,
+        threads::CASES,
+        life::CASES,
+    ];
+    case::run(&cases, &[Need::Probes, Need::Program("cc")])
+}

@@ -1,0 +1,253 @@
+//! Orders to the fixture `calls.c` and the account that must come out of them, kept here by the rules of the C standard
+//! and of glibc's manual, without any knowledge of heapscope.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    path::Path,
+    process::Command,
+};
+
+use crate::support::{
+    fixture,
+    program::Program,
+    report::{Report, Site, Totals},
+};
+
+/// A block in a slot: its path and size, or nothing where heapscope cannot know it.
+type Known = Option<(String, u64)>;
+
+/// What an allocator call of the driver came back with.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum Answer {
+    /// A block at another address than the one handed in, if any.
+    Block,
+    /// The block at the address that was handed in.
+    Same,
+    /// Nothing, and errno.
+    Null(i32),
+}
+
+/// The driver and its account.
+pub(crate) struct Script {
+    pub(crate) program: Program,
+    watched: bool,
+    /// Sizes that are recorded.
+    pub(crate) recorded: std::ops::RangeInclusive<u64>,
+    slots: HashMap<u64, Known>,
+    paths: BTreeMap<String, Totals>,
+    unmatched_frees: u64,
+    failed_allocations: u64,
+    filtered_allocations: u64,
+    /// Parts of the names of C library functions that allocate for themselves, and were ordered to.
+    helpers: Vec<&'static str>,
+    threads: u64,
+}
+
+/// A thread that ends hands the free chunks of its cache (64 sizes, 7 chunks each) to `free` for a second time: glibc's
+/// `tcache_thread_shutdown`.
+pub(crate) const THREAD_CACHE: u64 = 64 * 7;
+
+/// What the driver's paths are called.
+const PATHS: [&str; 6] = ["red", "green", "blue", "deep", "variable", "aligned"];
+
+impl Script {
+    pub(crate) fn start() -> Self {
+        Self::of(&mut Command::new(fixture::calls()))
+    }
+
+    /// A driver that is started in some other way.
+    pub(crate) fn of(command: &mut Command) -> Self {
+        Self {
+            program: Program::start_until(command, "ready"),
+            watched: false,
+            recorded: 0..=u64::MAX,
+            slots: HashMap::new(),
+            paths: BTreeMap::new(),
+            unmatched_frees: 0,
+            failed_allocations: 0,
+            filtered_allocations: 0,
+            helpers: Vec::new(),
+            threads: 0,
+        }
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.program.pid()
+    }
+
+    /// From now on heapscope watches: the account begins.
+    pub(crate) fn watched(&mut self) {
+        self.watched = true;
+    }
+
+    /// One allocator call: `red malloc SLOT SIZE` and the like.
+    pub(crate) fn order(&mut self, order: &str) -> Answer {
+        let answer = self.say(order);
+        self.account(order, answer);
+        answer
+    }
+
+    /// Several, none of which may fail.
+    pub(crate) fn orders(&mut self, orders: &[&str]) {
+        for order in orders {
+            let answer = self.order(order);
+            assert!(!matches!(answer, Answer::Null(_)), "{order}: {answer:?}");
+        }
+    }
+
+    /// One call in a thread of its own, which ends with it.
+    pub(crate) fn in_thread(&mut self, order: &str) {
+        self.helpers.push("pthread_create");
+        self.threads += 1;
+        let answer = answer(&self.program.ask(&format!("thread {order}")));
+        self.account(order, answer);
+    }
+
+    /// `PATH malloc FIRST_SLOT SIZE`, so many times, each in a slot of its own.
+    pub(crate) fn repeat(&mut self, count: u64, path: &str, first_slot: u64, size: u64) {
+        let reply = self.program.ask(&format!("repeat {count} {path} malloc {first_slot} {size}"));
+        assert_eq!(reply, "block");
+        for slot in first_slot..first_slot + count {
+            self.allocated(path, slot, size);
+        }
+    }
+
+    pub(crate) fn free(&mut self, slot: u64) {
+        self.control(&format!("free {slot}"), "done");
+        self.freed(slot);
+    }
+
+    pub(crate) fn free_in_thread(&mut self, slot: u64) {
+        self.helpers.push("pthread_create");
+        self.threads += 1;
+        self.control(&format!("thread free {slot}"), "done");
+        self.freed(slot);
+    }
+
+    pub(crate) fn free_range(&mut self, first_slot: u64, count: u64) {
+        self.control(&format!("free_range {first_slot} {count}"), "done");
+        (first_slot..first_slot + count).for_each(|slot| self.freed(slot));
+    }
+
+    /// Loads the library; the dynamic loader allocates for it.
+    pub(crate) fn load_plugin(&mut self, library: &Path) {
+        self.helpers.push("dlopen");
+        self.control(&format!("dlopen {}", library.display()), "done");
+    }
+
+    /// An order that allocates nothing itself.
+    pub(crate) fn control(&mut self, order: &str, expected: &str) {
+        assert_eq!(self.program.ask(order), expected, "{order}");
+    }
+
+    /// What glibc itself says is in use, in bytes.
+    pub(crate) fn mallinfo(&mut self) -> u64 {
+        self.program.ask("mallinfo").strip_prefix("bytes ").unwrap().parse().unwrap()
+    }
+
+    /// The expected totals of one path.
+    pub(crate) fn expected(&self, path: &str) -> Totals {
+        self.paths.get(path).copied().unwrap_or_default()
+    }
+
+    /// Holds a report against the account, to the byte.
+    pub(crate) fn assert_account(&self, report: &Report) {
+        assert_eq!(report.target.pid, self.pid());
+        let mut found: BTreeMap<String, Totals> = BTreeMap::new();
+        for site in &report.sites {
+            match path_of(site) {
+                Some(path) => found.entry(path).or_default().add(site.totals),
+                None => {
+                    let known = |function: &&str| self.helpers.iter().any(|helper| function.contains(helper));
+                    let known = site.functions().iter().any(known);
+                    assert!(known, "nobody ordered this: {:?}", site.functions());
+                }
+            }
+        }
+        assert_eq!(found, self.paths);
+        report.assert_nothing_lost();
+        let quality = &report.quality;
+        assert_eq!(
+            (quality.failed_allocations, quality.filtered_allocations),
+            (self.failed_allocations, self.filtered_allocations),
+            "failed and filtered allocations"
+        );
+        let most = self.unmatched_frees + self.threads * THREAD_CACHE;
+        assert!(
+            (self.unmatched_frees..=most).contains(&quality.unmatched_frees),
+            "{} <= {} <= {most} unmatched frees",
+            self.unmatched_frees,
+            quality.unmatched_frees
+        );
+    }
+
+    fn say(&mut self, order: &str) -> Answer {
+        answer(&self.program.ask(order))
+    }
+
+    fn account(&mut self, order: &str, answer: Answer) {
+        let words: Vec<&str> = order.split(' ').collect();
+        let (path, function) = (words[0].trim_end_matches(|c: char| c.is_ascii_digit()), words[1]);
+        let number = |index: usize| words[index].parse::<u64>().unwrap();
+        let slot = number(2);
+        let size = match function {
+            "malloc" | "valloc" | "pvalloc" | "realloc" | "plugin" => number(3),
+            "calloc" | "reallocarray" => number(3).saturating_mul(number(4)),
+            "memalign" | "aligned_alloc" | "posix_memalign" => number(4),
+            "strdup" => number(3) + 1,
+            _ => panic!("{order}"),
+        };
+        let reallocates = function.starts_with("realloc");
+        match answer {
+            // The block is gone; nothing comes in its place.
+            Answer::Null(_) if reallocates && size == 0 && self.slots.contains_key(&slot) => self.freed(slot),
+            Answer::Null(_) if reallocates || self.recorded.contains(&size) => {
+                self.failed_allocations += u64::from(self.watched);
+            }
+            Answer::Null(_) => self.filtered_allocations += u64::from(self.watched),
+            Answer::Block | Answer::Same => {
+                if reallocates {
+                    self.freed(slot);
+                }
+                self.allocated(path, slot, size);
+            }
+        }
+    }
+
+    fn allocated(&mut self, path: &str, slot: u64, size: u64) {
+        let recorded = self.watched && self.recorded.contains(&size);
+        self.filtered_allocations += u64::from(self.watched && !recorded);
+        if recorded {
+            self.paths.entry(path.to_owned()).or_default().allocated(size);
+        }
+        let before = self.slots.insert(slot, recorded.then(|| (path.to_owned(), size)));
+        assert!(before.is_none(), "slot {slot} is taken");
+    }
+
+    fn freed(&mut self, slot: u64) {
+        match self.slots.remove(&slot) {
+            Some(Some((path, size))) => self.paths.get_mut(&path).unwrap().freed(size),
+            Some(None) => self.unmatched_frees += u64::from(self.watched),
+            // free(NULL)
+            None => {}
+        }
+    }
+}
+
+/// The driver's path on which a site lies: the one nearest to the root.
+fn path_of(site: &Site) -> Option<String> {
+    let mut functions = site.functions();
+    functions.reverse();
+    functions.into_iter().find(|function| PATHS.contains(function)).map(str::to_owned)
+}
+
+fn answer(reply: &str) -> Answer {
+    match reply {
+        "block" => Answer::Block,
+        "same" => Answer::Same,
+        _ => {
+            let errno = reply.strip_prefix("null ").unwrap_or_else(|| panic!("the driver said `{reply}`"));
+            Answer::Null(errno.parse().unwrap())
+        }
+    }
+}

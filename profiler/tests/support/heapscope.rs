@@ -1,0 +1,138 @@
+//! heapscope itself, run as its users run it.
+
+use std::{
+    fs,
+    io::Write,
+    path::PathBuf,
+    process::{Child, Command, Stdio},
+};
+
+use rustix::process::Signal;
+use tempfile::TempDir;
+
+use super::{
+    program::{Lines, send, shell_status, wait},
+    report::Report,
+};
+
+/// A command line of heapscope. A folder of its own is its current folder.
+pub(crate) fn heapscope<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_heapscope"));
+    command.args(arguments);
+    command
+}
+
+/// heapscope while it watches.
+pub(crate) struct Heapscope {
+    child: Child,
+    output: Lines,
+    errors: Lines,
+    heard: String,
+    folder: TempDir,
+}
+
+/// What heapscope left.
+#[derive(Debug)]
+pub(crate) struct Outcome {
+    /// As a shell tells it.
+    pub(crate) status: i32,
+    pub(crate) output: String,
+    pub(crate) errors: String,
+    /// Where a report was written.
+    pub(crate) report: Option<Report>,
+}
+
+impl Heapscope {
+    /// Attaches to a process and waits until the probes are live.
+    pub(crate) fn attach(pid: u32, options: &[&str]) -> Self {
+        let mut heapscope =
+            Self::start(heapscope(&["attach", &pid.to_string(), "-o", "report.json"]).args(options));
+        heapscope.hear("attached");
+        heapscope
+    }
+
+    /// Starts a command of heapscope without input.
+    pub(crate) fn start(command: &mut Command) -> Self {
+        Self::start_with(command.stdin(Stdio::null()))
+    }
+
+    /// Starts a command of heapscope with the standard input that it has been given.
+    pub(crate) fn start_with(command: &mut Command) -> Self {
+        let folder = TempDir::new().unwrap();
+        let mut child =
+            command.current_dir(folder.path()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let output = Lines::of(child.stdout.take().unwrap());
+        let errors = Lines::of(child.stderr.take().unwrap());
+        Self { child, output, errors, heard: String::new(), folder }
+    }
+
+    /// Waits for a line on standard error that begins so.
+    pub(crate) fn hear(&mut self, beginning: &str) -> String {
+        loop {
+            let Some(line) = self.errors.next() else {
+                panic!("heapscope ended without saying `{beginning}`: {}", self.heard)
+            };
+            self.heard += &format!("{line}\n");
+            if line.starts_with(beginning) {
+                return line;
+            }
+        }
+    }
+
+    /// The next line on standard output.
+    pub(crate) fn hear_output(&self) -> String {
+        self.output.next().expect("no more came on standard output")
+    }
+
+    /// Writes to its standard input, which must be a pipe. That nobody reads it is no failure.
+    pub(crate) fn write(&mut self, text: &str) {
+        let _ = self.child.stdin.as_mut().unwrap().write_all(text.as_bytes());
+    }
+
+    pub(crate) fn close_input(&mut self) {
+        self.child.stdin = None;
+    }
+
+    pub(crate) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// The file in its folder.
+    pub(crate) fn file(&self, name: &str) -> PathBuf {
+        self.folder.path().join(name)
+    }
+
+    /// Ctrl-C, and the report, without which the test fails.
+    pub(crate) fn stop(self) -> Report {
+        send(self.pid(), Signal::INT);
+        self.report()
+    }
+
+    /// Waits for its end and reads the report.
+    pub(crate) fn report(self) -> Report {
+        let outcome = self.finish();
+        assert_eq!(outcome.status, 0, "{}", outcome.errors);
+        outcome.report.expect("no report was written")
+    }
+
+    /// Waits for its end.
+    pub(crate) fn finish(mut self) -> Outcome {
+        let status = shell_status(wait(&mut self.child));
+        let output = self.output.rest();
+        let errors = std::mem::take(&mut self.heard) + &self.errors.rest();
+        assert!(!errors.contains("panicked"), "{errors}");
+        let report = fs::read(self.file("report.json")).ok().filter(|json| !json.is_empty());
+        let report = report.map(|json| {
+            serde_json::from_slice(&json)
+                .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json)))
+        });
+        Outcome { status, output, errors, report }
+    }
+}
+
+impl Drop for Heapscope {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}

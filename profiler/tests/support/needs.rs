@@ -1,0 +1,107 @@
+//! What a test cannot do without, found out before the tests run: a test that lacks something is skipped, with the
+//! reason, and never passes for want of it.
+//!
+//! Nothing here asks heapscope: were it to say falsely that it has no rights, every test would be skipped instead of
+//! failing.
+
+use std::{fs, path::Path, process::Command};
+
+/// Something that the machine may lack.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Need {
+    /// The rights to load and attach BPF programs.
+    Probes,
+    /// A program on the PATH.
+    Program(&'static str),
+    /// A shared library in Debian's folder or the loader's other ones.
+    Library(&'static str),
+    /// The rights to become another user.
+    Root,
+    /// Kernel threads, which a container does not see.
+    KernelThreads,
+    /// A kernel that runs 32-bit programs.
+    ThirtyTwoBit,
+    /// New namespaces, with the rights in them that heapscope has here.
+    Namespaces,
+}
+
+impl Need {
+    /// Why it is lacking; `None` where it is there.
+    pub(crate) fn lacking(self) -> Option<String> {
+        match self {
+            Self::Probes => no_probes(),
+            Self::Program(name) => (!has_program(name)).then(|| format!("{name} is not installed")),
+            Self::Library(name) => library(name).is_none().then(|| format!("{name} is not installed")),
+            Self::Root => (!has_capability(CAP_SETUID)).then(|| "changing the user needs root".into()),
+            Self::KernelThreads => no_kernel_threads(),
+            Self::ThirtyTwoBit => no_32_bit(),
+            Self::Namespaces => no_namespaces(),
+        }
+    }
+}
+
+/// Where a library lies.
+pub(crate) fn library(name: &str) -> Option<String> {
+    ["/usr/lib/x86_64-linux-gnu", "/usr/lib64", "/usr/lib", "/usr/local/lib"]
+        .iter()
+        .map(|folder| format!("{folder}/{name}"))
+        .find(|path| Path::new(path).exists())
+}
+
+fn has_program(name: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    std::env::split_paths(&path).any(|folder| folder.join(name).is_file())
+}
+
+/// Bits of include/uapi/linux/capability.h.
+const CAP_SETUID: u32 = 7;
+const CAP_SYS_ADMIN: u32 = 21;
+
+fn has_capability(bit: u32) -> bool {
+    let status = read("/proc/self/status");
+    let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
+    let effective = effective.and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok()).unwrap_or(0);
+    effective >> bit & 1 == 1
+}
+
+fn read(path: &str) -> String {
+    fs::read_to_string(path).unwrap_or_default()
+}
+
+fn no_probes() -> Option<String> {
+    if !has_capability(CAP_SYS_ADMIN) {
+        return Some("eBPF needs root".into());
+    }
+    // The whole range of user ids means the first user namespace, the only one whose root may load programs.
+    if read("/proc/self/uid_map").split_ascii_whitespace().ne(["0", "0", "4294967295"]) {
+        return Some("eBPF is not allowed in a user namespace".into());
+    }
+    read("/sys/kernel/security/lockdown")
+        .contains("[confidentiality]")
+        .then(|| "the kernel is locked down (confidentiality mode)".into())
+}
+
+fn no_namespaces() -> Option<String> {
+    let tried =
+        Command::new("unshare").args(["-m", "-p", "-f", "mount", "-t", "tmpfs", "none", "/mnt"]).output();
+    match tried {
+        Ok(output) if output.status.success() => None,
+        Ok(output) => Some(format!("no namespaces: {}", String::from_utf8_lossy(&output.stderr).trim())),
+        Err(error) => Some(format!("unshare: {error}")),
+    }
+}
+
+fn no_kernel_threads() -> Option<String> {
+    (read("/proc/2/comm") != "kthreadd\n").then(|| "kernel threads are not visible here".into())
+}
+
+fn no_32_bit() -> Option<String> {
+    match Command::new(super::fixture::waiting_32_bit()).spawn() {
+        Ok(mut child) => {
+            let _ = child.kill();
+            let _ = child.wait();
+            None
+        }
+        Err(error) => Some(format!("the kernel runs no 32-bit programs: {error}")),
+    }
+}

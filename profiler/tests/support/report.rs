@@ -1,0 +1,160 @@
+//! heapscope's JSON report as the tests read it (docs/json.md).
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+/// The whole report.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Report {
+    pub(crate) version: u32,
+    pub(crate) target: Target,
+    pub(crate) duration_seconds: f64,
+    pub(crate) mode: Mode,
+    pub(crate) totals: Totals,
+    pub(crate) quality: Quality,
+    pub(crate) sites: Vec<Site>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Target {
+    pub(crate) pid: u32,
+    pub(crate) command: String,
+    pub(crate) exe: String,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Mode {
+    pub(crate) probes: String,
+}
+
+/// pprof's four numbers.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Debug, Deserialize)]
+pub(crate) struct Totals {
+    pub(crate) inuse_space: u64,
+    pub(crate) inuse_objects: u64,
+    pub(crate) alloc_space: u64,
+    pub(crate) alloc_objects: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Quality {
+    pub(crate) unmatched_frees: u64,
+    pub(crate) failed_allocations: u64,
+    pub(crate) filtered_allocations: u64,
+    pub(crate) lost: BTreeMap<String, u64>,
+    pub(crate) stacks_walked: u64,
+    pub(crate) truncated_stacks: u64,
+    pub(crate) incomplete_stacks: BTreeMap<String, u64>,
+    pub(crate) guessed_frames: u64,
+    pub(crate) probe_hits: u64,
+    pub(crate) warnings: Vec<String>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Site {
+    #[serde(flatten)]
+    pub(crate) totals: Totals,
+    pub(crate) oldest_seconds: Option<f64>,
+    pub(crate) allocator: String,
+    /// The allocator's caller first.
+    pub(crate) stack: Vec<Frame>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Frame {
+    pub(crate) function: Option<String>,
+    pub(crate) file: Option<String>,
+    pub(crate) line: Option<u32>,
+    pub(crate) module: Option<String>,
+    pub(crate) guessed: bool,
+}
+
+impl Totals {
+    pub(crate) fn add(&mut self, other: Self) {
+        self.inuse_space += other.inuse_space;
+        self.inuse_objects += other.inuse_objects;
+        self.alloc_space += other.alloc_space;
+        self.alloc_objects += other.alloc_objects;
+    }
+
+    pub(crate) fn allocated(&mut self, size: u64) {
+        self.add(Self { inuse_space: size, inuse_objects: 1, alloc_space: size, alloc_objects: 1 });
+    }
+
+    pub(crate) fn freed(&mut self, size: u64) {
+        self.inuse_space -= size;
+        self.inuse_objects -= 1;
+    }
+}
+
+impl Report {
+    /// The sum of the sites that `wanted` holds for.
+    pub(crate) fn sum(&self, wanted: impl Fn(&Site) -> bool) -> Totals {
+        let mut sum = Totals::default();
+        self.sites.iter().filter(|site| wanted(site)).for_each(|site| sum.add(site.totals));
+        sum
+    }
+
+    /// What was allocated below a function.
+    pub(crate) fn below(&self, function: &str) -> Totals {
+        self.sum(|site| site.has(function))
+    }
+
+    /// Stacks that did not reach the thread's first function.
+    pub(crate) fn incomplete(&self) -> u64 {
+        self.quality.incomplete_stacks.values().sum()
+    }
+
+    /// The share of stacks that are whole.
+    pub(crate) fn complete_share(&self) -> f64 {
+        let walked = self.quality.stacks_walked;
+        let whole = walked.saturating_sub(self.incomplete() + self.quality.truncated_stacks);
+        if walked == 0 { 0.0 } else { whole as f64 / walked as f64 }
+    }
+
+    /// Fails where anything is missing from the account, or the account does not add up.
+    pub(crate) fn assert_nothing_lost(&self) {
+        assert_eq!(self.version, 1);
+        let lost: Vec<_> = self.quality.lost.iter().filter(|(_, lost)| **lost > 0).collect();
+        assert!(lost.is_empty(), "lost: {lost:?}");
+        // A zero must be a measurement: the reasons are all there.
+        for reason in
+            ["address_clash", "ledger_discrepancy", "live_map_full", "pending_map_full", "scratch_busy"]
+        {
+            assert!(self.quality.lost.contains_key(reason), "{reason} is not reported");
+        }
+        assert_eq!(self.sum(|_| true), self.totals, "the sites do not add up to the totals");
+    }
+
+    /// Fails where a stack is not whole, from the allocator's caller to the thread's first function.
+    pub(crate) fn assert_stacks_whole(&self) {
+        assert_eq!(self.incomplete(), 0, "{:?} {:#?}", self.quality.incomplete_stacks, self.broken());
+        assert_eq!((self.quality.truncated_stacks, self.quality.guessed_frames), (0, 0));
+        assert!(self.broken().is_empty(), "{:#?}", self.broken());
+    }
+
+    fn broken(&self) -> Vec<Vec<&str>> {
+        let broken = self.sites.iter().filter(|site| !site.is_whole());
+        broken.map(Site::functions).collect()
+    }
+}
+
+/// The functions that no other function called: of a process, and of a thread (glibc's names).
+const FIRST_FUNCTIONS: [&str; 4] = ["_start", "clone", "clone3", "__clone3"];
+
+impl Site {
+    /// Names from the allocator's caller on; `?` where there is none.
+    pub(crate) fn functions(&self) -> Vec<&str> {
+        self.stack.iter().map(|frame| frame.function.as_deref().unwrap_or("?")).collect()
+    }
+
+    pub(crate) fn has(&self, function: &str) -> bool {
+        self.stack.iter().any(|frame| frame.function.as_deref() == Some(function))
+    }
+
+    pub(crate) fn is_whole(&self) -> bool {
+        let root = self.functions().last().copied().unwrap_or_default();
+        FIRST_FUNCTIONS.contains(&root) && self.stack.iter().all(|frame| !frame.guessed)
+    }
+}
