@@ -66,13 +66,15 @@ pub struct SiteCounters {
     pub freed_space: u64,
     /// 1 once the stack record reached the ring buffer.
     pub stack_sent: u64,
+    /// How the walk of its stack ended: one of [`walk_end`].
+    pub end: u64,
 }
-const _: () = assert!(size_of::<SiteCounters>() == 40);
+const _: () = assert!(size_of::<SiteCounters>() == 48);
 
 impl SiteCounters {
     /// A site that has just been met.
     pub const EMPTY: Self =
-        Self { alloc_objects: 0, alloc_space: 0, freed_objects: 0, freed_space: 0, stack_sent: 0 };
+        Self { alloc_objects: 0, alloc_space: 0, freed_objects: 0, freed_space: 0, stack_sent: 0, end: 0 };
 }
 
 /// How a walk ended.
@@ -116,14 +118,17 @@ pub struct StackHead {
 }
 const _: () = assert!(size_of::<StackHead>() == 48);
 
-/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart.
+/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart; kind and
+/// allocator those that jumped into one another, as glibc's `realloc(NULL, n)` into `malloc`.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PendingKey {
-    /// The value of rsp at the function's entry: where its return address lies.
+    /// The value of rsp at the function's entry, where its return address lies, with the kind of the function in its
+    /// three low bits, which are zero in rsp.
     pub sp: u64,
-    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them.
+    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them, with the
+    /// allocator in the highest byte, which is zero in a process id.
     pub pid_tgid: u64,
 }
 const _: () = assert!(size_of::<PendingKey>() == 16);

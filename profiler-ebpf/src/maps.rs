@@ -7,7 +7,7 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
 use crate::{
@@ -32,6 +32,14 @@ pub static SITES: HashMap<u64, SiteCounters> = HashMap::with_max_entries(1 << 16
 /// Calls between their entry and their return, where the kernel keeps no cookie for them.
 #[map]
 pub static PENDING: HashMap<PendingKey, PendingCall> = HashMap::with_max_entries(8192, 0);
+
+/// Blocks handed to a realloc that has not returned, with the thread that did.
+#[map]
+pub static REALLOCATING: HashMap<u64, u64> = HashMap::with_max_entries(8192, 0);
+
+/// When each thread's last failed allocation was counted.
+#[map]
+pub static FAILED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// What is counted, by [`Counter`].
 #[map]

@@ -348,17 +348,23 @@ pub fn walk(scratch: *mut Scratch, slot: u32) {
     let scratch = unsafe { &mut *scratch };
     scratch.head.end = ended;
     scratch.head.site = site_of(scratch.hash, ended);
-    count(Counter::StacksWalked, 1);
     if scratch.guessed_frames != 0 {
         count(Counter::GuessedFrames, scratch.guessed_frames);
     }
+    count_end(ended, 1);
+}
+
+/// Counts a stack by how its walk ended; `times` is 1 or, to take it back, -1.
+#[inline(always)]
+pub fn count_end(ended: u8, times: u64) {
+    count(Counter::StacksWalked, times);
     match ended {
         walk_end::COMPLETE => {}
-        walk_end::TRUNCATED => count(Counter::StackTruncated, 1),
-        walk_end::NO_MAPPING => count(Counter::StackNoMapping, 1),
-        walk_end::NO_TABLE => count(Counter::StackNoTable, 1),
-        walk_end::UNSUPPORTED => count(Counter::StackUnsupported, 1),
-        walk_end::UNREADABLE => count(Counter::StackUnreadable, 1),
-        _ => count(Counter::StackNotAdvancing, 1),
+        walk_end::TRUNCATED => count(Counter::StackTruncated, times),
+        walk_end::NO_MAPPING => count(Counter::StackNoMapping, times),
+        walk_end::NO_TABLE => count(Counter::StackNoTable, times),
+        walk_end::UNSUPPORTED => count(Counter::StackUnsupported, times),
+        walk_end::UNREADABLE => count(Counter::StackUnreadable, times),
+        _ => count(Counter::StackNotAdvancing, times),
     }
 }
