@@ -100,14 +100,17 @@ fn two_at_once() {
 /// `HEAPSCOPE_ROUNDS` asks for more of them.
 fn round_after_round_on_a_busy_process() {
     let rounds = std::env::var("HEAPSCOPE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(30);
-    let mut busy = Program::start(&mut Command::new(fixture::build("busy.c", &[])));
+    // Its two threads would else take all the time that two processors have.
+    let program = fixture::build("busy.c", &[]);
+    let mut busy = Program::start(Command::new("nice").args(["-n", "10"]).arg(&program));
+    busy.ask("begin");
     let pid = busy.pid().to_string();
     let mut done = 0;
     for (round, method) in (0..rounds).zip(methods().collect::<Vec<_>>().into_iter().cycle()) {
         let options = ["attach", &pid, "-d", "50ms", "-o", "report.json", "--probes", method];
         let report = Heapscope::start(&mut heapscope(&options)).report();
         assert!(report.totals.alloc_objects > 0, "round {round} saw nothing");
-        assert_eq!(report.target.command, fixture::build("busy.c", &[]).display().to_string());
+        assert_eq!(report.target.command, program.display().to_string());
         let answer = busy.ask("how is it going");
         let (rounds, wrong) = answer.split_once(' ').unwrap();
         assert_eq!(wrong, "0", "after round {round}");

@@ -7,9 +7,9 @@ use tempfile::TempDir;
 use crate::{
     script::Script,
     support::{
-        case::{Case, case, case_with},
+        case::{Case, case, case_with, methods},
         fixture,
-        heapscope::Heapscope,
+        heapscope::{Heapscope, heapscope},
         needs::Need,
         program::Program,
     },
@@ -21,6 +21,8 @@ pub(crate) const CASES: &[Case] = &[
     case("life::exec_ends_the_account", exec_ends_the_account),
     case("life::files_deleted_and_replaced", files_deleted_and_replaced),
     case("life::a_static_program", a_static_program),
+    case("life::found_by_its_name", found_by_its_name),
+    case_with("life::with_narrow_capabilities", &[Need::Program("setpriv")], with_narrow_capabilities),
     case_with("life::behind_a_chroot_and_mounts", &[Need::Namespaces], behind_a_chroot_and_mounts),
     case_with("life::in_a_pid_namespace", &[Need::Namespaces], in_a_pid_namespace),
 ];
@@ -109,6 +111,43 @@ fn a_static_program() {
     ]);
     script.orders(&["red memalign 4 256 300", "red strdup 5 20"]);
     script.free(2);
+    let report = heapscope.stop();
+    script.assert_account(&report);
+    report.assert_stacks_whole();
+}
+
+fn found_by_its_name() {
+    let folder = TempDir::new().unwrap();
+    let program = folder.path().join("hs-by-name");
+    fs::copy(fixture::calls(), &program).unwrap();
+    let mut script = Script::of(&mut Command::new(&program));
+    let mut heapscope = Heapscope::start(&mut heapscope(&["attach", "hs-by-name", "-o", "report.json"]));
+    let line = heapscope.hear("attached");
+    assert!(line.contains("hs-by-name") && line.contains(&script.pid().to_string()), "{line}");
+    script.watched();
+    script.orders(&["red malloc 1 100"]);
+    script.assert_account(&heapscope.stop());
+}
+
+/// Root is not needed where the kernel attaches by one link (6.6).
+fn with_narrow_capabilities() {
+    if methods().all(|method| method == "perf") {
+        return;
+    }
+    let mut script = Script::start();
+    let pid = script.pid().to_string();
+    let mut heapscope = Heapscope::start(
+        Command::new("setpriv").arg("--bounding-set=-all,+bpf,+perfmon,+sys_ptrace").args([
+            env!("CARGO_BIN_EXE_heapscope"),
+            "attach",
+            &pid,
+            "-o",
+            "report.json",
+        ]),
+    );
+    heapscope.hear("attached");
+    script.watched();
+    script.orders(&["red malloc 1 100", "blue realloc 1 200"]);
     let report = heapscope.stop();
     script.assert_account(&report);
     report.assert_stacks_whole();

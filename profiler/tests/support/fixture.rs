@@ -68,9 +68,11 @@ pub(crate) fn waiting_32_bit() -> PathBuf {
     file.extend(code);
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
-        let program = folder().join(format!("waiting32-{}", std::process::id()));
-        fs::write(&program, &file).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (program, fresh) =
+            (folder().join("waiting32"), folder().join(format!("waiting32.{}", std::process::id())));
+        fs::write(&fresh, &file).unwrap();
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&fresh, &program).unwrap();
         program
     })
     .clone()
