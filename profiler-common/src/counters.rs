@@ -66,10 +66,12 @@ counters! {
     StackNotAdvancing = 20, "stack_not_advancing";
     /// Frames found by a frame-pointer guess, where there is no unwind information.
     GuessedFrames = 21, "guessed_frames";
-    /// Stacks walked.
+    /// Stacks taken.
     StacksWalked = 22, "stacks_walked";
     /// Allocator calls inside an allocator call, counted once: as the outer one.
     NestedCalls = 23, "nested_calls";
+    /// Of the stacks taken, those recognised by their return addresses, without a search.
+    StacksRecognised = 24, "recognised_stacks";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -66,13 +66,15 @@ pub struct SiteCounters {
     pub freed_space: u64,
     /// 1 once the stack record reached the ring buffer.
     pub stack_sent: u64,
+    /// How the walk of its stack ended: one of [`walk_end`].
+    pub end: u64,
 }
-const _: () = assert!(size_of::<SiteCounters>() == 40);
+const _: () = assert!(size_of::<SiteCounters>() == 48);
 
 impl SiteCounters {
     /// A site that has just been met.
     pub const EMPTY: Self =
-        Self { alloc_objects: 0, alloc_space: 0, freed_objects: 0, freed_space: 0, stack_sent: 0 };
+        Self { alloc_objects: 0, alloc_space: 0, freed_objects: 0, freed_space: 0, stack_sent: 0, end: 0 };
 }
 
 /// How a walk ended.
@@ -116,14 +118,17 @@ pub struct StackHead {
 }
 const _: () = assert!(size_of::<StackHead>() == 48);
 
-/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart.
+/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart; kind and
+/// allocator those that jumped into one another, as glibc's `realloc(NULL, n)` into `malloc`.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PendingKey {
-    /// The value of rsp at the function's entry: where its return address lies.
+    /// The value of rsp at the function's entry, where its return address lies, with the kind of the function in its
+    /// three low bits, which are zero in rsp.
     pub sp: u64,
-    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them.
+    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them, with the
+    /// allocator in the highest byte, which is zero in a process id.
     pub pid_tgid: u64,
 }
 const _: () = assert!(size_of::<PendingKey>() == 16);
@@ -153,17 +158,18 @@ impl PendingCall {
         Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, has_old: 0, entered: 0 };
 }
 
-/// The one value of the BPF map `STATE`.
-#[repr(C)]
-#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct State {
-    /// Which of the two mapping tables the walkers use: generation modulo 2.
-    pub generation: u32,
-    /// Not 0 once the target has replaced its program: nothing is recorded any more.
-    pub closed: u32,
-}
-const _: () = assert!(size_of::<State>() == 8);
+/// Index in the BPF map `STATE` of the mapping tables' generation: the walkers use the table of that number modulo 2.
+pub const STATE_GENERATION: u32 = 0;
+/// Index in `STATE` of what closed the ledger: 0 while it is open, [`CLOSED_BY_US`] or [`CLOSED_BY_EXEC`]. A word of its
+/// own, because the target's exec and our publishing of mappings may meet.
+pub const STATE_CLOSED: u32 = 1;
+/// Words in `STATE`.
+pub const STATE_WORDS: u32 = 2;
+
+/// The observation is over.
+pub const CLOSED_BY_US: u32 = 1;
+/// The target has replaced its program.
+pub const CLOSED_BY_EXEC: u32 = 2;
 
 /// Site of allocations for which the map of sites had no room. Present from the start, so that their bytes are kept.
 pub const OVERFLOW_SITE: u64 = 1;

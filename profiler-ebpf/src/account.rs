@@ -12,6 +12,7 @@ use crate::{
     counters::Counter,
     limits::MAX_FRAMES,
     maps::{LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count},
+    memo,
     records::{LiveBlock, OVERFLOW_SITE, SiteCounters, StackHead, walk_end},
     walk,
 };
@@ -36,7 +37,8 @@ pub fn enter(registers: &pt_regs, allocator: u8, address: u64, size: u64, entere
         if let Some(other) = take(address) {
             if other.born >= entered {
                 count(Counter::NestedCalls, 1);
-                count_allocated(&other, 1u64.wrapping_neg());
+                count_allocated(&other, MINUS_ONE);
+                uncount_stack(&other);
             } else {
                 count(Counter::AddressClash, 1);
                 freed(&other);
@@ -48,6 +50,19 @@ pub fn enter(registers: &pt_regs, allocator: u8, address: u64, size: u64, entere
         }
     }
     count_allocated(&block, 1);
+}
+
+/// -1 for a counter.
+const MINUS_ONE: u64 = u64::MAX;
+
+/// Takes back what was counted for the stack of a call inside a call. The return address of the outer call was the
+/// kernel's, not its caller's, so the inner walk mostly ended there.
+#[inline(always)]
+fn uncount_stack(block: &LiveBlock) {
+    if let Some(counters) = SITES.get_ptr(&block.site) {
+        // SAFETY: a field of a map value that was just looked up.
+        walk::count_end(unsafe { (*counters).end } as u8, MINUS_ONE);
+    }
 }
 
 /// Counts a block as allocated `times`, which is 1 or, to take it back, -1.
@@ -118,11 +133,31 @@ fn site(registers: &pt_regs, allocator: u8) -> u64 {
         return OVERFLOW_SITE;
     };
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return OVERFLOW_SITE };
-    walk::walk(scratch, slot, registers, allocator);
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
-    let site = known_site(unsafe { &*scratch });
+    walk::begin(unsafe { &mut *scratch }, registers, allocator);
+    let site = match memo::recognise(scratch, slot, registers) {
+        Some(site) if stack_is_sent(site) => {
+            walk::count_end(walk_end::COMPLETE, 1);
+            count(Counter::StacksRecognised, 1);
+            site
+        }
+        _ => {
+            walk::walk(scratch, slot);
+            // SAFETY: as above.
+            let scratch = unsafe { &*scratch };
+            memo::remember(scratch, registers);
+            known_site(scratch)
+        }
+    };
     walk::release(scratch);
     site
+}
+
+/// Whether the user side has the stack of this site.
+#[inline(always)]
+fn stack_is_sent(site: u64) -> bool {
+    // SAFETY: one word of a map value.
+    SITES.get_ptr(&site).is_some_and(|counters| unsafe { (*counters).stack_sent } != 0)
 }
 
 /// Makes sure that the walked stack has its counters and its record; the key of the site that stands for it.
@@ -131,7 +166,8 @@ fn known_site(scratch: &Scratch) -> u64 {
     let site = scratch.head.site;
     let mut counters = SITES.get_ptr_mut(&site);
     if counters.is_none() {
-        let _ = SITES.insert(&site, &SiteCounters::EMPTY, BPF_NOEXIST as u64);
+        let new = SiteCounters { end: scratch.head.end as u64, ..SiteCounters::EMPTY };
+        let _ = SITES.insert(&site, &new, BPF_NOEXIST as u64);
         counters = SITES.get_ptr_mut(&site);
     }
     let Some(counters) = counters else {

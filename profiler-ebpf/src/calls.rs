@@ -18,10 +18,14 @@ use crate::{
     account,
     counters::Counter,
     maps::{
-        PENDING, STATE, closed, count, max_size, min_size, pid_namespace_device, pid_namespace_inode, target_pid,
+        FAILED, PENDING, REALLOCATING, STATE, closed, count, max_size, min_size, pid_namespace_device,
+        pid_namespace_inode, target_pid,
     },
     opaque,
-    records::{CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, PendingCall, PendingKey},
+    records::{
+        CLOSED_BY_EXEC, CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, PendingCall, PendingKey,
+        STATE_CLOSED,
+    },
 };
 
 /// What the kernel carries from a session's entry to its return: the size in the low 40 bits, the time of the entry in
@@ -51,7 +55,8 @@ impl Carried {
     /// seconds is taken to have begun later than it did.
     #[inline(always)]
     fn entered(self, now: u64) -> u64 {
-        let elapsed = ((now >> Self::UNIT_SHIFT << Self::SIZE_BITS).wrapping_sub(self.0 & !((1 << Self::SIZE_BITS) - 1)))
+        let elapsed = ((now >> Self::UNIT_SHIFT << Self::SIZE_BITS)
+            .wrapping_sub(self.0 & !((1 << Self::SIZE_BITS) - 1)))
             >> Self::SIZE_BITS;
         (now >> Self::UNIT_SHIFT).wrapping_sub(elapsed) << Self::UNIT_SHIFT
     }
@@ -128,14 +133,20 @@ fn wanted(size: u64) -> bool {
 }
 
 #[inline(always)]
-fn pending_key(sp: u64) -> PendingKey {
+fn pending_key(sp: u64, kind: u8, allocator: u8) -> PendingKey {
+    PendingKey { sp: sp | kind as u64, pid_tgid: thread() | (allocator as u64) << 56 }
+}
+
+/// Process and thread, as the kernel's first pid namespace has them.
+#[inline(always)]
+fn thread() -> u64 {
     // SAFETY: a helper without arguments.
-    PendingKey { sp, pid_tgid: unsafe { bpf_get_current_pid_tgid() } }
+    unsafe { bpf_get_current_pid_tgid() }
 }
 
 /// The entry of a function whose block is known at its return. `in_cookie` takes the size where the kernel carries it.
 #[inline(always)]
-fn entered(kind: u8, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
+fn entered(kind: u8, allocator: u8, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
     count(Counter::ProbeHits, 1);
     if closed() {
         return SKIP_RETURN;
@@ -163,15 +174,17 @@ fn entered(kind: u8, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
     call.size = size;
     call.entered = now();
     call.pointer = registers.rdi;
-    if reallocates
-        && call.pointer != 0
-        && let Some(old) = account::take(call.pointer)
-    {
-        call.old = old;
-        call.has_old = 1;
+    if reallocates && call.pointer != 0 {
+        if let Some(old) = account::take(call.pointer) {
+            call.old = old;
+            call.has_old = 1;
+        }
+        // Without room a free inside the call counts as unmatched, no more.
+        let _ = REALLOCATING.insert(&call.pointer, &thread(), BPF_ANY as u64);
     }
-    if PENDING.insert(&pending_key(registers.rsp), &call, BPF_ANY as u64).is_err() {
+    if PENDING.insert(&pending_key(registers.rsp, kind, allocator), &call, BPF_ANY as u64).is_err() {
         count(Counter::PendingMapFull, 1);
+        let _ = REALLOCATING.remove(&call.pointer);
         // The outcome will not be seen: the block stays as it was known.
         if call.has_old != 0 {
             account::put_back(call.pointer, &call.old);
@@ -190,16 +203,16 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
     }
     let mut address = registers.rax;
     if carried.0 != Carried::NOTHING.0 {
+        let now = now();
         if address == 0 {
-            count(Counter::FailedAllocations, 1);
+            failed(carried.entered(now), now);
         } else {
-            let now = now();
             account::enter(registers, allocator, address, carried.size(), carried.entered(now), now);
         }
         return;
     }
     // The return address has been taken off the stack since the entry.
-    let key = pending_key(registers.rsp.wrapping_sub(8));
+    let key = pending_key(registers.rsp.wrapping_sub(8), kind, allocator);
     let Some(call) = PENDING.get_ptr(&key) else {
         count(Counter::UnpairedReturn, 1);
         return;
@@ -208,11 +221,15 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
     let call = unsafe { *call };
     let _ = PENDING.remove(&key);
     let reallocates = kind == REALLOC || kind == REALLOCARRAY;
+    if reallocates && call.pointer != 0 {
+        let _ = REALLOCATING.remove(&call.pointer);
+    }
     if kind == POSIX_MEMALIGN {
         // The address is stored only where the call succeeds, which is when it returns 0.
         let out = (&raw mut address).cast();
         // SAFETY: the helper checks the user address.
-        if registers.rax as u32 != 0 || unsafe { bpf_probe_read_user(out, 8, call.pointer as *const _) } != 0 {
+        if registers.rax as u32 != 0 || unsafe { bpf_probe_read_user(out, 8, call.pointer as *const _) } != 0
+        {
             address = 0;
         }
     }
@@ -222,7 +239,7 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
             settle(&call);
             return;
         }
-        count(Counter::FailedAllocations, 1);
+        failed(call.entered, now());
         if call.has_old != 0 {
             account::put_back(call.pointer, &call.old);
         }
@@ -236,6 +253,18 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
         }
     }
     account::enter(registers, allocator, address, call.size, call.entered, now());
+}
+
+/// Counts a call that returned no memory, unless a call inside it has been counted for that already.
+#[inline(always)]
+fn failed(entered: u64, now: u64) {
+    let thread = thread();
+    // SAFETY: one word of a map value.
+    if FAILED.get_ptr(&thread).is_some_and(|last| unsafe { *last } >= entered) {
+        return;
+    }
+    count(Counter::FailedAllocations, 1);
+    let _ = FAILED.insert(&thread, &now, BPF_ANY as u64);
 }
 
 /// The block handed to a realloc is gone.
@@ -261,16 +290,16 @@ extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
         returned(kind, allocator, registers, Carried(unsafe { *cookie }));
         return 0;
     }
-    entered(kind, registers, Some(cookie))
+    entered(kind, allocator, registers, Some(cookie))
 }
 
 /// Entry without sessions.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
 extern "C" fn alloc_entry(ctx: *mut c_void) -> u32 {
-    let (kind, _) = function(ctx);
+    let (kind, allocator) = function(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    entered(kind, unsafe { &*ctx.cast::<pt_regs>() }, None);
+    entered(kind, allocator, unsafe { &*ctx.cast::<pt_regs>() }, None);
     0
 }
 
@@ -294,7 +323,10 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
     if address == 0 || closed() {
         return 0;
     }
-    if !account::forget(address) {
+    // A realloc that frees its block itself has taken it out of the ledger already.
+    // SAFETY: one word of a map value.
+    let reallocating = || REALLOCATING.get_ptr(&address).is_some_and(|by| unsafe { *by } == thread());
+    if !account::forget(address) && !reallocating() {
         count(Counter::UnmatchedFrees, 1);
     }
     0
@@ -323,10 +355,10 @@ extern "C" fn on_exec(_ctx: *mut c_void) -> u32 {
     };
     if answer == 0
         && ids.tgid == target_pid()
-        && let Some(state) = STATE.get_ptr_mut(0)
+        && let Some(closed) = STATE.get_ptr_mut(STATE_CLOSED)
     {
-        // SAFETY: one aligned word of a map value.
-        unsafe { core::ptr::write_volatile(&raw mut (*state).closed, 1) };
+        // SAFETY: one aligned word, a map value.
+        unsafe { core::ptr::write_volatile(closed, CLOSED_BY_EXEC) };
     }
     0
 }

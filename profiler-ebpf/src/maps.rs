@@ -7,13 +7,17 @@ use core::intrinsics::{AtomicOrdering, atomic_xadd};
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
     macros::map,
-    maps::{Array, HashMap, PerCpuArray, RingBuf},
+    maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
 use crate::{
     counters::{COUNTER_SLOTS, Counter},
     limits::MAX_FRAMES,
-    records::{LiveBlock, PendingCall, PendingKey, SiteCounters, StackHead, State},
+    memo::{MEMO_FRAMES, Memo},
+    records::{
+        LiveBlock, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters,
+        StackHead,
+    },
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
@@ -29,6 +33,14 @@ pub static SITES: HashMap<u64, SiteCounters> = HashMap::with_max_entries(1 << 16
 #[map]
 pub static PENDING: HashMap<PendingKey, PendingCall> = HashMap::with_max_entries(8192, 0);
 
+/// Blocks handed to a realloc that has not returned, with the thread that did.
+#[map]
+pub static REALLOCATING: HashMap<u64, u64> = HashMap::with_max_entries(8192, 0);
+
+/// When each thread's last failed allocation was counted.
+#[map]
+pub static FAILED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
 /// What is counted, by [`Counter`].
 #[map]
 pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SLOTS, 0);
@@ -37,9 +49,9 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SL
 #[map]
 pub static STACKS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
-/// The one word that changes while the probes run.
+/// The words that change while the probes run.
 #[map]
-pub static STATE: Array<State> = Array::with_max_entries(1, 0);
+pub static STATE: Array<u32> = Array::with_max_entries(STATE_WORDS, 0);
 
 /// Rows of the unwind tables of all modules.
 #[map]
@@ -60,6 +72,10 @@ pub static MAPPINGS: Array<MappingTable> = Array::with_max_entries(2, 0);
 /// Scratch memory of the walks under way.
 #[map]
 pub static SCRATCH: Array<Scratch> = Array::with_max_entries(4, 0);
+
+/// Where stacks met before have their return addresses.
+#[map]
+pub static MEMOS: Array<Memo> = Array::with_max_entries(4, 0);
 
 /// What one walk works on. `head` and `frames` together are the record that goes to the ring buffer.
 #[repr(C)]
@@ -85,17 +101,25 @@ pub struct Scratch {
     /// Whether the walk has gone through a signal frame: the tables hold call sites, and an interrupted instruction may
     /// get a neighbour's rule.
     pub uncertain: u32,
-    pub reserved: u32,
+    /// Whether a return address lies where a memo cannot say it.
+    pub forgettable: u32,
     /// Frames found by such guesses so far.
     pub guessed_frames: u64,
     pub head: StackHead,
     pub frames: [u64; MAX_FRAMES],
+    /// Where each return address was found, as a memo has it.
+    pub slots: [u16; MEMO_FRAMES],
+    /// rsp where the walk began.
+    pub first_sp: u64,
     pub window: [u64; crate::limits::WINDOW_BYTES / 8],
 }
 
 /// Number of slots of `SCRATCH`, a power of two, less one.
 #[unsafe(no_mangle)]
 static SCRATCH_MASK: u32 = 3;
+/// Number of slots of `MEMOS`, a power of two, less one.
+#[unsafe(no_mangle)]
+static MEMO_MASK: u32 = 3;
 /// Allocations below this size are left out, in bytes.
 #[unsafe(no_mangle)]
 static MIN_SIZE: u64 = 0;
@@ -122,6 +146,7 @@ macro_rules! constant {
     };
 }
 constant!(scratch_mask, SCRATCH_MASK, u32);
+constant!(memo_mask, MEMO_MASK, u32);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(target_pid, TARGET_PID, u32);
@@ -143,11 +168,14 @@ pub fn count(counter: Counter, amount: u64) {
     }
 }
 
-/// Whether the ledger is closed: the target has replaced its program by exec.
+/// Whether the ledger is closed: the target has replaced its program, or the observation is over.
 #[inline(always)]
 pub fn closed() -> bool {
-    match STATE.get(0) {
-        Some(state) => state.closed != 0,
-        None => true,
-    }
+    STATE.get(STATE_CLOSED).is_none_or(|closed| *closed != 0)
+}
+
+/// The generation of the mapping tables to use.
+#[inline(always)]
+pub fn generation() -> u32 {
+    STATE.get(STATE_GENERATION).copied().unwrap_or(0)
 }

@@ -18,8 +18,9 @@ use aya_ebpf::{
 use crate::{
     counters::Counter,
     limits::{MAX_FRAMES, MAX_MAPPINGS, PAGE_SHIFT, ROWS_PER_CHUNK, WINDOW_BYTES},
+    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, Scratch, count, generation, scratch_mask},
+    memo::MEMO_FRAMES,
     opaque,
-    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, STATE, Scratch, count, scratch_mask},
     records::walk_end,
     tables::{cfa, rbp},
 };
@@ -134,7 +135,7 @@ extern "C" fn find_rule(page: u64, low: u64) -> i64 {
 /// Reads one word of the target's stack, through the window: the rest of the page that holds the word. A read never
 /// crosses into the next page, which near the top of a stack may not exist; a failed read would cost a page fault.
 #[inline(always)]
-fn read_stack(scratch: &mut Scratch, address: u64, out: &mut u64) -> bool {
+pub fn read_stack(scratch: &mut Scratch, address: u64, out: &mut u64) -> bool {
     let distance = opaque(address.wrapping_sub(scratch.window_base));
     if distance & 7 == 0 && distance < scratch.window_len {
         // SAFETY: masked to the array's length.
@@ -148,7 +149,9 @@ fn read_stack(scratch: &mut Scratch, address: u64, out: &mut u64) -> bool {
         return false;
     }
     // SAFETY: the helper checks the user address, and `left` is at most the window's length.
-    if unsafe { bpf_probe_read_user(scratch.window.as_mut_ptr().cast(), left as u32, address as *const _) } != 0 {
+    if unsafe { bpf_probe_read_user(scratch.window.as_mut_ptr().cast(), left as u32, address as *const _) }
+        != 0
+    {
         return false;
     }
     scratch.window_base = address;
@@ -174,11 +177,11 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     scratch.head.frames = index as u16 + 1;
     let guessed = (scratch.guessing | scratch.uncertain) as u64 & 1;
     // SAFETY: masked to the array's length.
-    unsafe { *scratch.head.guessed.get_unchecked_mut((at >> 6) & (MAX_FRAMES / 64 - 1)) |= guessed << (at & 63) };
+    unsafe {
+        *scratch.head.guessed.get_unchecked_mut((at >> 6) & (MAX_FRAMES / 64 - 1)) |= guessed << (at & 63)
+    };
     scratch.guessed_frames += guessed;
-    let mut hash = scratch.hash ^ ip ^ guessed;
-    hash = hash.wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    scratch.hash = hash ^ hash >> 29;
+    scratch.hash = hash_frame(scratch.hash, ip, guessed);
 
     // A return address is the instruction behind the call: the call itself lies one byte earlier. An interrupted
     // instruction is looked up as it is.
@@ -199,7 +202,8 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     }
     let relative = looked_up.wrapping_sub(mapping.bias);
     let page = relative >> PAGE_SHIFT;
-    let mut rule = crate::tables::Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::NONE, rbp_kind: rbp::SAME };
+    let mut rule =
+        crate::tables::Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::NONE, rbp_kind: rbp::SAME };
     if page < mapping.pages as u64 {
         let found = find_rule(mapping.first_page as u64 + page, relative & ((1 << PAGE_SHIFT) - 1));
         if found >= 0
@@ -257,6 +261,10 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     if !read_stack(scratch, cfa.wrapping_sub(8), &mut word) {
         return end(walk_end::UNREADABLE);
     }
+    let distance = cfa.wrapping_sub(8).wrapping_sub(scratch.first_sp) >> 3;
+    scratch.forgettable |= (distance > u16::MAX as u64) as u32;
+    // SAFETY: masked to the array's length. A stack deeper than that is not remembered.
+    unsafe { *scratch.slots.get_unchecked_mut((at + 1) & (MEMO_FRAMES - 1)) = distance as u16 };
     scratch.ip = word;
     scratch.sp = cfa;
     if word == 0 { end(walk_end::COMPLETE) } else { GO_ON }
@@ -280,37 +288,52 @@ fn leave_signal_frame(scratch: &mut Scratch) -> i64 {
     scratch.ip = ip;
     scratch.interrupted = 1;
     scratch.uncertain = 1;
+    scratch.forgettable = 1;
     if ip == 0 { end(walk_end::COMPLETE) } else { GO_ON }
 }
 
-/// Walks the stack of the interrupted function into the claimed slot. `registers` are those at the function's return:
-/// rip is its caller, rsp lies above the return address.
-///
-/// `walk_step` finds the slot by its number, so no reference to it may be alive across the loop.
+/// Adds a frame to the hash of a stack.
 #[inline(always)]
-pub fn walk(scratch: *mut Scratch, slot: u32, registers: &pt_regs, allocator: u8) {
-    let generation = match STATE.get(0) {
-        Some(state) => state.generation,
-        None => 0,
-    };
-    {
-        // SAFETY: the slot is claimed by this walk.
-        let scratch = unsafe { &mut *scratch };
-        scratch.ip = registers.rip;
-        scratch.sp = registers.rsp;
-        scratch.bp = registers.rbp;
-        scratch.hash = allocator as u64;
-        scratch.window_len = 0;
-        scratch.table = generation;
-        scratch.interrupted = 0;
-        scratch.guessing = 0;
-        scratch.uncertain = 0;
-        scratch.guessed_frames = 0;
-        scratch.head.guessed = [0; MAX_FRAMES / 64];
-        scratch.head.frames = 0;
-        scratch.head.allocator = allocator;
-        scratch.head.generation = generation;
-    }
+pub fn hash_frame(hash: u64, ip: u64, guessed: u64) -> u64 {
+    let mixed = (hash ^ ip ^ guessed).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    mixed ^ mixed >> 29
+}
+
+/// The site of a stack with this hash. The walk's end is part of it: a cut stack is never mistaken for a whole one.
+#[inline(always)]
+pub fn site_of(hash: u64, ended: u8) -> u64 {
+    let mixed = (hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    // The lowest numbers are reserved (OVERFLOW_SITE).
+    (mixed ^ mixed >> 32) | 1 << 63
+}
+
+/// Prepares the claimed slot for the stack of the interrupted function. `registers` are those at the function's return:
+/// rip is its caller, rsp lies above the return address.
+#[inline(always)]
+pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
+    let generation = generation();
+    scratch.ip = registers.rip;
+    scratch.sp = registers.rsp;
+    scratch.bp = registers.rbp;
+    scratch.first_sp = registers.rsp;
+    scratch.hash = allocator as u64;
+    scratch.window_len = 0;
+    scratch.table = generation;
+    scratch.interrupted = 0;
+    scratch.guessing = 0;
+    scratch.uncertain = 0;
+    scratch.forgettable = 0;
+    scratch.guessed_frames = 0;
+    scratch.head.guessed = [0; MAX_FRAMES / 64];
+    scratch.head.frames = 0;
+    scratch.head.allocator = allocator;
+    scratch.head.generation = generation;
+}
+
+/// Walks the stack, from a slot that was prepared. `walk_step` finds the slot by its number, so no reference to it may
+/// be alive across the loop.
+#[inline(always)]
+pub fn walk(scratch: *mut Scratch, slot: u32) {
     let mut outcome = GO_ON;
     let mut index = 0;
     while index <= MAX_FRAMES as u64 {
@@ -324,21 +347,24 @@ pub fn walk(scratch: *mut Scratch, slot: u32, registers: &pt_regs, allocator: u8
     // SAFETY: as above.
     let scratch = unsafe { &mut *scratch };
     scratch.head.end = ended;
-    // The walk's end is part of the site: a cut stack is never mistaken for a whole one.
-    let hash = (scratch.hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // The lowest numbers are reserved (OVERFLOW_SITE).
-    scratch.head.site = (hash ^ hash >> 32) | 1 << 63;
-    count(Counter::StacksWalked, 1);
+    scratch.head.site = site_of(scratch.hash, ended);
     if scratch.guessed_frames != 0 {
         count(Counter::GuessedFrames, scratch.guessed_frames);
     }
+    count_end(ended, 1);
+}
+
+/// Counts a stack by how its walk ended; `times` is 1 or, to take it back, -1.
+#[inline(always)]
+pub fn count_end(ended: u8, times: u64) {
+    count(Counter::StacksWalked, times);
     match ended {
         walk_end::COMPLETE => {}
-        walk_end::TRUNCATED => count(Counter::StackTruncated, 1),
-        walk_end::NO_MAPPING => count(Counter::StackNoMapping, 1),
-        walk_end::NO_TABLE => count(Counter::StackNoTable, 1),
-        walk_end::UNSUPPORTED => count(Counter::StackUnsupported, 1),
-        walk_end::UNREADABLE => count(Counter::StackUnreadable, 1),
-        _ => count(Counter::StackNotAdvancing, 1),
+        walk_end::TRUNCATED => count(Counter::StackTruncated, times),
+        walk_end::NO_MAPPING => count(Counter::StackNoMapping, times),
+        walk_end::NO_TABLE => count(Counter::StackNoTable, times),
+        walk_end::UNSUPPORTED => count(Counter::StackUnsupported, times),
+        walk_end::UNREADABLE => count(Counter::StackUnreadable, times),
+        _ => count(Counter::StackNotAdvancing, times),
     }
 }

@@ -45,9 +45,14 @@ pub(super) enum Command {
         /// The shell
         shell: Shell,
     },
-    /// Print the manual page
-    #[command(after_help = "Examples:\n  heapscope man | man -l -")]
-    Man,
+    /// Print a manual page
+    #[command(
+        after_help = "Examples:\n  heapscope man | man -l -\n  heapscope man attach > heapscope-attach.1"
+    )]
+    Man {
+        /// The command to describe; without it, heapscope as a whole
+        command: Option<String>,
+    },
 }
 
 const ATTACH_EXAMPLES: &str = "\

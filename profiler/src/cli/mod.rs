@@ -8,6 +8,7 @@ use std::{
     process::ExitCode,
 };
 
+use anyhow::Context;
 use clap::{CommandFactory, Parser};
 
 use self::args::{Cli, Command};
@@ -25,15 +26,36 @@ pub fn main() -> ExitCode {
             clap_complete::generate(shell, &mut Cli::command(), "heapscope", out);
             Ok(())
         }),
-        Command::Man => print(|out| clap_mangen::Man::new(Cli::command()).render(out)),
+        Command::Man { command } => {
+            manual(command.as_deref()).and_then(|page| print(|out| clap_mangen::Man::new(page).render(out)))
+        }
     };
     match done {
         Ok(code) => code,
         Err(error) => {
-            eprintln!("heapscope: {error:#}");
+            eprintln!("heapscope: {}", message(&error));
             ExitCode::FAILURE
         }
     }
+}
+
+/// The error with its causes, each said once: many of ours name theirs already.
+fn message(error: &anyhow::Error) -> String {
+    error
+        .chain()
+        .map(ToString::to_string)
+        .reduce(|text, cause| if text.contains(&cause) { text } else { format!("{text}: {cause}") })
+        .unwrap_or_default()
+}
+
+/// What the manual page of a command is made from.
+fn manual(command: Option<&str>) -> anyhow::Result<clap::Command> {
+    let mut whole = Cli::command();
+    whole.build();
+    let Some(name) = command else { return Ok(whole) };
+    let found = whole.find_subcommand(name).cloned();
+    let page = found.with_context(|| format!("there is no command `{name}`. See heapscope --help"))?;
+    Ok(page.display_name(format!("heapscope-{name}")))
 }
 
 /// Prints a whole document; a reader who has seen enough is not an error.

@@ -86,6 +86,7 @@ fn hostile_counters_do_not_overflow() {
         freed_objects: 0,
         freed_space: 0,
         stack_sent: 1,
+        end: 0,
     };
     ledger.add_site(3, &most);
     ledger.add_site(4, &most);

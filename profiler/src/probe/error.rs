@@ -1,6 +1,6 @@
 //! What can go wrong between us and the kernel, each with its remedy.
 
-use std::{io, path::PathBuf};
+use std::io;
 
 use super::AttachMethod;
 use crate::sys::bpf::LoadError;
@@ -47,10 +47,8 @@ pub enum ProbeError {
         source: io::Error,
     },
     /// A probe could not be placed.
-    #[error("a probe could not be placed in {}: {source}. {}", path.display(), attach_remedy(source))]
+    #[error("a probe could not be placed: {source}. {}", attach_remedy(source))]
     Attach {
-        /// The file.
-        path: PathBuf,
         /// What the kernel said.
         source: io::Error,
     },
@@ -59,9 +57,7 @@ pub enum ProbeError {
 fn attach_remedy(source: &io::Error) -> &'static str {
     match source.raw_os_error() {
         Some(libc::ESRCH) => "The process has ended meanwhile",
-        Some(libc::EPERM | libc::EACCES) => {
-            "Run as root, or give CAP_SYS_ADMIN, or lower the sysctl kernel.perf_event_paranoid"
-        }
+        Some(libc::EPERM | libc::EACCES) => "Run it with sudo; probes by perf need CAP_SYS_ADMIN",
         Some(libc::EINVAL) => "Another tracer may hold the same place with a reference counter: end it first",
         Some(libc::EMFILE | libc::ENFILE) => "Raise the limit of open files (ulimit -n)",
         _ => "Try --probes multi or --probes perf",

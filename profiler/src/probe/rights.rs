@@ -4,8 +4,10 @@ use std::{fs, io};
 
 use super::error::ProbeError;
 
-/// Bits of a capability set, from include/uapi/linux/capability.h.
-const CAPABILITIES: [(u32, &str); 3] = [(21, "CAP_SYS_ADMIN"), (38, "CAP_PERFMON"), (39, "CAP_BPF")];
+/// Bits of a capability set, from include/uapi/linux/capability.h: what probes by session or multi need. CAP_SYS_ADMIN
+/// includes both; probes by perf need it.
+const CAPABILITIES: [(u32, &str); 2] = [(38, "CAP_PERFMON"), (39, "CAP_BPF")];
+const SYS_ADMIN: u32 = 21;
 
 /// Turns a refusal of bpf(2) into the reason and the remedy.
 #[must_use]
@@ -30,8 +32,8 @@ pub fn explain(source: &io::Error) -> ProbeError {
     } else {
         (
             format!("it lacks {}", missing.join(" and ")),
-            "Run it with sudo, or in a container with --privileged or --cap-add SYS_ADMIN (CAP_BPF and CAP_PERFMON \
-             alone do not suffice for uprobes)"
+            "Run it with sudo, or in a container with --cap-add BPF --cap-add PERFMON (before kernel 6.6: --cap-add \
+             SYS_ADMIN)"
                 .to_owned(),
         )
     };
@@ -45,8 +47,7 @@ fn missing_capabilities(status: &str) -> Vec<&'static str> {
         .find_map(|line| line.strip_prefix("CapEff:"))
         .and_then(|hex| u64::from_str_radix(hex.trim(), 16).ok())
         .unwrap_or(0);
-    if effective >> 21 & 1 == 1 {
-        // CAP_SYS_ADMIN includes the two narrower ones.
+    if effective >> SYS_ADMIN & 1 == 1 {
         return Vec::new();
     }
     CAPABILITIES.iter().filter(|(bit, _)| effective >> bit & 1 == 0).map(|(_, name)| *name).collect()
@@ -64,16 +65,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_plain_user_lacks_all_three() {
-        assert_eq!(
-            missing_capabilities("Name:\tx\nCapEff:\t0000000000000000\n"),
-            ["CAP_SYS_ADMIN", "CAP_PERFMON", "CAP_BPF"]
-        );
+    fn a_plain_user_lacks_both() {
+        assert_eq!(missing_capabilities("Name:\tx\nCapEff:\t0000000000000000\n"), ["CAP_PERFMON", "CAP_BPF"]);
     }
 
     #[test]
-    fn bpf_and_perfmon_still_lack_the_third() {
-        assert_eq!(missing_capabilities("CapEff:\t000000c000000000\n"), ["CAP_SYS_ADMIN"]);
+    fn bpf_and_perfmon_suffice() {
+        assert!(missing_capabilities("CapEff:\t000000c000000000\n").is_empty());
+        assert_eq!(missing_capabilities("CapEff:\t0000008000000000\n"), ["CAP_PERFMON"]);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::{
     collections::BTreeMap,
     io::{self, Write},
+    sync::Arc,
     time::{SystemTime, UNIX_EPOCH},
 };
 
@@ -86,7 +87,7 @@ struct Site<'a> {
     oldest_seconds: Option<f64>,
     allocator: &'a str,
     #[serde(serialize_with = "stack")]
-    stack: &'a [Frame],
+    stack: &'a [Arc<Frame>],
 }
 
 #[derive(Serialize)]
@@ -167,7 +168,7 @@ fn sites<S: Serializer>(sites: &[SiteReport], serializer: S) -> Result<S::Ok, S:
     }))
 }
 
-fn stack<S: Serializer>(stack: &[Frame], serializer: S) -> Result<S::Ok, S::Error> {
+fn stack<S: Serializer>(stack: &[Arc<Frame>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(stack.iter().map(|frame| FrameView {
         function: frame.function.as_deref(),
         file: frame.file.as_deref(),

@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
@@ -85,7 +86,7 @@ pub struct SiteReport {
     /// The allocator that served it, for example `glibc` or `jemalloc`.
     pub allocator: String,
     /// Leaf first: the allocator's caller, then its caller, to the thread's first function.
-    pub stack: Vec<Frame>,
+    pub stack: Vec<Arc<Frame>>,
 }
 
 /// Everything that a report needs.

@@ -4,6 +4,7 @@
 use std::{
     fs,
     path::PathBuf,
+    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -58,7 +59,7 @@ fn site(space: u64, objects: u64, oldest: f64, leaf_first: Vec<Frame>) -> SiteRe
         },
         oldest: (objects > 0).then(|| Duration::from_secs_f64(oldest)),
         allocator: "glibc".into(),
-        stack: leaf_first,
+        stack: leaf_first.into_iter().map(Arc::new).collect(),
     }
 }
 

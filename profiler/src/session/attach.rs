@@ -2,6 +2,8 @@
 
 use std::process::ExitCode;
 
+use rustix::process::{Resource, getrlimit, setrlimit};
+
 use super::{
     naming::Namer,
     observation::Observation,
@@ -22,11 +24,16 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     let default_name = format!("heapscope-{}-{}", file_name(&process.comm), process.pid);
     let outputs = Outputs::open(common, &default_name)?;
     let printer = if outputs.use_stdout() { Printer::Stderr } else { Printer::Stdout };
-    // Says why there is none, before anything is loaded.
-    allocator::find(&process, &Maps::read(&process)?, &mut ModuleCache::default())?;
+    raise_file_limit();
     let stop = StopFlag::catch()?;
     let mut namer = Namer::new(common, "attach");
     let mut observation = Observation::begin(process, common)?;
+    if observation.allocators.is_empty() {
+        // A second look, which can say why.
+        let process = &observation.process;
+        allocator::find(process, &Maps::read(process)?, &mut ModuleCache::default())?;
+        observation.look()?;
+    }
     announce(&observation, common);
     let ended = watch(&mut observation, &mut namer, common, &stop, &printer, |observation, _, wait| {
         observation.process.exited(wait).then_some(Ended::TargetGone)
@@ -36,6 +43,14 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     }
     conclude(observation, namer, common, outputs, &printer)?;
     Ok(ExitCode::SUCCESS)
+}
+
+/// Every mapped file is held open, and large processes map more than a thousand. What cannot be raised stays; files that
+/// cannot be opened are named in the report.
+fn raise_file_limit() {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    let _ = setrlimit(Resource::Nofile, limit);
 }
 
 /// A process's name as part of a file's name.

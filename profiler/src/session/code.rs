@@ -28,7 +28,8 @@ use crate::{
 };
 
 /// Room for tables beyond what the target needs now: for libraries that it loads later.
-const SPARE: Capacity = Capacity { chunks: 128, pages: 8192, rules: 16384 };
+/// 4 MiB of rows and 1 GiB of text hold a compiler with all its libraries four times over.
+const SPARE: Capacity = Capacity { chunks: 256, pages: 1 << 16, rules: 16384 };
 /// The most room that a target gets, whatever it maps: 64 MiB of rows, 8 GiB of text.
 const MOST: Capacity = Capacity { chunks: 4096, pages: 1 << 19, rules: 16384 };
 /// Mapping states kept for addresses that were met before the last change.
@@ -184,8 +185,12 @@ impl CodeMap {
             opened.push(match self.cache.open(process, mapping) {
                 Ok(module) => module,
                 Err(error) => {
-                    let path = mapping.path().map(|path| path.display().to_string());
-                    self.skipped.insert(path.unwrap_or_default(), error.to_string());
+                    let name = match &mapping.kind {
+                        MappingKind::File(path) => path.display().to_string(),
+                        MappingKind::Special(name) => name.clone(),
+                        MappingKind::Anonymous => "memory without a name".to_owned(),
+                    };
+                    self.skipped.insert(name, error.to_string());
                     None
                 }
             });

@@ -1,6 +1,6 @@
 //! From numbers to a profile: every site of the account gets its names.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use profiler_common::records::{OVERFLOW_SITE, walk_end};
 
@@ -48,7 +48,8 @@ impl Namer {
         }
     }
 
-    /// The profile of what was observed so far, with at most `sites` sites, those with the most live bytes.
+    /// The profile of what was observed so far. Only the first `sites` sites, those with the most live bytes, have their
+    /// stacks.
     pub(super) fn profile(
         &mut self,
         observation: &Observation,
@@ -61,8 +62,8 @@ impl Namer {
         let named = account
             .sites
             .iter()
-            .take(sites)
-            .map(|(site, sums)| self.site(observation, *site, sums, now))
+            .enumerate()
+            .map(|(rank, (site, sums))| self.site(observation, *site, sums, now, rank < sites))
             .collect();
         let process = &observation.process;
         let mut quality = quality(&counters, &account);
@@ -90,10 +91,19 @@ impl Namer {
         })
     }
 
-    fn site(&mut self, observation: &Observation, site: u64, sums: &SiteAccount, now: u64) -> SiteReport {
+    fn site(
+        &mut self,
+        observation: &Observation,
+        site: u64,
+        sums: &SiteAccount,
+        now: u64,
+        with_stack: bool,
+    ) -> SiteReport {
         let mut stack = Vec::new();
         let mut allocator = String::new();
-        if let Some(known) = observation.stacks.get(&site) {
+        if !with_stack {
+            // Nobody will look at it.
+        } else if let Some(known) = observation.stacks.get(&site) {
             allocator = observation.allocators.get(usize::from(known.allocator)).cloned().unwrap_or_default();
             for location in known.frames.iter().filter_map(|index| observation.code.location(*index)) {
                 stack.extend(self.symbolizer.frames(location));
@@ -137,8 +147,8 @@ fn end_remark(end: u8) -> Option<String> {
     })
 }
 
-fn remark(text: &str) -> Frame {
-    Frame {
+fn remark(text: &str) -> Arc<Frame> {
+    Arc::new(Frame {
         function: Some(text.to_owned()),
         file: None,
         line: None,
@@ -149,14 +159,14 @@ fn remark(text: &str) -> Frame {
         inlined: false,
         guessed: false,
         role: FrameRole::Remark,
-    }
+    })
 }
 
 /// Everything that the reader must know before trusting a number.
 fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
     use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
-    if counters.get(Counter::ProbeHits) == 0 {
+    if counters.get(Counter::ProbeHits) == 0 && !observation.allocators.is_empty() {
         warnings.push(format!(
             "No call of {} was seen in {:.1} s: the process was idle, or it allocates in another way (its own pools, \
              mmap, a language's own heap).",
@@ -165,7 +175,7 @@ fn warnings(observation: &Observation, account: &Account, counters: &crate::prob
         ));
     }
     for (path, reason) in observation.code.skipped() {
-        warnings.push(format!("{path}: {reason}."));
+        warnings.push(format!("{path}: {}.", reason.trim_end_matches('.')));
     }
     if account.discrepancy > 0 {
         warnings.push(format!(

@@ -110,9 +110,9 @@ impl Observation {
                     .into(),
             );
         }
-        observation.take_up(&change)?;
         observation.started = SystemTime::now();
         observation.began = Instant::now();
+        observation.take_up(&change)?;
         Ok(observation)
     }
 

@@ -75,7 +75,7 @@ impl Outputs {
 fn open(path: &Path) -> anyhow::Result<File> {
     OpenOptions::new().write(true).create(true).truncate(false).open(path).with_context(|| {
         format!(
-            "cannot write {}. Name another file with --output, or `-o -` for standard output",
+            "cannot write {}. Name another file with --output, or `-o - --format folded` for standard output",
             path.display()
         )
     })

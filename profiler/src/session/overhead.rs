@@ -16,6 +16,8 @@ use crate::{
 
 /// How often the share is computed.
 const EVERY: Duration = Duration::from_secs(1);
+/// CPU time of the target below which no share is computed.
+const LEAST_CPU_TIME: Duration = Duration::from_millis(50);
 /// The kernel's measuring of run time itself costs two clock reads a hit, so it is on for every eighth second only.
 const MEASURED_ONE_IN: u32 = 8;
 
@@ -63,26 +65,31 @@ impl OverheadMeter {
         }
         let trap = self.trap?;
         let cpu = process.cpu_time().ok()?;
-        if self.rounds.is_multiple_of(MEASURED_ONE_IN) {
+        if self.run == 0.0 || self.rounds.is_multiple_of(MEASURED_ONE_IN) {
             self.measure_run_time(probe);
         }
         let hits = counters.get(Counter::ProbeHits);
+        let used = cpu.saturating_sub(self.cpu);
+        self.since = Instant::now();
         if self.rounds > 0 {
-            let used = cpu.saturating_sub(self.cpu);
+            // The clock of CPU time may tick in hundredths of a second: below some ticks the share means nothing, and
+            // the next second is added to this one.
+            if used <= LEAST_CPU_TIME {
+                return self.last_percent;
+            }
             let caused = count(hits.saturating_sub(self.hits)) * (trap + self.run);
-            // The clock of CPU time may tick in hundredths of a second: below some ticks the share means nothing.
-            self.last_percent = (used > Duration::from_millis(50)).then(|| share(caused, used));
+            self.last_percent = Some(share(caused, used));
             self.caused += caused;
             self.used += used;
         }
-        (self.hits, self.cpu, self.since) = (hits, cpu, Instant::now());
+        (self.hits, self.cpu) = (hits, cpu);
         self.rounds = self.rounds.wrapping_add(1).max(1);
         self.last_percent
     }
 
     /// The share over all seconds measured, in percent.
     pub(super) fn total_percent(&self) -> Option<f64> {
-        (self.trap.is_some() && self.used > Duration::from_millis(50)).then(|| share(self.caused, self.used))
+        (self.trap.is_some() && self.used > LEAST_CPU_TIME).then(|| share(self.caused, self.used))
     }
 
     fn measure_run_time(&mut self, probe: &EbpfProbe) {

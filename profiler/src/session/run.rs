@@ -44,7 +44,8 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     // The program's standard output is its own: everything of ours goes to standard error.
     let printer = Printer::Stderr;
     let mut namer = Namer::new(common, "run");
-    let Some(mut observation) = program.start(common)? else {
+    let started = program.start(common).inspect_err(|_| program.kill())?;
+    let Some(mut observation) = started else {
         // It ended before it could be watched.
         return Ok(program.exit_code());
     };
@@ -59,13 +60,18 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         }
         // The image that was watched is gone with all its memory; the account begins anew with the next one.
         drop(observation);
-        match program.start(common)? {
-            Some(next) => observation = next,
-            None => return Ok(program.exit_code()),
+        match program.start(common) {
+            Ok(Some(next)) => observation = next,
+            Ok(None) => return Ok(program.exit_code()),
+            Err(error) => {
+                program.wait();
+                return Err(error);
+            }
         }
     }
-    conclude(observation, namer, common, outputs, &printer)?;
+    let concluded = conclude(observation, namer, common, outputs, &printer);
     program.wait();
+    concluded?;
     Ok(program.exit_code())
 }
 
@@ -168,6 +174,14 @@ impl Program {
             Event::Killed(signal) => Some(u8::try_from(128 + (*signal & 0x7f)).unwrap_or(255)),
             _ => self.status,
         };
+    }
+
+    /// Ends a program that cannot be watched. It has not run an instruction of its own yet.
+    fn kill(&self) {
+        if let Some(pid) = i32::try_from(self.launch.pid()).ok().and_then(rustix::process::Pid::from_raw) {
+            // One that is gone already is what we want.
+            let _ = rustix::process::kill_process(pid, rustix::process::Signal::KILL);
+        }
     }
 
     /// Lets the program run on unwatched, and waits for its end.

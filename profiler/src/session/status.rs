@@ -54,13 +54,13 @@ impl StatusLine {
             None => "overhead -".to_owned(),
         };
         self.bar.set_message(format!(
-            "{} live in {} blocks | {} allocs/s {} frees/s | {} sites | lost {} | {overhead}",
+            "{} live in {} blocks | {overhead} | lost {} | {} sites | {} allocs/s {} frees/s",
             units::bytes(reading.counters.inuse_space()),
             units::count(reading.counters.inuse_objects()),
+            units::count(super::quality::lost(&reading.counters)),
+            units::count(reading.sites as u64),
             rate(allocations, self.allocations),
             rate(frees, self.frees),
-            units::count(reading.sites as u64),
-            units::count(super::quality::lost(&reading.counters)),
         ));
         self.bar.tick();
         (self.allocations, self.frees, self.shown) = (allocations, frees, Instant::now());

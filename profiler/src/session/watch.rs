@@ -96,13 +96,12 @@ pub(super) fn announce(observation: &Observation, options: &CommonOptions) {
         Some(duration) => format!("for {}", units::span(duration)),
         None => "until Ctrl-C".to_owned(),
     };
-    eprintln!(
-        "attached to {} (pid {}): {} by {} probes, {until}",
-        observation.process.comm,
-        observation.process.pid,
-        observation.allocators.join(", "),
-        observation.method().label()
-    );
+    let (process, method) = (&observation.process, observation.method().label());
+    let allocators = match observation.allocators.as_slice() {
+        [] => "no allocator found yet".to_owned(),
+        found => format!("{} by {method} probes", found.join(", ")),
+    };
+    eprintln!("attached to {} (pid {}): {allocators}, {until}", process.comm, process.pid);
 }
 
 /// Prints where the user looks: on standard output, unless that is taken.

@@ -1,5 +1,7 @@
 //! What of a stack is shown: the allocator's own frames are folded away, and a table shows the interesting ends.
 
+use std::sync::Arc;
+
 use super::{
     frame::{Frame, FrameKind, FrameRole},
     label,
@@ -10,7 +12,7 @@ use super::{
 /// Everybody's memory comes from `operator new` and `finish_grow`: who called them is the question. A stack of allocator
 /// frames alone keeps its outermost one.
 #[must_use]
-pub fn fold(stack: &[Frame], full: bool) -> &[Frame] {
+pub fn fold(stack: &[Arc<Frame>], full: bool) -> &[Arc<Frame>] {
     if full {
         return stack;
     }
@@ -23,14 +25,14 @@ pub fn fold(stack: &[Frame], full: bool) -> &[Frame] {
 /// Shown are the frames at the leaf end; where they are all a library's and the program's own first frame lies further
 /// out, it takes the last line. What is left out is counted: `… 12 more …`.
 #[must_use]
-pub fn shorten(stack: &[Frame], width: usize, lines: usize) -> Vec<String> {
-    let line = |frame: &Frame| cut_middle(&label::described(frame), width);
+pub fn shorten(stack: &[Arc<Frame>], width: usize, lines: usize) -> Vec<String> {
+    let line = |frame: &Arc<Frame>| cut_middle(&label::described(frame), width);
     if stack.len() <= lines {
         return stack.iter().map(line).collect();
     }
     // One line goes to the count of what is left out.
     let shown = lines.saturating_sub(1).max(1);
-    let own = stack.iter().position(is_own);
+    let own = stack.iter().position(|frame| is_own(frame));
     let leafward = match own {
         Some(at) if at >= shown => shown.saturating_sub(1),
         _ => shown,
@@ -90,7 +92,7 @@ mod tests {
         }
     }
 
-    fn stack(pattern: &str) -> Vec<Frame> {
+    fn stack(pattern: &str) -> Vec<Arc<Frame>> {
         pattern
             .chars()
             .enumerate()
@@ -100,7 +102,7 @@ mod tests {
                     'p' => FrameRole::Program,
                     _ => FrameRole::Library,
                 };
-                frame(&format!("{c}{i}"), role)
+                Arc::new(frame(&format!("{c}{i}"), role))
             })
             .collect()
     }

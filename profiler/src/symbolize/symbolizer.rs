@@ -57,7 +57,7 @@ pub struct Symbolizer {
     perf_map: Option<PerfMap>,
     engine: Engine,
     modules: HashMap<*const Module, ModuleNames>,
-    named: HashMap<LocationKey, Vec<Frame>>,
+    named: HashMap<LocationKey, Vec<Arc<Frame>>>,
 }
 
 /// A [`CodeLocation`] as the key of what has been named: address, module with stated address, whether guessed.
@@ -108,13 +108,13 @@ impl Symbolizer {
 
     /// The frames at one return address, leaf first: the functions inlined there, innermost first, then the function that
     /// holds them. There is always at least one; where nothing names the address its function is `None`.
-    pub fn frames(&mut self, at: &CodeLocation) -> Vec<Frame> {
+    pub fn frames(&mut self, at: &CodeLocation) -> Vec<Arc<Frame>> {
         let place = at.module.as_ref().map(|(module, svma)| (Arc::as_ptr(module), *svma));
         let key = (at.address, place, at.guessed);
         if let Some(frames) = self.named.get(&key) {
             return frames.clone();
         }
-        let frames = self.name(at);
+        let frames: Vec<Arc<Frame>> = self.name(at).into_iter().map(Arc::new).collect();
         self.named.insert(key, frames.clone());
         frames
     }

@@ -64,6 +64,8 @@ pub(super) struct Image<'data> {
     pub(super) text: Vec<Region<'data>>,
     /// `.eh_frame` before `.debug_frame`: the former wins where both describe an address.
     pub(super) frames: Vec<FrameSection<'data>>,
+    /// The stated address at which the kernel or the dynamic loader enters the file; 0 for most libraries.
+    pub(super) entry: u64,
 }
 
 type Header = FileHeader64<LittleEndian>;
@@ -94,7 +96,7 @@ impl<'data> Image<'data> {
         if frames.is_empty() {
             return Err(UnwindError::NoUnwindInformation);
         }
-        Ok(Self { text, frames })
+        Ok(Self { text, frames, entry: header.e_entry(endian) })
     }
 }
 

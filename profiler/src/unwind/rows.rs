@@ -12,7 +12,7 @@ use super::{
     UnwindError,
     cfi::{Frames, Span},
     elf::{Image, Region},
-    rule::Unsupported,
+    rule::{END, Unsupported},
 };
 use crate::target::address::Svma;
 
@@ -145,8 +145,13 @@ pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
     let mut frames = Frames::read(image);
     // Stable: of two FDEs for one address the first of the file wins.
     frames.spans.sort_by_key(|span| span.start);
-    let mut assembly =
-        Assembly { rows: Vec::new(), pruning, statistics: frames.statistics, coverage: Coverage::default() };
+    let mut assembly = Assembly {
+        rows: Vec::new(),
+        pruning,
+        statistics: frames.statistics,
+        coverage: Coverage::default(),
+        entry: image.entry,
+    };
     let mut spans = frames.spans.as_slice();
     for segment in &image.text {
         let here = spans.partition_point(|span| span.start < segment.end());
@@ -168,7 +173,12 @@ struct Assembly {
     pruning: Pruning,
     statistics: RowStatistics,
     coverage: Coverage,
+    entry: u64,
 }
+
+/// Bytes of undescribed text at a file's entry point that are taken for the thread's first function. The dynamic
+/// loader's `_start`, which has no FDE in glibc before 2.37, is 61 bytes long.
+const ENTRY_CODE: u64 = 128;
 
 impl Assembly {
     /// One executable segment with its FDEs, sorted.
@@ -201,7 +211,19 @@ impl Assembly {
         };
         if undescribed {
             self.coverage.undescribed += end - start;
-            self.push(start, Rule::default());
+            if (start..end).contains(&self.entry) {
+                // Nobody called the code at the entry point: a stack that leads there is whole.
+                if start < self.entry {
+                    self.push(start, Rule::default());
+                }
+                self.push(self.entry, END);
+                let after = self.entry.saturating_add(ENTRY_CODE);
+                if after < end {
+                    self.push(after, Rule::default());
+                }
+            } else {
+                self.push(start, Rule::default());
+            }
         }
     }
 

@@ -37,7 +37,9 @@ pub(super) enum Unsupported {
 pub(super) const UNSUPPORTED: Rule =
     Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::UNSUPPORTED, rbp_kind: rbp::UNKNOWN };
 
-const END: Rule = Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::END, rbp_kind: rbp::UNKNOWN };
+/// The rule of a thread's first function, which has no caller.
+pub(super) const END: Rule =
+    Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::END, rbp_kind: rbp::UNKNOWN };
 const SIGNAL: Rule = Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::SIGNAL, rbp_kind: rbp::UNKNOWN };
 
 /// The rule of a row; `signal_frame` where its CIE has the augmentation `S`.

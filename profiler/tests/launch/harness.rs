@@ -38,7 +38,7 @@ pub(crate) fn start<S: AsRef<OsStr>>(test: &str, words: &[S]) -> Option<Launch> 
     match Launch::spawn(&command(words)) {
         Ok(launch) => Some(launch),
         Err(error @ LaunchError::TracingRefused { .. }) => {
-            println!("skipped: {test}: {error}");
+            skip(test, &error);
             None
         }
         Err(error) => panic!("{test}: {error}"),
@@ -109,6 +109,11 @@ fn state(pid: u32) -> String {
     status_field(pid, "State")
 }
 
+/// Says that a test could not run here. Not by `println!`, which the test runner keeps to itself.
+pub(crate) fn skip(test: &str, reason: &dyn std::fmt::Display) {
+    let _ = writeln!(io::stderr(), "skipped: {test}: {reason}");
+}
+
 /// Gives the processor away until `condition` holds, where there is no line or pipe to wait for.
 pub(crate) fn until(what: &str, mut condition: impl FnMut() -> bool) {
     let start = std::time::Instant::now();
@@ -157,7 +162,7 @@ pub(crate) fn compile(
     match compiling {
         Ok(status) => assert!(status.success(), "{compiler} {source}: {status}"),
         Err(error) => {
-            println!("skipped: {test}: {compiler}: {error}");
+            skip(test, &format!("{compiler}: {error}"));
             return None;
         }
     }

@@ -3,7 +3,8 @@
 use std::{fs, path::Path, process::Command};
 
 use crate::harness::{
-    Seen, code_files, compile, count, executables, follow, follow_to_end, has_heap, next, scratch, start,
+    Seen, code_files, compile, count, executables, follow, follow_to_end, has_heap, next, scratch, skip,
+    start,
 };
 
 #[test]
@@ -174,13 +175,11 @@ fn a_process_without_its_main_thread_is_followed_to_the_end() {
 fn no_rights_are_withheld_silently() {
     const TEST: &str = "no_rights_are_withheld_silently";
     if !rustix::process::geteuid().is_root() {
-        println!(
-            "skipped: {TEST}: needs root to make a set-user-ID program and a process without its rights"
-        );
+        skip(TEST, &"needs root to make a set-user-ID program and a process without its rights");
         return;
     }
     if !Path::new("/usr/bin/setpriv").exists() {
-        println!("skipped: {TEST}: setpriv is not installed");
+        skip(TEST, &"setpriv is not installed");
         return;
     }
     // A root's tracer withholds nothing, but the owner of this copy is neither.
@@ -199,7 +198,7 @@ fn no_rights_are_withheld_silently() {
     let (nobody, root) = (run("65534"), run("0"));
     fs::remove_file(&program).unwrap();
     if nobody.contains("failed to execute") {
-        println!("skipped: {TEST}: the folder of the tests is closed to other users");
+        skip(TEST, &"the folder of the tests is closed to other users");
         return;
     }
     assert!(nobody.contains("runs without the rights of user 0 that its file gives"), "{nobody}");

@@ -64,26 +64,24 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     drop(service);
     println!("the client sent {} requests; {} of them failed", tally.sent, tally.failed);
 
+    let forgotten = after.leaked_bytes - before.leaked_bytes;
     let verdict = Verdict::of(&fs::read(&json).with_context(|| format!("reading {}", json.display()))?)?;
-    verdict.check(after.leaked_bytes - before.leaked_bytes)?;
-    println!();
-    println!("{verdict}");
+    verdict.check(forgotten)?;
     println!(
-        "  The service itself counted {} bytes forgotten in that time, attaching included.",
-        after.leaked_bytes - before.leaked_bytes
+        "
+{verdict}
+The service itself counted {forgotten} bytes forgotten, from before the attach to after its end.
+
+{svg}
+  The flamegraph: open it in a browser. Its widest tower ends in {leak}: xtask/demo/sessions.c opens a
+  session for each visitor without a cookie, then frees the session and not its profile. Beside it stands the
+  cache of thumbnails, which is bounded. Drawing and searching allocate far more and free it all: no tower.
+{json}
+  The same account for programs: every site with its whole stack.",
+        leak = verdict::LEAK,
+        svg = workspace.shown(&svg),
+        json = workspace.shown(&json),
     );
-    println!();
-    println!("{}", workspace.shown(&svg));
-    println!("  the flamegraph: open it in a browser. The widest tower ends in {}:", verdict::LEAK);
-    println!(
-        "  xtask/demo/sessions.c opens a session for each visitor without a cookie and frees it, but not its"
-    );
-    println!(
-        "  profile. Beside it stands the thumbnail cache, which is bounded. The search allocates most of all"
-    );
-    println!("  and frees everything, so it is not there.");
-    println!("{}", workspace.shown(&json));
-    println!("  the same account for programs: every site with its whole stack.");
     Ok(ExitCode::SUCCESS)
 }
 

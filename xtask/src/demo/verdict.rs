@@ -9,6 +9,8 @@ use serde_json::Value;
 pub(super) const LEAK: &str = "session_attach_profile";
 /// The function that allocates what is cached.
 const CACHE: &str = "image_render";
+/// How many frames of a stack fit a line.
+const SHOWN_FRAMES: usize = 4;
 
 /// The sites that matter.
 #[derive(Debug)]
@@ -55,7 +57,7 @@ impl Verdict {
 
 impl fmt::Display for Verdict {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "What heapscope saw (bytes in use that were allocated since it attached):")?;
+        writeln!(f, "What heapscope saw: memory allocated since it attached and not freed.")?;
         writeln!(f, "  the leak   {}", self.leak)?;
         writeln!(f, "  the cache  {}", self.cache)?;
         write!(f, "  all else   {:>10} bytes", self.other_bytes)
@@ -88,8 +90,8 @@ impl Site {
 
 impl fmt::Display for Site {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let stack = self.functions.join(" < ");
-        write!(f, "{:>10} bytes in {} blocks: {stack}", self.bytes, self.blocks)
+        let stack = self.functions[..self.functions.len().min(SHOWN_FRAMES)].join(" < ");
+        write!(f, "{:>10} bytes in {:>4} blocks: {stack}", self.bytes, self.blocks)
     }
 }
 

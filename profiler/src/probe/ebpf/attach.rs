@@ -9,7 +9,7 @@ use std::{
         fd::{AsFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::Path,
 };
 
 use aya::{
@@ -120,7 +120,7 @@ impl Attachments {
             };
             let link = program.attach(place, &point.path, UProbeScope::OneProcess(pid)).map_err(|error| {
                 let source = io_cause(&error).unwrap_or_else(|| io::Error::other(error.to_string()));
-                ProbeError::Attach { path: point.path.clone(), source }
+                ProbeError::Attach { source }
             })?;
             self.perf_links.push((name, link));
         }
@@ -236,7 +236,7 @@ fn multi(
                 MultiLink { attach_type, path: &path, offsets: &offsets, cookies: &cookies, at_return, pid };
             bpf::link_uprobe_multi(program.as_fd(), &link)
         });
-        links.push(link.map_err(|source| ProbeError::Attach { path: PathBuf::from(path), source })?);
+        links.push(link.map_err(|source| ProbeError::Attach { source })?);
     }
     Ok(links)
 }
@@ -246,7 +246,7 @@ fn c_path(path: &OsStr) -> io::Result<CString> {
 }
 
 /// The system's answer inside an error of aya's.
-fn io_cause(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
+pub(super) fn io_cause(error: &(dyn std::error::Error + 'static)) -> Option<io::Error> {
     let mut cause = Some(error);
     while let Some(at) = cause {
         if let Some(code) = at.downcast_ref::<io::Error>().and_then(io::Error::raw_os_error) {

@@ -18,7 +18,10 @@ use bytemuck::Zeroable;
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey, SiteCounters, StackHead, State},
+    records::{
+        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
+        STATE_GENERATION, SiteCounters, StackHead,
+    },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
 
@@ -32,11 +35,13 @@ use crate::sys::bpf::{
     map::{PerCpuWords, TypedMap},
 };
 
-/// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and its share of the
-/// bucket array (measured; see docs/limits.md).
+/// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and one bucket of the
+/// hash (measured; see docs/limits.md).
 const BYTES_PER_BLOCK: u64 = 112;
 /// What one site takes in the kernel, in bytes.
 const BYTES_PER_SITE: u64 = 128;
+/// What the memo of one stack takes in the kernel, in bytes.
+const BYTES_PER_MEMO: u64 = 300;
 
 /// The probes on one target, with the maps that they fill.
 pub struct EbpfProbe {
@@ -47,7 +52,7 @@ pub struct EbpfProbe {
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
     counters: PerCpuWords,
-    state: TypedMap<u32, State>,
+    state: TypedMap<u32, u32>,
     rows: TypedMap<u32, RowChunk>,
     pages: TypedMap<u32, PageRows>,
     rules: TypedMap<u32, Rule>,
@@ -115,8 +120,12 @@ impl EbpfProbe {
         self.attachments.attach(&mut self.ebpf, points)
     }
 
-    /// Takes every probe out of the target. The maps stay readable.
+    /// Ends the account at one moment, then takes every probe out of the target, which takes longer. The maps stay
+    /// readable.
     pub fn detach(&mut self) {
+        // Were the probes taken out one after the other while they count, frees would be seen for longer than
+        // allocations. A failure leaves it at that.
+        let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
         self.attachments.detach(&mut self.ebpf);
     }
 
@@ -158,8 +167,7 @@ impl EbpfProbe {
         let generation = self.generation.wrapping_add(1);
         let failed = |name| move |source| ProbeError::Map { name, source };
         self.mappings.update(&(generation & 1), &table).map_err(failed("MAPPINGS"))?;
-        let closed = self.closed()?;
-        self.state.update(&0, &State { generation, closed: u32::from(closed) }).map_err(failed("STATE"))?;
+        self.state.update(&STATE_GENERATION, &generation).map_err(failed("STATE"))?;
         self.generation = generation;
         Ok(ranges.len().saturating_sub(table.ranges.len()))
     }
@@ -169,8 +177,9 @@ impl EbpfProbe {
     /// # Errors
     /// [`ProbeError::Map`].
     pub fn closed(&self) -> Result<bool, ProbeError> {
-        let state = self.state.look_up(&0).map_err(|source| ProbeError::Map { name: "STATE", source })?;
-        Ok(state.is_some_and(|state| state.closed != 0))
+        let closed = self.state.look_up(&STATE_CLOSED);
+        let closed = closed.map_err(|source| ProbeError::Map { name: "STATE", source })?;
+        Ok(closed == Some(CLOSED_BY_EXEC))
     }
 
     /// Hands out the stacks that were met for the first time since the last call.
@@ -249,8 +258,14 @@ impl EbpfProbe {
 
 /// Makes the maps with their real sizes.
 fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
-    let sites = (settings.max_memory / 16 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
+    let sites = (settings.max_memory / 8 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
+    let memos =
+        u32::try_from(settings.max_memory / 16 / BYTES_PER_MEMO).unwrap_or(1 << 20).clamp(1 << 10, 1 << 20);
+    let memos: u32 = 1 << memos.ilog2();
+    let memo_mask = memos - 1;
     let blocks = (settings.max_memory / BYTES_PER_BLOCK).clamp(1 << 12, 1 << 30);
+    // The kernel makes as many buckets as the next power of two, at once: a little more would cost twice as much.
+    let blocks: u64 = 1 << blocks.ilog2();
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| {
         ProbeError::Object(format!("the number of CPUs is unknown ({path}: {source})"))
     })?;
@@ -268,33 +283,22 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
         .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
         .map_max_entries("SCRATCH", slots)
         .map_max_entries("STACKS", ring)
+        .map_max_entries("MEMOS", memos)
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
         .override_global("SCRATCH_MASK", &scratch_mask, true)
+        .override_global("MEMO_MASK", &memo_mask, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
         .override_global("TARGET_PID", &settings.pid, true)
         .override_global("PID_NAMESPACE_DEVICE", &namespace.st_dev, true)
         .override_global("PID_NAMESPACE_INODE", &namespace.st_ino, true);
-    loader.load(object::OBJECT).map_err(|error| match refused(&error) {
-        Some(source) => rights::explain(source),
+    loader.load(object::OBJECT).map_err(|error| match attach::io_cause(&error) {
+        Some(source) if source.kind() == io::ErrorKind::PermissionDenied => rights::explain(&source),
+        Some(source) => ProbeError::Map { name: "of the account", source },
         None => ProbeError::Object(error.to_string()),
     })
-}
-
-/// The refusal inside an error of aya's, if it is one.
-fn refused<'e>(error: &'e (dyn std::error::Error + 'static)) -> Option<&'e io::Error> {
-    let mut cause = Some(error);
-    while let Some(at) = cause {
-        if let Some(source) = at.downcast_ref::<io::Error>()
-            && matches!(source.raw_os_error(), Some(libc::EPERM | libc::EACCES))
-        {
-            return Some(source);
-        }
-        cause = at.source();
-    }
-    None
 }
 
 /// Watches for the target replacing its program; whether that worked.

@@ -120,7 +120,11 @@ fn encode(instruction: bpf_insn, kernel_functions: &[(u32, u32)]) -> [u8; 8] {
 /// The descriptor of a map that aya made.
 pub(super) fn map_fd(map: &Map) -> Result<BorrowedFd<'_>, ProbeError> {
     let data: &MapData = match map {
-        Map::Array(data) | Map::HashMap(data) | Map::PerCpuArray(data) | Map::RingBuf(data) => data,
+        Map::Array(data)
+        | Map::HashMap(data)
+        | Map::LruHashMap(data)
+        | Map::PerCpuArray(data)
+        | Map::RingBuf(data) => data,
         other => return Err(damaged(format!("a map of an unexpected kind: {other:?}"))),
     };
     Ok(data.fd().as_fd())

@@ -111,11 +111,11 @@ fn symbolizer(debug_dirs: Vec<PathBuf>) -> Symbolizer {
     Symbolizer::new(SymbolizeOptions { demangle: true, debug_dirs })
 }
 
-fn functions(frames: &[Frame]) -> Vec<&str> {
+fn functions(frames: &[Arc<Frame>]) -> Vec<&str> {
     frames.iter().map(|f| f.function.as_deref().unwrap_or("-")).collect()
 }
 
-fn assert_inlined_chain(frames: &[Frame]) {
+fn assert_inlined_chain(frames: &[Arc<Frame>]) {
     assert_eq!(functions(frames), ["take", "shelf", "grow_table"]);
     assert_eq!(frames.iter().map(|f| f.line).collect::<Vec<_>>(), [Some(5), Some(8), Some(12)]);
     assert_eq!(frames.iter().map(|f| f.inlined).collect::<Vec<_>>(), [true, true, false]);

@@ -164,6 +164,7 @@ fn assemble_section(section: &[u8]) -> ModuleRows {
     let image = Image {
         text: vec![Region { start: 0x1000, bytes: &[0xE8; 0x400] }],
         frames: vec![FrameSection { region, format: Format::EhFrame, max_fdes: u64::MAX }],
+        entry: 0,
     };
     assemble(&image, Pruning::None)
 }

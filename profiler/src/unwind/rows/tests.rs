@@ -47,6 +47,9 @@ fn eh_frame(table: &FrameTable) -> Vec<u8> {
     section.0.into_vec()
 }
 
+/// Where the file is entered; no text is there but in the test that is about it.
+const ENTRY: u64 = TEXT + 0x10_000;
+
 fn assemble_bytes(text: &[u8], section: &[u8], format: Format, pruning: Pruning) -> ModuleRows {
     let image = Image {
         text: vec![Region { start: TEXT, bytes: text }],
@@ -55,6 +58,7 @@ fn assemble_bytes(text: &[u8], section: &[u8], format: Format, pruning: Pruning)
             format,
             max_fdes: u64::MAX,
         }],
+        entry: ENTRY,
     };
     assemble(&image, pruning)
 }
@@ -248,4 +252,17 @@ fn debug_frame_is_read_too() {
     assert_eq!(module.rows.len(), 3);
     assert_eq!(module.rows[1], Row { start: Svma(TEXT + 4), rule: rule(cfa::RSP, 16, rbp::SAME, 0) });
     assert_eq!(module.statistics.outside_text, 1, "a discarded function at address 0");
+}
+
+#[test]
+fn undescribed_text_at_the_entry_point_is_the_first_function_but_not_all_that_follows() {
+    let mut table = FrameTable::default();
+    let cie = table.add_cie(ordinary_cie());
+    table.add_fde(cie, fde(TEXT, LENGTH, &[(0, Cfi::CfaOffset(16))]));
+    let module = rows_of(&table, 0x10_400);
+    let rows: Vec<_> = module.rows.iter().map(|row| (row.start.0, row.rule.cfa_kind)).collect();
+    assert_eq!(
+        rows,
+        [(TEXT, cfa::RSP), (TEXT + LENGTH, cfa::NONE), (ENTRY, cfa::END), (ENTRY + ENTRY_CODE, cfa::NONE)]
+    );
 }

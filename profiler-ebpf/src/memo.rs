@@ -1,0 +1,112 @@
+//! Stacks met before are recognised by their return addresses, without a search in the unwind tables.
+//!
+//! A memo remembers, for a place (rip, rsp, rbp at the allocator's return), at which words of the stack a whole walk
+//! found the return addresses. When the same place comes again, the words there are hashed as the walk would hash them:
+//! if the hash is that of the remembered site, the return addresses are the same, and so is the stack. Otherwise, or if
+//! the memo was overwritten meanwhile by another CPU, the hash differs and the stack is walked.
+
+use aya_ebpf::bindings::pt_regs;
+
+use crate::{
+    maps::{MEMOS, SCRATCH, Scratch, memo_mask},
+    opaque,
+    records::walk_end,
+    walk::{hash_frame, read_stack, site_of},
+};
+
+/// Frames of the deepest stack that is remembered. It keeps memos small; a power of two.
+pub const MEMO_FRAMES: usize = 128;
+
+/// Where a walk from one place found its return addresses.
+#[repr(C)]
+pub struct Memo {
+    ip: u64,
+    sp: u64,
+    bp: u64,
+    site: u64,
+    generation: u32,
+    frames: u32,
+    /// For each frame but the first: distance of its return address from rsp, in words.
+    slots: [u16; MEMO_FRAMES],
+}
+
+/// Which memo stands for a place.
+#[inline(always)]
+fn index_of(registers: &pt_regs) -> u32 {
+    let mixed = (registers.rip ^ registers.rsp.rotate_left(20) ^ registers.rbp.rotate_left(40))
+        .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (mixed >> 40) as u32 & memo_mask()
+}
+
+/// Hashes the return address of one frame; whether it could be read.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn memo_step(frame: u64, slot: u64, memo: u64) -> i64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return -1 };
+    // SAFETY: the slot is claimed by this walk.
+    let scratch = unsafe { &mut *scratch };
+    let Some(memo) = MEMOS.get(memo as u32) else { return -1 };
+    // SAFETY: masked to the array's length.
+    let distance = unsafe { *memo.slots.get_unchecked(opaque(frame) as usize & (MEMO_FRAMES - 1)) } as u64;
+    let mut word = 0;
+    if !read_stack(scratch, scratch.sp.wrapping_add(distance * 8), &mut word) {
+        return -1;
+    }
+    scratch.hash = hash_frame(scratch.hash, word, 0);
+    0
+}
+
+/// The site of a stack that was met before at this place; `None` if it must be walked. The walk has been begun.
+#[inline(always)]
+pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Option<u64> {
+    let index = index_of(registers);
+    let memo = MEMOS.get(index)?;
+    // SAFETY: the slot is claimed by this walk; no reference is held across the calls below.
+    let generation = unsafe { (*scratch).table };
+    if memo.ip != registers.rip
+        || memo.sp != registers.rsp
+        || memo.bp != registers.rbp
+        || memo.generation != generation
+    {
+        return None;
+    }
+    let frames = memo.frames as u64;
+    // SAFETY: as above.
+    let begun = unsafe { (*scratch).hash };
+    // SAFETY: as above.
+    unsafe { (*scratch).hash = hash_frame(begun, registers.rip, 0) };
+    let mut frame = 1;
+    while frame < MEMO_FRAMES as u64 {
+        if frame >= frames {
+            break;
+        }
+        if memo_step(frame, slot as u64, index as u64) != 0 {
+            break;
+        }
+        frame += 1;
+    }
+    // SAFETY: as above.
+    let site = unsafe { site_of((*scratch).hash, walk_end::COMPLETE) };
+    // SAFETY: as above.
+    unsafe { (*scratch).hash = begun };
+    (frame == frames && site == memo.site).then_some(site)
+}
+
+/// Remembers a whole stack that was just walked.
+#[inline(always)]
+pub fn remember(scratch: &Scratch, registers: &pt_regs) {
+    let whole = scratch.head.end == walk_end::COMPLETE && scratch.guessed_frames == 0;
+    if !whole || scratch.forgettable != 0 || scratch.head.frames as usize > MEMO_FRAMES {
+        return;
+    }
+    let Some(memo) = MEMOS.get_ptr_mut(index_of(registers)) else { return };
+    // SAFETY: a map value; other CPUs may read or write it at the same time, which the hash brings to light.
+    let memo = unsafe { &mut *memo };
+    memo.ip = registers.rip;
+    memo.sp = registers.rsp;
+    memo.bp = registers.rbp;
+    memo.generation = scratch.table;
+    memo.frames = scratch.head.frames as u32;
+    memo.slots = scratch.slots;
+    memo.site = scratch.head.site;
+}
