@@ -126,10 +126,10 @@ static MIN_SIZE: u64 = 0;
 /// Allocations above this size are left out, in bytes.
 #[unsafe(no_mangle)]
 static MAX_SIZE: u64 = u64::MAX;
-/// The target's process id in the pid namespace of the person who attached.
+/// The target's process id in its own pid namespace.
 #[unsafe(no_mangle)]
 static TARGET_PID: u32 = 0;
-/// That pid namespace: device and inode of `/proc/self/ns/pid`.
+/// That pid namespace: device and inode of the target's `/proc/PID/ns/pid`.
 #[unsafe(no_mangle)]
 static PID_NAMESPACE_DEVICE: u64 = 0;
 #[unsafe(no_mangle)]

@@ -15,7 +15,7 @@ use profiler_common::{
     records::{CallKind, StackHead},
 };
 
-use crate::target::address::FileOffset;
+use crate::target::{address::FileOffset, process::OwnIdentity};
 
 /// How probes are attached. The kernel decides what is possible; the first of these that is, is best.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
@@ -58,6 +58,8 @@ pub struct ProbePoint {
 pub struct ProbeSettings {
     /// The process to watch.
     pub pid: u32,
+    /// The same, as the kernel names it to a program that runs in its context.
+    pub identity: OwnIdentity,
     /// Smallest allocation to record, in bytes.
     pub min_size: u64,
     /// Largest allocation to record, in bytes.

@@ -81,6 +81,7 @@ impl Observation {
         let capacity = code.capacity();
         let probe = EbpfProbe::load(&ProbeSettings {
             pid: process.pid,
+            identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
             max_memory: options.max_memory,

@@ -62,6 +62,17 @@ pub struct ImageId {
     pub inode: u64,
 }
 
+/// How a process is known to itself: the kernel names it so to programs that run in its context.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct OwnIdentity {
+    /// Its pid in its own, innermost pid namespace.
+    pub pid: u32,
+    /// Device of that namespace's file (`/proc/PID/ns/pid`).
+    pub namespace_device: u64,
+    /// Inode of that file.
+    pub namespace_inode: u64,
+}
+
 impl Process {
     /// Opens the process with this pid.
     ///
@@ -175,6 +186,25 @@ impl Process {
         let path = self.path("exe");
         let file = fs::metadata(&path).map_err(|error| self.explain(path, error))?;
         Ok(ImageId { start_stack: self.stat()?.start_stack, device: file.dev(), inode: file.ino() })
+    }
+
+    /// How it is known in its own pid namespace, which may be a container's.
+    ///
+    /// # Errors
+    /// Where it has ended, or we may not look.
+    pub fn own_identity(&self) -> Result<OwnIdentity, TargetError> {
+        let path = self.path("ns/pid");
+        let namespace = fs::metadata(&path).map_err(|error| self.explain(path, error))?;
+        let (status, _) = self.read("status", SMALL_FILE)?;
+        let status = String::from_utf8_lossy(&status);
+        // `NSpid:` lists the pid in each namespace from ours inwards. A kernel without namespaces has no such line.
+        let innermost = status.lines().find_map(|line| line.strip_prefix("NSpid:"));
+        let innermost = innermost.and_then(|pids| pids.split_ascii_whitespace().next_back()?.parse().ok());
+        Ok(OwnIdentity {
+            pid: innermost.unwrap_or(self.pid),
+            namespace_device: namespace.dev(),
+            namespace_inode: namespace.ino(),
+        })
     }
 
     /// Bytes of its memory that are resident.

@@ -271,8 +271,6 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
     })?;
     // Four slots a CPU: a walk would have to be preempted by three others on its CPU before one goes without.
     let slots = u32::try_from(cpus * 4).unwrap_or(4096).next_power_of_two();
-    let namespace = rustix::fs::stat("/proc/self/ns/pid")
-        .map_err(|error| ProbeError::Map { name: "settings", source: error.into() })?;
     let scratch_mask = slots - 1;
     // A ring buffer is a power of two of pages. A process that starts up meets thousands of new stacks in a moment.
     let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
@@ -291,9 +289,9 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
         .override_global("MEMO_MASK", &memo_mask, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
-        .override_global("TARGET_PID", &settings.pid, true)
-        .override_global("PID_NAMESPACE_DEVICE", &namespace.st_dev, true)
-        .override_global("PID_NAMESPACE_INODE", &namespace.st_ino, true);
+        .override_global("TARGET_PID", &settings.identity.pid, true)
+        .override_global("PID_NAMESPACE_DEVICE", &settings.identity.namespace_device, true)
+        .override_global("PID_NAMESPACE_INODE", &settings.identity.namespace_inode, true);
     loader.load(object::OBJECT).map_err(|error| match attach::io_cause(&error) {
         Some(source) if source.kind() == io::ErrorKind::PermissionDenied => rights::explain(&source),
         Some(source) => ProbeError::Map { name: "of the account", source },
