@@ -41,6 +41,11 @@ pub(crate) fn build_with(compiler: &str, source: &str, flags: &[&str]) -> PathBu
     cell.get_or_init(|| compile(compiler, source, flags, &key)).clone()
 }
 
+/// A fixture's source.
+pub(crate) fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/live").join(name)
+}
+
 /// The driver that makes the calls it is told to.
 pub(crate) fn calls() -> PathBuf {
     build("calls.c", &[])
@@ -85,11 +90,7 @@ fn compile(compiler: &str, source: &str, flags: &[&str], key: &str) -> PathBuf {
     let program = folder().join(format!("{stem}-{distinct:08x}"));
     let fresh = folder().join(format!("{stem}-{distinct:08x}.{}", std::process::id()));
     let mut command = Command::new(compiler);
-    command
-        .args(USUAL)
-        .args(flags)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/live").join(source))
-        .args(["-o".as_ref(), fresh.as_os_str()]);
+    command.args(USUAL).args(flags).arg(self::source(source)).args(["-o".as_ref(), fresh.as_os_str()]);
     let made = command.output().unwrap_or_else(|error| panic!("{compiler}: {error}"));
     assert!(made.status.success(), "{command:?}: {}", String::from_utf8_lossy(&made.stderr));
     // A build from an earlier run may still be executing.
