@@ -20,6 +20,8 @@ mod harmless;
 mod life;
 #[path = "live/programs.rs"]
 mod programs;
+#[path = "live/reports.rs"]
+mod reports;
 #[path = "live/run.rs"]
 mod run;
 #[path = "live/script.rs"]
@@ -42,6 +44,7 @@ fn main() -> ExitCode {
         programs::CASES,
         calls::CASES,
         run::CASES,
+        reports::CASES,
         allocators::CASES,
         stacks::CASES,
         threads::CASES,

@@ -91,6 +91,11 @@ fn root_without_capabilities() {
     }
     let text = refusal_of(&mut copies.heapscope(&["--bounding-set=-sys_admin,-bpf"], &attach));
     assert!(text.contains("lacks CAP_BPF."), "{text}");
+    // perf_event_open(2) wants more than the others do.
+    let by_perf = [&attach[..], &["--probes", "perf"]].concat();
+    let text = refusal_of(&mut copies.heapscope(&["--bounding-set=-sys_admin"], &by_perf));
+    assert!(text.contains("CAP_SYS_ADMIN"), "{text}");
+    assert_eq!(text.matches("Permission denied").count(), 1, "said twice: {text}");
     // The target has not noticed.
     assert_eq!(target.ask("red malloc 1 100"), "block");
 }

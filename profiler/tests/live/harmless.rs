@@ -105,13 +105,11 @@ fn round_after_round_on_a_busy_process() {
     let mut busy = Program::start(Command::new("nice").args(["-n", "10"]).arg(&program));
     busy.ask("begin");
     let pid = busy.pid().to_string();
-    let mut done = 0;
-    // On a crowded machine the program may not get a turn in so short a time.
-    let mut seen = 0;
+    let (mut done, mut seen) = (0, 0);
     for (round, method) in (0..rounds).zip(methods().collect::<Vec<_>>().into_iter().cycle()) {
         let options = ["attach", &pid, "-d", "50ms", "-o", "report.json", "--probes", method];
         let report = Heapscope::start(&mut heapscope(&options)).report();
-        seen += u64::from(report.totals.alloc_objects > 0);
+        seen += usize::from(report.totals.alloc_objects > 0);
         assert_eq!(report.target.command, program.display().to_string());
         let answer = busy.ask("how is it going");
         let (rounds, wrong) = answer.split_once(' ').unwrap();
@@ -119,7 +117,8 @@ fn round_after_round_on_a_busy_process() {
         let before = std::mem::replace(&mut done, rounds.parse::<u64>().unwrap());
         assert!(done > before, "the program stands still");
     }
-    assert!(seen * 2 > rounds, "{seen} of {rounds} rounds saw something");
+    // A machine with other work may leave it no time in so short a look.
+    assert!(2 * seen > rounds, "only {seen} of {rounds} rounds saw something");
     until("the probes are gone", || changed_bytes(busy.pid()) == 0);
     assert!(busy.is_alive());
 }

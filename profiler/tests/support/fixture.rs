@@ -41,6 +41,11 @@ pub(crate) fn build_with(compiler: &str, source: &str, flags: &[&str]) -> PathBu
     cell.get_or_init(|| compile(compiler, source, flags, &key)).clone()
 }
 
+/// A fixture's source.
+pub(crate) fn source(name: &str) -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/live").join(name)
+}
+
 /// The driver that makes the calls it is told to.
 pub(crate) fn calls() -> PathBuf {
     build("calls.c", &[])
@@ -68,9 +73,11 @@ pub(crate) fn waiting_32_bit() -> PathBuf {
     file.extend(code);
     static MADE: OnceLock<PathBuf> = OnceLock::new();
     MADE.get_or_init(|| {
-        let program = folder().join(format!("waiting32-{}", std::process::id()));
-        fs::write(&program, &file).unwrap();
-        fs::set_permissions(&program, fs::Permissions::from_mode(0o755)).unwrap();
+        let (program, fresh) =
+            (folder().join("waiting32"), folder().join(format!("waiting32.{}", std::process::id())));
+        fs::write(&fresh, &file).unwrap();
+        fs::set_permissions(&fresh, fs::Permissions::from_mode(0o755)).unwrap();
+        fs::rename(&fresh, &program).unwrap();
         program
     })
     .clone()
@@ -83,11 +90,7 @@ fn compile(compiler: &str, source: &str, flags: &[&str], key: &str) -> PathBuf {
     let program = folder().join(format!("{stem}-{distinct:08x}"));
     let fresh = folder().join(format!("{stem}-{distinct:08x}.{}", std::process::id()));
     let mut command = Command::new(compiler);
-    command
-        .args(USUAL)
-        .args(flags)
-        .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/fixtures/live").join(source))
-        .args(["-o".as_ref(), fresh.as_os_str()]);
+    command.args(USUAL).args(flags).arg(self::source(source)).args(["-o".as_ref(), fresh.as_os_str()]);
     let made = command.output().unwrap_or_else(|error| panic!("{compiler}: {error}"));
     assert!(made.status.success(), "{command:?}: {}", String::from_utf8_lossy(&made.stderr));
     // A build from an earlier run may still be executing.

@@ -116,7 +116,15 @@ impl Heapscope {
     }
 
     /// Waits for its end.
-    pub(crate) fn finish(mut self) -> Outcome {
+    pub(crate) fn finish(self) -> Outcome {
+        self.finish_with([]).0
+    }
+
+    /// Waits for its end and reads what it wrote into these files.
+    pub(crate) fn finish_with<const FILES: usize>(
+        mut self,
+        files: [PathBuf; FILES],
+    ) -> (Outcome, [String; FILES]) {
         let status = shell_status(wait(&mut self.child));
         let output = self.output.rest();
         let errors = std::mem::take(&mut self.heard) + &self.errors.rest();
@@ -126,7 +134,9 @@ impl Heapscope {
             serde_json::from_slice(&json)
                 .unwrap_or_else(|error| panic!("{error}: {}", String::from_utf8_lossy(&json)))
         });
-        Outcome { status, output, errors, report }
+        let files =
+            files.map(|file| fs::read_to_string(&file).unwrap_or_else(|error| panic!("{error}: {errors}")));
+        (Outcome { status, output, errors, report }, files)
     }
 }
 
