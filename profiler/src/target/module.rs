@@ -13,6 +13,7 @@ use rustix::param::page_size;
 
 use super::{
     address::{FileOffset, Svma},
+    elf::read_headers,
     error::TargetError,
     maps::Mapping,
 };
@@ -63,6 +64,20 @@ pub struct Module {
 }
 
 impl Module {
+    /// The module with this content. Only the headers are read, and nothing that they say is believed beyond the bytes
+    /// that are there.
+    ///
+    /// # Errors
+    /// Where the content is not an ELF file for x86-64.
+    pub fn new(path: PathBuf, content: Content, deleted: bool) -> Result<Self, TargetError> {
+        match read_headers(|offset, length| content.bytes_at(offset, length)) {
+            Ok(headers) => {
+                Ok(Self { path, content, build_id: headers.build_id, segments: headers.segments, deleted })
+            }
+            Err(reason) => Err(TargetError::DamagedElf { path, reason }),
+        }
+    }
+
     /// The stated address of the byte at `offset`, by the program headers; `None` outside every segment.
     #[must_use]
     pub fn svma_of(&self, offset: FileOffset) -> Option<Svma> {
