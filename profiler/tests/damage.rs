@@ -27,7 +27,7 @@ mod packed;
 mod support;
 
 use std::{
-    env,
+    env, fs,
     fs::File,
     io::Write,
     path::PathBuf,
@@ -57,6 +57,8 @@ const CASE: &str = "HEAPSCOPE_DAMAGE_CASE";
 /// Bytes of address space that a case has: this program, its threads' stacks and arenas, the files that it makes, and
 /// what is done with them.
 const ADDRESS_SPACE: u64 = 768 << 20;
+/// Bytes of memory that a case may use. The largest use 130 MB, most 10.
+const RESIDENT: u64 = 256 << 20;
 
 fn main() -> ExitCode {
     case::run(&[frames::CASES, headers::CASES, dwarf::CASES, packed::CASES, attach::CASES], &[])
@@ -67,12 +69,22 @@ fn isolated(name: &str, body: fn()) {
     if env::var_os(CASE).is_some() {
         let limit = Some(ADDRESS_SPACE);
         setrlimit(Resource::As, Rlimit { current: limit, maximum: limit }).unwrap();
-        return body();
+        body();
+        // An allocation that fails can also become an error that somebody swallows: what was used counts too.
+        let used = peak_resident();
+        return assert!(used <= RESIDENT, "{used} bytes were used");
     }
     let mut command = Command::new(env::current_exe().unwrap());
     let mut child = Program::start(command.args([name, "--exact"]).env(CASE, name));
     let status = child.wait();
     assert!(status.success(), "{name}: {status}\n{}", child.rest());
+}
+
+/// Bytes of memory that this process has used at most.
+fn peak_resident() -> u64 {
+    let status = fs::read_to_string("/proc/self/status").unwrap();
+    let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")?.strip_suffix("kB")).unwrap();
+    peak.trim().parse::<u64>().unwrap() << 10
 }
 
 /// The module with these bytes in a file, as a target's library is.
