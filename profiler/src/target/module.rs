@@ -104,7 +104,8 @@ impl Module {
     #[must_use]
     pub fn bytes_from(&self, address: Svma) -> u64 {
         let left = |s: &Segment| s.file_size.checked_sub(address.0.checked_sub(s.svma.0)?);
-        self.segments.iter().filter_map(left).next().unwrap_or(0)
+        // The end of one segment can be the beginning of the next.
+        self.segments.iter().filter_map(left).find(|left| *left > 0).unwrap_or(0)
     }
 
     /// What the loader added to the file's addresses in this mapping: `AVMA = SVMA + bias`, wrapping.
@@ -284,6 +285,14 @@ mod tests {
             assert_eq!(module.file_offset_of(Svma(outside)), None);
             assert_eq!(module.bytes_from(Svma(outside)), 0);
         }
+    }
+
+    #[test]
+    fn a_segment_may_begin_where_another_ends() {
+        let mut module = shared_pages();
+        module.segments[0].file_size = 0x2840;
+        assert_eq!(module.bytes_from(Svma(0x2840)), 0x3000);
+        assert_eq!(module.bytes_from(Svma(0x283f)), 1);
     }
 
     #[test]
