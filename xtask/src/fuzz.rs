@@ -29,7 +29,8 @@ pub(crate) struct Options {
 }
 
 /// How large an input gets, in bytes, and what it may cost: more is a finding, like a panic. Most take microseconds.
-const BOUNDS: &[&str] = &["-max_len=20000", "-timeout=20", "-malloc_limit_mb=256", "-rss_limit_mb=2048"];
+const BOUNDS: &[&str] =
+    &["-max_len=20000", "-timeout=20", "-report_slow_units=20", "-malloc_limit_mb=256", "-rss_limit_mb=2048"];
 
 /// Seeds that every machine has, beside those in `profiler/fuzz/seeds`. Only the beginning is taken.
 const MACHINE_SEEDS: &[(&str, &str)] = &[
