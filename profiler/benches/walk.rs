@@ -75,6 +75,36 @@ fn main() {
         }
     }
     println!("ratio: what heapscope adds to the empty probe, by what bpf_get_stackid adds to it");
+    print_verified_instructions();
+}
+
+/// What the verifier had to follow of the real programs.
+fn print_verified_instructions() {
+    let process = Process::open(std::process::id()).unwrap();
+    for method in [AttachMethod::Session, AttachMethod::Multi] {
+        match EbpfProbe::load(&settings(&process, method)) {
+            Ok(probe) => println!(
+                "verified instructions, {}: {:?}",
+                method.label(),
+                probe.verified_instructions().unwrap()
+            ),
+            Err(error) => println!("{}: {error}", method.label()),
+        }
+    }
+}
+
+fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
+    ProbeSettings {
+        pid: process.pid,
+        identity: process.own_identity().unwrap(),
+        min_size: 0,
+        max_size: u64::MAX,
+        max_memory: 256 << 20,
+        method: Some(method),
+        row_chunks: CAPACITY.chunks,
+        pages: CAPACITY.pages,
+        rules: CAPACITY.rules,
+    }
 }
 
 /// One line of the table.
@@ -169,17 +199,7 @@ impl Target {
         if way == Way::Alone {
             return None;
         }
-        let settings = ProbeSettings {
-            pid: self.process.pid,
-            identity: self.process.own_identity().unwrap(),
-            min_size: 0,
-            max_size: u64::MAX,
-            max_memory: 256 << 20,
-            method: Some(AttachMethod::Multi),
-            row_chunks: CAPACITY.chunks,
-            pages: CAPACITY.pages,
-            rules: CAPACITY.rules,
-        };
+        let settings = settings(&self.process, AttachMethod::Multi);
         let mut probe = EbpfProbe::load_object(bytemuck::cast_slice(object), &settings).unwrap();
         probe.write_rules(0, self.builder.rules()).unwrap();
         for index in self.builder.pending().chunks() {

@@ -81,7 +81,10 @@ fn check(workspace: &Workspace, toolchain: &Toolchain) -> Result<ExitCode> {
             .with_context(|| format!("copying {folder}"))?;
     }
     let rebuilt = elsewhere.path().join("heapscope.bpf.o");
-    build(BINARY, &sources, &elsewhere.path().join("target"), toolchain, &rebuilt)?;
+    let target = elsewhere.path().join("target");
+    build(BINARY, &sources, &target, toolchain, &rebuilt)?;
+    // Not committed, but it must build from the same sources.
+    build(MEASURING_BINARY, &sources, &target, toolchain, &elsewhere.path().join("measure.bpf.o"))?;
 
     if fs::read(&rebuilt)? == expected {
         println!("{OBJECT}: comes from its sources, sha256 {}", sha256(&committed)?);

@@ -262,6 +262,15 @@ impl EbpfProbe {
     pub fn run_time(&self) -> RunTime {
         self.attachments.run_time()
     }
+
+    /// Each program that runs in the target with the number of instructions that the verifier followed to let it in;
+    /// empty where probes are perf events.
+    ///
+    /// # Errors
+    /// What bpf(2) answers.
+    pub fn verified_instructions(&self) -> io::Result<Vec<(&'static str, u32)>> {
+        self.attachments.verified_instructions()
+    }
 }
 
 /// Makes the maps with their real sizes.
