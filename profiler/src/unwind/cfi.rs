@@ -11,7 +11,7 @@ use gimli::{
 use super::{
     elf::{Format, FrameSection, Image, Region},
     rows::{Row, RowStatistics},
-    rule::{Slice, SmallRows, UNSUPPORTED, loses_rbp, rule_of},
+    rule::{Slice, SmallRows, Unsupported, rule_of},
 };
 use crate::target::address::Svma;
 
@@ -161,12 +161,8 @@ impl<'image> FrameReader<'image> {
             return;
         }
         let first_row = self.out.rows.len();
-        let unsupported_before = self.out.statistics.unsupported;
-        let unknown_rbp_before = self.out.statistics.unknown_rbp;
         if self.fde_rows(frames, bases, fde, end).is_none() {
             self.out.rows.truncate(first_row);
-            self.out.statistics.unsupported = unsupported_before;
-            self.out.statistics.unknown_rbp = unknown_rbp_before;
             self.out.statistics.damaged_fdes += 1;
             return;
         }
@@ -194,11 +190,7 @@ impl<'image> FrameReader<'image> {
             if self.out.rows.len() >= MAX_RAW_ROWS {
                 return None;
             }
-            let rule = rule_of(row, signal_frame, frames).unwrap_or_else(|reason| {
-                self.out.statistics.unsupported.count(reason);
-                UNSUPPORTED
-            });
-            self.out.statistics.unknown_rbp += u64::from(loses_rbp(rule));
+            let rule = rule_of(row, signal_frame, frames).unwrap_or_else(Unsupported::rule);
             self.out.rows.push(Row { start: Svma(start), rule });
         }
         Some(())

@@ -18,7 +18,7 @@ use super::{
     elf::Image,
     rows::{ModuleRows, Pruning, rows, rows_with},
     table::{Capacity, TableBuilder},
-    walk::{Found, Registers, Step, Tables, step},
+    walk::{Found, Rbx, Registers, Step, Tables, step},
 };
 use crate::target::address::Avma;
 
@@ -47,7 +47,7 @@ enum Answer {
 }
 
 fn our_answer(tables: &Tables<'_>, address: u64) -> Answer {
-    let mut registers = Registers { ip: address + 1, sp: SP, bp: BP };
+    let mut registers = Registers { ip: address + 1, sp: SP, bp: BP, bx: Rbx::Value(SP) };
     match step(&mut registers, Found::Called, tables, &mut |address| Some(word_at(address))) {
         Step::Caller(_) => Answer::Caller { ip: registers.ip, sp: registers.sp, bp: registers.bp },
         Step::End(walk_end::COMPLETE) => Answer::End,

@@ -23,3 +23,4 @@ pub mod walk;
 mod differential;
 
 pub use error::{TableFull, UnwindError};
+pub use rule::Unsupported;

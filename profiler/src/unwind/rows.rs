@@ -12,7 +12,7 @@ use super::{
     UnwindError,
     cfi::{Frames, Span},
     elf::{Image, Region},
-    rule::{END, Unsupported},
+    rule::END,
 };
 use crate::target::address::Svma;
 
@@ -66,42 +66,8 @@ pub struct RowStatistics {
     pub raw_rows: u64,
     /// Rows that remain.
     pub kept_rows: u64,
-    /// Raw rows whose rule the walker has no words for, by reason.
-    pub unsupported: UnsupportedRows,
-    /// Raw rows that do not say where the caller's rbp is.
-    pub unknown_rbp: u64,
     /// Whether reading stopped early, because the file makes more work than any real one.
     pub beyond_budget: bool,
-}
-
-/// Rows that became [`cfa::UNSUPPORTED`], by reason.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct UnsupportedRows {
-    /// Stubs of the procedure linkage table. Harmless: no call returns there.
-    pub plt_stubs: u64,
-    /// The CFA is relative to another register than rsp and rbp.
-    pub cfa_register: u64,
-    /// The CFA is an expression other than `*(rsp + o)` and `*(rbp + o)`.
-    pub cfa_expression: u64,
-    /// The CFA's offset exceeds 32 bits.
-    pub cfa_offset: u64,
-    /// The return address is not at CFA - 8.
-    pub return_address: u64,
-    /// Marked as a signal trampoline, but not one of the Linux kernel's `struct rt_sigframe`.
-    pub signal_frame: u64,
-}
-
-impl UnsupportedRows {
-    pub(super) fn count(&mut self, reason: Unsupported) {
-        *match reason {
-            Unsupported::PltStub => &mut self.plt_stubs,
-            Unsupported::CfaRegister => &mut self.cfa_register,
-            Unsupported::CfaExpression => &mut self.cfa_expression,
-            Unsupported::CfaOffset => &mut self.cfa_offset,
-            Unsupported::ReturnAddress => &mut self.return_address,
-            Unsupported::SignalFrame => &mut self.signal_frame,
-        } += 1;
-    }
 }
 
 /// How much of a file's text can be unwound, in bytes.

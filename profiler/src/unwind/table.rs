@@ -13,14 +13,14 @@ use profiler_common::{
 use super::{
     TableFull,
     rows::{ModuleRows, Row},
-    rule::UNSUPPORTED,
+    rule::Unsupported,
     walk::Tables,
 };
 use crate::target::address::{Avma, Svma};
 
 /// Index of the rule of undescribed text, `Rule::default()`.
 const NONE_ID: u16 = 0;
-/// Index of the rule that ends a walk as unsupported.
+/// Index of the rule that ends a walk as unsupported for want of room.
 const UNSUPPORTED_ID: u16 = 1;
 
 /// The distinct rules of all modules. Files have some hundred each and share most of them.
@@ -35,8 +35,9 @@ struct RuleDictionary {
 impl RuleDictionary {
     fn new(limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(MAX_RULES).min(MAX_RULES);
-        let ids = HashMap::from([(Rule::default(), NONE_ID), (UNSUPPORTED, UNSUPPORTED_ID)]);
-        Self { rules: vec![Rule::default(), UNSUPPORTED], ids, limit, refused: 0 }
+        let unsupported = Unsupported::NoRoom.rule();
+        let ids = HashMap::from([(Rule::default(), NONE_ID), (unsupported, UNSUPPORTED_ID)]);
+        Self { rules: vec![Rule::default(), unsupported], ids, limit, refused: 0 }
     }
 
     /// The index of `rule`; that of "unsupported" when the dictionary is full, which is counted.

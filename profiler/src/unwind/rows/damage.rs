@@ -12,6 +12,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::unwind::{
+    Unsupported,
     elf::{Format, FrameSection},
     table::{Capacity, TableBuilder},
 };
@@ -196,8 +197,7 @@ fn a_damaged_fde_does_not_cost_those_behind_it() {
 #[test]
 fn an_offset_beyond_32_bits_is_unsupported() {
     let module = assemble_section(&section_with(&ORDINARY, &[&[0x0E, 0x80, 0x80, 0x80, 0x80, 0x10]]));
-    assert_eq!(module.rows[0].rule.cfa_kind, cfa::UNSUPPORTED);
-    assert_eq!(module.statistics.unsupported.cfa_offset, 1);
+    assert_eq!(Unsupported::of(module.rows[0].rule), Some(Unsupported::CfaOffset));
 }
 
 #[test]
