@@ -46,9 +46,10 @@ impl Frames {
     pub(super) fn read(image: &Image<'_>) -> Self {
         let mut reader =
             FrameReader { text: &image.text, context: UnwindContext::new_in(), out: Self::default() };
+        reader.out.statistics.unreadable_sections = image.unreadable;
         for section in &image.frames {
-            let bytes = section.region.bytes;
-            let bases = gimli::BaseAddresses::default().set_eh_frame(section.region.start);
+            let bytes: &[u8] = &section.bytes;
+            let bases = gimli::BaseAddresses::default().set_eh_frame(section.start);
             match section.format {
                 Format::EhFrame => {
                     let mut frames = EhFrame::new(bytes, LittleEndian);
@@ -106,10 +107,10 @@ impl<'image> FrameReader<'image> {
     fn section<S: UnwindSection<Slice<'image>>>(
         &mut self,
         frames: &S,
-        section: &FrameSection<'image>,
+        section: &'image FrameSection<'image>,
         bases: &gimli::BaseAddresses,
     ) {
-        let bytes = section.region.bytes;
+        let bytes: &[u8] = &section.bytes;
         let mut budget = instruction_budget(bytes.len());
         let mut last_cie: Option<Cie<'image>> = None;
         let mut fdes = 0;

@@ -4,7 +4,7 @@
 //! no call (they are prologues and epilogues) and are left out: the address of a call still finds the row that was made
 //! for it, any other address may find the row of a neighbour. See [`Pruning`].
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use profiler_common::tables::{Rule, cfa};
 
@@ -49,6 +49,8 @@ pub struct ModuleRows {
     pub statistics: RowStatistics,
     /// How much of the text can be unwound.
     pub coverage: Coverage,
+    /// The text that no FDE describes although a call could be in it, in the order of addresses.
+    pub undescribed: Arc<[Range<Svma>]>,
 }
 
 /// What was seen while the rows of a file were made.
@@ -66,6 +68,8 @@ pub struct RowStatistics {
     pub raw_rows: u64,
     /// Rows that remain.
     pub kept_rows: u64,
+    /// Sections of call frame information that are compressed in a way that is not read.
+    pub unreadable_sections: u64,
     /// Whether reading stopped early, because the file makes more work than any real one.
     pub beyond_budget: bool,
 }
@@ -116,6 +120,7 @@ pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
         pruning,
         statistics: frames.statistics,
         coverage: Coverage::default(),
+        undescribed: Vec::new(),
         entry: image.entry,
     };
     let mut spans = frames.spans.as_slice();
@@ -131,6 +136,7 @@ pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
         text_start: Svma(image.text.first().map_or(0, |region| region.start)),
         statistics: assembly.statistics,
         coverage: assembly.coverage,
+        undescribed: assembly.undescribed.into(),
     }
 }
 
@@ -139,6 +145,7 @@ struct Assembly {
     pruning: Pruning,
     statistics: RowStatistics,
     coverage: Coverage,
+    undescribed: Vec<Range<Svma>>,
     entry: u64,
 }
 
@@ -177,6 +184,7 @@ impl Assembly {
         };
         if undescribed {
             self.coverage.undescribed += end - start;
+            self.undescribed.push(Svma(start)..Svma(end));
             if (start..end).contains(&self.entry) {
                 // Nobody called the code at the entry point: a stack that leads there is whole.
                 if start < self.entry {

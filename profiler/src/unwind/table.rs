@@ -261,6 +261,15 @@ impl TableBuilder {
         &self.dictionary.rules
     }
 
+    /// What the tables take in the kernel, in bytes, where the maps are no larger than they must be. An array rounds its
+    /// values up to eight bytes (`array_map_alloc` in kernel/bpf/arraymap.c).
+    #[must_use]
+    pub fn kernel_bytes(&self) -> u64 {
+        const RULE: usize = size_of::<Rule>().next_multiple_of(8);
+        let chunks = self.rows.len() * size_of::<u32>();
+        (chunks + self.pages.len() * size_of::<PageRows>() + self.dictionary.rules.len() * RULE) as u64
+    }
+
     /// How many rows are "unsupported" because the dictionary of rules was full.
     #[must_use]
     pub fn refused_rules(&self) -> u64 {

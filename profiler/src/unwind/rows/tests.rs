@@ -54,11 +54,8 @@ const ENTRY: u64 = TEXT + 0x10_000;
 fn assemble_bytes(text: &[u8], section: &[u8], format: Format, pruning: Pruning) -> ModuleRows {
     let image = Image {
         text: vec![Region { start: TEXT, bytes: text }],
-        frames: vec![FrameSection {
-            region: Region { start: 0, bytes: section },
-            format,
-            max_fdes: u64::MAX,
-        }],
+        frames: vec![FrameSection { start: 0, bytes: section.into(), format, max_fdes: u64::MAX }],
+        unreadable: 0,
         entry: ENTRY,
     };
     assemble(&image, pruning)
@@ -276,6 +273,7 @@ fn text_without_an_fde_is_not_the_function_before() {
     let starts: Vec<_> = calls.rows.iter().map(|r| (r.start.0 - TEXT, r.rule.cfa_kind)).collect();
     assert_eq!(starts, [(0, 0), (0x20, cfa::RSP), (0x40, 0), (0x60, cfa::RSP), (0x80, 0)]);
     assert_eq!(calls.coverage, Coverage { text: 0x80, described: 0x40, undescribed: 0x40 });
+    assert_eq!(*calls.undescribed, [(0, 0x20), (0x40, 0x60)].map(|(a, b)| Svma(TEXT + a)..Svma(TEXT + b)));
 }
 
 #[test]

@@ -27,6 +27,7 @@ fn module(text_start: u64, rows: &[(u64, i32)]) -> ModuleRows {
         text_start: Svma(text_start),
         statistics: RowStatistics::default(),
         coverage: Coverage::default(),
+        undescribed: [].into(),
     }
 }
 

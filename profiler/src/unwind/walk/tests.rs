@@ -185,7 +185,7 @@ fn without_a_table_a_plausible_frame_pointer_is_followed_and_marked() {
             let here = at_registers(ip, word(1), bp);
             step_once(&[Rule::default()], &stack, here, Found::Called)
         };
-        let expected = at_registers(at(0), word(4), word(5));
+        let expected = Registers { bx: Rbx::Value(0), ..at_registers(at(0), word(4), word(5)) };
         assert_eq!(step_with(word(2)), Ok((expected, Found::Guessed)));
         assert_eq!(step_with(word(0)), Err(walk_end::NO_TABLE), "below rsp");
         assert_eq!(step_with(word(2) + 4), Err(walk_end::NO_TABLE), "not aligned");
