@@ -5,6 +5,7 @@
 
 mod attach;
 mod code;
+mod doctor;
 mod naming;
 mod observation;
 pub mod options;
@@ -17,4 +18,5 @@ mod status;
 mod watch;
 
 pub use attach::attach;
+pub use doctor::doctor;
 pub use run::run;
