@@ -5,6 +5,7 @@
 
 mod attach;
 mod code;
+mod lookout;
 mod naming;
 mod observation;
 pub mod options;
