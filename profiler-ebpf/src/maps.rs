@@ -109,6 +109,8 @@ pub struct Scratch {
     pub forgettable: u32,
     /// Frames found by such guesses so far.
     pub guessed_frames: u64,
+    /// The files that the frames so far lie in.
+    pub modules: u64,
     pub head: StackHead,
     pub frames: [u64; MAX_FRAMES],
     /// Where each return address was found, as a memo has it.

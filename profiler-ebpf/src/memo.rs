@@ -24,6 +24,8 @@ pub struct Memo {
     sp: u64,
     bp: u64,
     site: u64,
+    /// The files that its frames lie in. As long as the generation is the same, so are they.
+    modules: u64,
     generation: u32,
     frames: u32,
     /// For each frame but the first: distance of its return address from rsp, in words.
@@ -98,7 +100,7 @@ pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Optio
         steps += 1;
     }
     // SAFETY: as above.
-    let site = unsafe { site_of((*scratch).hash, walk_end::COMPLETE) };
+    let site = unsafe { site_of((*scratch).hash, memo.modules, walk_end::COMPLETE) };
     // SAFETY: as above.
     unsafe { (*scratch).hash = begun };
     (frame == frames && site == memo.site).then_some(site)
@@ -120,5 +122,6 @@ pub fn remember(scratch: &Scratch, registers: &pt_regs) {
     memo.generation = scratch.table;
     memo.frames = scratch.head.frames as u32;
     memo.slots = scratch.slots;
+    memo.modules = scratch.modules;
     memo.site = scratch.head.site;
 }

@@ -12,7 +12,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::pt_regs,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_probe_read_user},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_user},
 };
 
 use crate::{
@@ -211,6 +211,8 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
         // SAFETY: masked to the array's length.
         mapping = unsafe { table.ranges.get_unchecked(opaque(found as u64) as usize & (MAX_MAPPINGS - 1)) };
     }
+    // Every file has pages of its own, so the same addresses in another file are another stack.
+    scratch.modules = scratch.modules.rotate_left(5) ^ mapping.first_page as u64;
     let relative = looked_up.wrapping_sub(mapping.bias);
     let page = relative >> PAGE_SHIFT;
     let mut rule = NO_TABLE;
@@ -331,10 +333,12 @@ pub fn hash_frame(hash: u64, ip: u64, guessed: u64) -> u64 {
     mixed ^ mixed >> 29
 }
 
-/// The site of a stack with this hash. The walk's end is part of it: a cut stack is never mistaken for a whole one.
+/// The site of a stack with this hash, through these files. The walk's end is part of it: a cut stack is never mistaken
+/// for a whole one.
 #[inline(always)]
-pub fn site_of(hash: u64, ended: u8) -> u64 {
-    let mixed = (hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub fn site_of(hash: u64, modules: u64, ended: u8) -> u64 {
+    let hash = (hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (hash ^ hash >> 32 ^ modules).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // The lowest numbers are reserved (OVERFLOW_SITE).
     (mixed ^ mixed >> 32) | 1 << 63
 }
@@ -358,6 +362,7 @@ pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
     scratch.uncertain = 0;
     scratch.forgettable = 0;
     scratch.guessed_frames = 0;
+    scratch.modules = 0;
     scratch.head.guessed = [0; MAX_FRAMES / 64];
     scratch.head.frames = 0;
     scratch.head.allocator = allocator;
@@ -368,6 +373,8 @@ pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
 /// be alive across the loop.
 #[inline(always)]
 pub fn walk(scratch: *mut Scratch, slot: u32) {
+    // SAFETY: the slot is claimed by this walk; a helper without arguments.
+    unsafe { (*scratch).head.time = bpf_ktime_get_ns() };
     let mut outcome = GO_ON;
     let mut index = 0;
     while index <= MAX_FRAMES as u64 {
@@ -381,7 +388,7 @@ pub fn walk(scratch: *mut Scratch, slot: u32) {
     // SAFETY: as above.
     let scratch = unsafe { &mut *scratch };
     scratch.head.end = ended;
-    scratch.head.site = site_of(scratch.hash, ended);
+    scratch.head.site = site_of(scratch.hash, scratch.modules, ended);
     if scratch.guessed_frames != 0 {
         count(Counter::GuessedFrames, scratch.guessed_frames);
     }

@@ -6,6 +6,7 @@
 mod attach;
 mod code;
 mod doctor;
+mod lookout;
 mod naming;
 mod observation;
 pub mod options;

@@ -6,7 +6,10 @@
 use std::{
     fs, io,
     io::Read,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -277,6 +280,13 @@ impl Process {
             (MACHINE_X86_64, _) => Ok(()),
             _ => Err(TargetError::WrongMachine { pid, exe, machine }),
         }
+    }
+}
+
+/// The pidfd, which poll(2) finds readable when the process has ended.
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
     }
 }
 

@@ -180,6 +180,12 @@ impl EbpfProbe {
         Ok(ranges.len().saturating_sub(table.ranges.len()))
     }
 
+    /// The number of the mapping table that the walkers use: [`StackHead::generation`] of the stacks that they take.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// Whether the target has replaced its program by exec, which closed the ledger.
     ///
     /// # Errors
