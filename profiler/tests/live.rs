@@ -36,6 +36,8 @@ mod stacks;
 mod support;
 #[path = "live/threads.rs"]
 mod threads;
+#[path = "live/twin.rs"]
+mod twin;
 #[path = "live/worker.rs"]
 mod worker;
 

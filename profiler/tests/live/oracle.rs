@@ -1,12 +1,16 @@
 //! gdb as the judge of stacks: it stops a process in its allocator's functions and walks, heapscope sees the same calls,
-//! and the return addresses must be the same, one by one. Each test prints how many were compared; together over a
-//! thousand. What gdb does is in `stacks.gdb.py`.
+//! and the return addresses must be the same, one by one. The walk in user space, over the memory of the process where
+//! gdb holds it, must find them too. Each test prints how many were compared; together over a thousand. What gdb does is
+//! in `stacks.gdb.py`.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashMap, HashSet},
     fs,
     process::Command,
 };
+
+use heapscope::unwind::walk::Walk;
+use profiler_common::records::walk_end;
 
 use crate::{
     support::{
@@ -15,8 +19,9 @@ use crate::{
         heapscope::Heapscope,
         needs::Need,
         program::Program,
-        report::Report,
+        report::{Report, Site},
     },
+    twin::Twin,
     worker::Worker,
 };
 
@@ -68,6 +73,20 @@ struct Known {
 /// Return addresses, the allocator's caller first.
 type Stack = Vec<u64>;
 
+/// A stack as a walk of ours found it: which frames were guessed, and whether it came to its end.
+type Seen = (Vec<(u64, bool)>, bool);
+
+fn seen_by_twin(walk: &Walk) -> Seen {
+    let guessed = |index: usize| walk.guessed[index / 64] >> (index % 64) & 1 == 1;
+    let frames = walk.frames.iter().enumerate().map(|(index, address)| (*address, guessed(index)));
+    (frames.collect(), walk.end == walk_end::COMPLETE)
+}
+
+fn seen_in_bpf(site: &Site) -> Seen {
+    let frames = site.stack.iter().filter_map(|frame| Some((frame.return_address()?, frame.guessed)));
+    (frames.collect(), !site.ended_early())
+}
+
 fn all_same(worker: Worker, wanted: u64) {
     compare(worker, wanted, None);
 }
@@ -77,17 +96,24 @@ fn compare(mut worker: Worker, wanted: u64, reason: Option<&'static str>) {
     let mut gdb = Program::start(&mut gdb(worker.pid(), wanted));
     // Among its own remarks.
     while gdb.hear() != "ready" {}
+    let twin = Twin::of(worker.pid());
     let heapscope = Heapscope::attach(worker.pid(), &[]);
     gdb.say("go");
     worker.begin();
     let mut judged: HashMap<Stack, u64> = HashMap::new();
+    let (mut registers, mut twins) = (Vec::new(), HashSet::new());
     loop {
         let line = gdb.hear();
-        match line.split_once(' ').unwrap_or((&line, "")) {
-            ("end", _) => break,
-            ("stack", addresses) => {
-                let addresses = addresses.split(' ').map(|address| u64::from_str_radix(address, 16).unwrap());
-                *judged.entry(addresses.collect()).or_default() += 1;
+        let (word, numbers) = line.split_once(' ').unwrap_or((&line, ""));
+        let numbers = || numbers.split(' ').map(|number| u64::from_str_radix(number, 16).unwrap()).collect();
+        match word {
+            "end" => break,
+            "at" => registers = numbers(),
+            "stack" => {
+                let walk = twin.walk_from_entry(registers[0], registers[1]);
+                gdb.say("");
+                twins.insert(seen_by_twin(&walk));
+                *judged.entry(numbers()).or_default() += 1;
             }
             // gdb also tells where it stopped.
             _ => {}
@@ -98,6 +124,9 @@ fn compare(mut worker: Worker, wanted: u64, reason: Option<&'static str>) {
     let report = worker.finish(heapscope);
     report.assert_nothing_lost();
     verdict(&judged, &stacks_of(&report), &code, reason);
+    let seen: HashSet<Seen> = report.sites.iter().map(seen_in_bpf).collect();
+    let strange: Vec<_> = twins.difference(&seen).take(5).collect();
+    assert!(strange.is_empty(), "only the walk in user space has these: {strange:x?}");
 }
 
 fn gdb(pid: u32, wanted: u64) -> Command {
@@ -123,7 +152,7 @@ fn stacks_of(report: &Report) -> HashMap<Stack, Known> {
         let known = stacks.entry(site.return_addresses()).or_default();
         known.allocations += site.totals.alloc_objects;
         known.certain = frames.iter().position(|frame| frame.guessed).unwrap_or(frames.len());
-        known.ended_early |= site.functions().last().is_some_and(|last| last.starts_with("[stack "));
+        known.ended_early |= site.ended_early();
     }
     stacks
 }

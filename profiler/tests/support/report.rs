@@ -170,6 +170,11 @@ impl Site {
         self.stack.iter().filter_map(Frame::return_address).collect()
     }
 
+    /// Whether a note stands where the rest of the stack should.
+    pub(crate) fn ended_early(&self) -> bool {
+        self.functions().last().is_some_and(|last| last.starts_with("[stack "))
+    }
+
     /// Whether it ends with a function that no other function called.
     pub(crate) fn reaches_the_first_function(&self) -> bool {
         FIRST_FUNCTIONS.contains(&self.functions().last().copied().unwrap_or_default())
