@@ -7,6 +7,7 @@ mod bench;
 mod debian;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod process;
 mod test_run;
 mod tidy;
@@ -35,6 +36,8 @@ enum Command {
     Bench(bench::Options),
     /// Build the BPF object that is committed as profiler/bpf/heapscope.bpf.o.
     Ebpf(ebpf::Options),
+    /// Run the fuzz targets, each for ten minutes, and print what came of them.
+    Fuzz(fuzz::Options),
     /// Check what the compiler does not: the layer table, the files' first lines and lengths.
     Tidy,
 }
@@ -46,6 +49,7 @@ fn main() -> ExitCode {
         Command::Bench(options) => bench::run(&workspace, &options),
         Command::Test => test_run::run(&workspace),
         Command::Ebpf(options) => ebpf::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Tidy => tidy::run(&workspace),
     });
     outcome.unwrap_or_else(|error| {

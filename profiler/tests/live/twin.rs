@@ -8,7 +8,7 @@ use heapscope::{
     unwind::{
         rows::rows,
         table::{Capacity, TableBuilder},
-        walk::{Registers, Walk, walk},
+        walk::{Rbx, Registers, Walk, walk},
     },
 };
 use profiler_common::tables::MappingRange;
@@ -47,6 +47,8 @@ impl Twin {
             self.memory.read_exact_at(&mut word, address).ok().map(|()| u64::from_le_bytes(word))
         };
         let ip = read(sp).unwrap();
-        walk(Registers { ip, sp: sp + 8, bp }, &self.builder.tables(&self.mappings), &mut read)
+        // rbx is not known here; only a stack through a lazy binding needs it.
+        let registers = Registers { ip, sp: sp + 8, bp, bx: Rbx::Value(0) };
+        walk(registers, &self.builder.tables(&self.mappings), &mut read)
     }
 }

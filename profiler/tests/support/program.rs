@@ -119,6 +119,11 @@ impl Program {
         wait(&mut self.child)
     }
 
+    /// All that it has still printed. For a program that has ended.
+    pub(crate) fn rest(&self) -> String {
+        self.output.rest()
+    }
+
     pub(crate) fn is_alive(&mut self) -> bool {
         self.child.try_wait().unwrap().is_none()
     }

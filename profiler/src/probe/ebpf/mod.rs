@@ -17,10 +17,9 @@ use aya::{
 use bytemuck::Zeroable;
 use profiler_common::{
     counters::Counter,
-    limits::MAX_FRAMES,
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
-        STATE_GENERATION, SiteCounters, StackHead,
+        STATE_GENERATION, SiteCounters,
     },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
@@ -199,14 +198,9 @@ impl EbpfProbe {
     /// Hands out the stacks that were met for the first time since the last call.
     pub fn new_stacks(&mut self, mut each: impl FnMut(StackRecord)) {
         while let Some(item) = self.stacks.next() {
-            let Some((head, frames)) = item.split_at_checked(size_of::<StackHead>()) else { continue };
-            let head: StackHead = bytemuck::pod_read_unaligned(head);
-            let frames = frames
-                .chunks_exact(8)
-                .take(usize::from(head.frames).min(MAX_FRAMES))
-                .map(bytemuck::pod_read_unaligned)
-                .collect();
-            each(StackRecord { head, frames });
+            if let Some(stack) = StackRecord::parse(&item) {
+                each(stack);
+            }
         }
     }
 
