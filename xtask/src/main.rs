@@ -3,6 +3,7 @@
 //! What a shell script would do is done here in Rust, so that one `cargo` is all that a clone needs. Nothing in this
 //! crate is linked into `heapscope`.
 
+mod bench;
 mod debian;
 mod demo;
 mod ebpf;
@@ -31,6 +32,8 @@ enum Command {
     Demo(demo::Options),
     /// Build and run every test; the last line counts the passed, the failed and the skipped.
     Test,
+    /// Measure side by side with the peers, and print a table.
+    Bench(bench::Options),
     /// Build the BPF object that is committed as profiler/bpf/heapscope.bpf.o.
     Ebpf(ebpf::Options),
     /// Run the fuzz targets, each for ten minutes, and print what came of them.
@@ -43,6 +46,7 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = Workspace::find().and_then(|workspace| match arguments.command {
         Command::Demo(options) => demo::run(&workspace, &options),
+        Command::Bench(options) => bench::run(&workspace, &options),
         Command::Test => test_run::run(&workspace),
         Command::Ebpf(options) => ebpf::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),

@@ -109,6 +109,11 @@ impl Program {
         self.input = None;
     }
 
+    /// Whether it can still be spoken to.
+    pub(crate) fn has_input(&self) -> bool {
+        self.input.is_some()
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)

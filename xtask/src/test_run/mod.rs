@@ -24,6 +24,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
     ("g++", "g++"),
     ("gdb", "gdb"),
+    ("llvm-dwarfdump", "llvm"),
     ("node", "nodejs"),
     ("python3", "python3"),
     ("redis-cli", "redis-tools"),
