@@ -60,7 +60,8 @@ fn their_rows(subject: &Subject) -> Vec<TheirRow> {
     let mut in_eh_frame = false;
     for line in BufReader::new(child.stdout.take().unwrap()).lines() {
         let line = line.unwrap();
-        let words: Vec<&str> = line.split_whitespace().collect();
+        // Another register is printed as `r3 (rbx)`.
+        let words: Vec<&str> = line.split_whitespace().filter(|word| !word.starts_with('(')).collect();
         match words[..] {
             ["Contents", ..] => in_eh_frame = line.contains(".eh_frame "),
             _ if !in_eh_frame => {}
