@@ -15,10 +15,10 @@
     reason = "a test fails by panicking, and its name says what it tests"
 )]
 
-#[path = "oracle/by_dwarfdump.rs"]
-mod by_dwarfdump;
 #[path = "oracle/by_framehop.rs"]
 mod by_framehop;
+#[path = "oracle/by_readelf.rs"]
+mod by_readelf;
 #[path = "oracle/compared.rs"]
 mod compared;
 #[path = "oracle/files.rs"]
@@ -36,7 +36,7 @@ type Check = (&'static str, fn(&Subject));
 
 /// What is done with each file.
 const CHECKS: [Check; 3] =
-    [("pruning", pruning::compare), ("framehop", by_framehop::compare), ("dwarfdump", by_dwarfdump::compare)];
+    [("pruning", pruning::compare), ("framehop", by_framehop::compare), ("readelf", by_readelf::compare)];
 
 /// Files of more than this are compared only if all is asked for: they take minutes where nothing is optimised.
 const LARGE: u64 = 32 << 20;
@@ -55,7 +55,7 @@ fn every(addresses: usize) -> usize {
 
 fn main() -> ExitCode {
     let arguments = Arguments::from_args();
-    let dwarfdump = Command::new(by_dwarfdump::PROGRAM).arg("--version").output().is_ok();
+    let has_readelf = Command::new(by_readelf::PROGRAM).arg("--version").output().is_ok();
     let mut trials = Vec::new();
     for library in LIBRARIES {
         let path = find(library);
@@ -63,8 +63,8 @@ fn main() -> ExitCode {
             let name = format!("{check}::{library}");
             let lacking = match &path {
                 None => Some(format!("there is no {library} on this machine")),
-                Some(_) if check == "dwarfdump" && !dwarfdump => {
-                    Some(format!("{} is not installed", by_dwarfdump::PROGRAM))
+                Some(_) if check == "readelf" && !has_readelf => {
+                    Some(format!("{} is not installed", by_readelf::PROGRAM))
                 }
                 Some(path) if path.metadata().unwrap().len() > LARGE && !all() => {
                     Some("a large file takes minutes; HEAPSCOPE_ALL=1 and --release compare it".to_owned())

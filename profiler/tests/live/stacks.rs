@@ -120,7 +120,7 @@ fn behind_a_signal_everything_is_a_guess() {
 
 fn below_a_lazy_binding() {
     let library = fixture::build("lazy_library.c", &["-shared", "-fPIC"]);
-    let program = fixture::build("lazy.c", &["-Wl,-z,lazy", library.to_str().unwrap()]);
+    let program = fixture::build("lazy.c", &["-Wl,-z,lazy,--no-as-needed", library.to_str().unwrap()]);
     let mut program = Program::start_until(&mut std::process::Command::new(program), "ready");
     let heapscope = Heapscope::attach(program.pid(), &[]);
     assert_eq!(program.ask("41"), "42");

@@ -95,7 +95,7 @@ pub(crate) fn compare(subject: &Subject) {
             if ours == theirs {
                 compared.agree();
             } else {
-                let reason = reason(rule, ours, theirs, entry.contains(svma));
+                let reason = reason(*svma, rule, ours, theirs, entry.contains(svma));
                 compared.differ(reason, || format!("{svma:#x}: {ours:x?} and {theirs:x?} by {rule:?}"));
             }
         }
@@ -108,7 +108,7 @@ pub(crate) fn compare(subject: &Subject) {
 }
 
 /// Why the two may differ, where it is no fault.
-fn reason(rule: Rule, ours: Answer, theirs: Answer, at_entry: bool) -> Option<&'static str> {
+fn reason(svma: u64, rule: Rule, ours: Answer, theirs: Answer, at_entry: bool) -> Option<&'static str> {
     Some(match (rule.cfa_kind, rule.rbp_kind) {
         // They take any register that they do not follow for rsp or rbp. We say that we cannot.
         (cfa::UNSUPPORTED, _) if ours == Answer::Failed => "unsupported by us",
@@ -116,6 +116,9 @@ fn reason(rule: Rule, ours: Answer, theirs: Answer, at_entry: bool) -> Option<&'
         (cfa::RBX, _) if theirs == guess() => "rbx is not followed by them",
         // They have no memory to evaluate an expression with, and go by frame pointer instead.
         (cfa::SIGNAL | cfa::RSP_DEREF | cfa::RBP_DEREF, _) if theirs == guess() => "no dereference by them",
+        // We test the address that is looked up, they the return address behind it. No call returns into a stub, and
+        // where a signal interrupted one, both test the same.
+        (cfa::PLT, _) if svma % 16 == 15 => "last byte of a PLT stub",
         // They guess by frame pointer where nothing describes the text; we know the entry point.
         (cfa::END, _) if theirs == guess() && at_entry => "entry point",
         // They keep an rbp that they cannot find; we call it lost.

@@ -24,9 +24,9 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
     ("g++", "g++"),
     ("gdb", "gdb"),
-    ("llvm-dwarfdump", "llvm"),
     ("node", "nodejs"),
     ("python3", "python3"),
+    ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
 ];
