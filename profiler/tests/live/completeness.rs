@@ -97,8 +97,8 @@ fn too_deep() {
     assert_eq!((whole, reached), (0.0, 0.0));
     assert_eq!(report.quality.truncated_stacks, report.quality.stacks_walked);
     for site in &report.sites {
-        assert!(site.functions().last().unwrap().contains("cut at 256 frames"), "{site:#?}");
-        assert_eq!(site.return_addresses().len(), 256);
+        assert!(site.functions().last().unwrap().contains("cut at 512 frames"), "{site:#?}");
+        assert_eq!(site.return_addresses().len(), 512);
     }
 }
 

@@ -59,8 +59,8 @@ const ZERO: &str = "gdb shows the zero that ends the stack";
 /// What Go's call frame information does not say.
 const CROSSING: &str = "gdb does not get from the thread's stack to the goroutine's, up to there the same";
 const ASTRAY: &str = "gdb leaves the code where there is no unwind information";
-/// 256 frames, and the rest is not there.
-const CUT: &str = "cut at 256 frames, up to there the same";
+/// 512 frames, and the rest is not there.
+const CUT: &str = "cut at 512 frames, up to there the same";
 
 /// What heapscope knows of the stacks with the same return addresses.
 #[derive(Default)]
@@ -193,7 +193,7 @@ fn verdict(
 fn explains(reason: &str, stack: &[u64], known: &HashMap<Stack, Known>, code: &[(u64, u64)]) -> bool {
     match reason {
         ZERO => stack.strip_suffix(&[0]).is_some_and(|stack| known.contains_key(stack)),
-        CUT => stack.get(..256).and_then(|stack| known.get(stack)).is_some_and(|known| known.ended_early),
+        CUT => stack.get(..512).and_then(|stack| known.get(stack)).is_some_and(|known| known.ended_early),
         CROSSING => known.iter().any(|(ours, known)| {
             known.crossing.is_some_and(|at| stack.starts_with(&ours[..=at])) && !known.ended_early
         }),
