@@ -48,13 +48,17 @@ pub enum NameLoss {
     #[error("it was cut short while it was read, so its functions have no names")]
     Cut,
     /// The same of another file.
-    #[error("its debug file was cut short while it was read; its functions have names from its symbol table at most")]
+    #[error(
+        "its debug file was cut short while it was read; its functions have names from its symbol table at most"
+    )]
     DebugFileCut,
     /// DWARF that makes no sense.
     #[error("its debug information is damaged ({0}); its functions have names from its symbol table at most")]
     DamagedDebugInfo(String),
     /// A part of it makes no sense.
-    #[error("{0} units of its debug information are damaged; some functions have names from its symbol table at most")]
+    #[error(
+        "{0} units of its debug information are damaged; some functions have names from its symbol table at most"
+    )]
     DamagedUnits(usize),
     /// Split DWARF without its files.
     #[error(
@@ -71,12 +75,17 @@ pub enum NameLoss {
 }
 
 /// Names `addresses`, which are sorted and without repetition. One answer for each, in their order, and what went wrong.
-pub(super) fn look_up(module: &Module, files: &DebugFiles, addresses: &[Svma]) -> (Vec<Named>, Vec<NameLoss>) {
+pub(super) fn look_up(
+    module: &Module,
+    files: &DebugFiles,
+    addresses: &[Svma],
+) -> (Vec<Named>, Vec<NameLoss>) {
     let nothing = || vec![Named::default(); addresses.len()];
     let addresses: Vec<u64> = addresses.iter().map(|address| address.0).collect();
     let mut losses = Vec::new();
     // No input is known that makes the readers panic; if there is one, it must cost names and not the recording.
-    let look_up = AssertUnwindSafe(|| Lookup { module, files, addresses: &addresses, losses: &mut losses }.run());
+    let look_up =
+        AssertUnwindSafe(|| Lookup { module, files, addresses: &addresses, losses: &mut losses }.run());
     match std::panic::catch_unwind(look_up) {
         Ok(Ok(named)) => (named, losses),
         Ok(Err(loss)) => (nothing(), vec![loss]),
@@ -94,7 +103,9 @@ struct Lookup<'l> {
 impl Lookup<'_> {
     fn run(mut self) -> Result<Vec<Named>, NameLoss> {
         let image = match &self.module.content {
-            Content::File(file) => Image::map(file).map_err(|error| NameLoss::Unreadable(error.to_string()))?,
+            Content::File(file) => {
+                Image::map(file).map_err(|error| NameLoss::Unreadable(error.to_string()))?
+            }
             Content::Memory(bytes) => Image::Shared(Arc::clone(bytes)),
         };
         let Some(elf) = image.elf() else {
@@ -153,7 +164,9 @@ impl Lookup<'_> {
         if outcome.exhausted {
             self.losses.push(NameLoss::TooMuch);
         }
-        if supplement.is_some_and(|found| found.image.was_cut()) || package.is_some_and(|found| found.image.was_cut()) {
+        if supplement.is_some_and(|found| found.image.was_cut())
+            || package.is_some_and(|found| found.image.was_cut())
+        {
             self.losses.push(NameLoss::DebugFileCut);
             return Vec::new();
         }
@@ -206,7 +219,9 @@ fn merge(answer: Answer, symbol: Option<SymbolName>) -> Named {
         }
         (Some(_), _) => {}
         // A symbol without a size is believed only where the line table knows the address too.
-        (None, Some(symbol)) if symbol.sized || place != Place::default() => functions.push((symbol.name, place)),
+        (None, Some(symbol)) if symbol.sized || place != Place::default() => {
+            functions.push((symbol.name, place))
+        }
         (None, _) => {}
     }
     functions.retain(|(name, _)| !name.is_empty());

@@ -3,11 +3,14 @@
 use std::{borrow::Cow, fs::File, io, sync::Arc};
 
 use object::{
-    CompressionFormat, LittleEndian, Object, ObjectSection,
+    LittleEndian, Object, ObjectSection,
     read::elf::{ElfFile64, ElfSection64},
 };
 
-use crate::sys::mmap::MappedFile;
+use crate::{
+    sys::mmap::MappedFile,
+    target::compressed::{self, Contents},
+};
 
 /// A parsed ELF file of the only kind that a target can have.
 pub(super) type Elf<'data> = ElfFile64<'data, LittleEndian>;
@@ -86,12 +89,18 @@ impl<'image, 'data> Sections<'image, 'data> {
         }
     }
 
-    fn decompressed(&mut self, section: &ElfSection64<'data, '_, LittleEndian>) -> Result<Cow<'data, [u8]>, String> {
-        let content = section.compressed_data().map_err(|error| error.to_string())?;
-        if content.format != CompressionFormat::None {
-            let left = self.left.checked_sub(content.uncompressed_size);
-            self.left = left.ok_or("it claims to be too large when decompressed")?;
+    fn decompressed(
+        &mut self,
+        section: &ElfSection64<'data, '_, LittleEndian>,
+    ) -> Result<Cow<'data, [u8]>, String> {
+        let name = section.name_bytes().unwrap_or_default();
+        match compressed::contents(section.elf_section_header(), name, self.elf.data(), self.left) {
+            Contents::Plain => section.data().map(Cow::Borrowed).map_err(|error| error.to_string()),
+            Contents::Decompressed(bytes) => {
+                self.left = self.left.saturating_sub(bytes.len() as u64);
+                Ok(Cow::Owned(bytes))
+            }
+            Contents::Unreadable => Err("it is compressed, and damaged or too large".into()),
         }
-        content.decompress().map_err(|error| error.to_string())
     }
 }

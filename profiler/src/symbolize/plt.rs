@@ -4,9 +4,7 @@
 //! (System V ABI, AMD64 supplement, section 5.2).
 
 use iced_x86::{Decoder, DecoderOptions, OpKind, Register};
-use object::{
-    Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget, elf::SHF_EXECINSTR,
-};
+use object::{Object, ObjectSection, ObjectSymbol, ObjectSymbolTable, RelocationTarget, elf::SHF_EXECINSTR};
 
 use super::{
     budget::{Budget, Exhausted},

@@ -118,7 +118,9 @@ impl Symbolizer {
 
     /// What could not be named and why: for each file its reasons, as sentences without an end.
     pub fn losses(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.losses.iter().flat_map(|(path, reasons)| reasons.iter().map(|reason| (path.as_str(), reason.as_str())))
+        self.losses
+            .iter()
+            .flat_map(|(path, reasons)| reasons.iter().map(|reason| (path.as_str(), reason.as_str())))
     }
 
     /// Names all these locations at once, which costs a fraction of naming each by itself.
@@ -141,7 +143,9 @@ impl Symbolizer {
                 }
             }
         }
-        for (path, locations) in by_module.iter().flat_map(|(path, modules)| modules.values().map(move |at| (path, at))) {
+        for (path, locations) in
+            by_module.iter().flat_map(|(path, modules)| modules.values().map(move |at| (path, at)))
+        {
             self.name_module(path, locations);
         }
     }
@@ -184,7 +188,9 @@ impl Symbolizer {
             .functions
             .into_iter()
             .enumerate()
-            .map(|(i, (symbol, place))| self.frame(at, Some(path), Some(readable(&symbol)), place, i < outermost))
+            .map(|(i, (symbol, place))| {
+                self.frame(at, Some(path), Some(readable(&symbol)), place, i < outermost)
+            })
             .map(Arc::new)
             .collect()
     }

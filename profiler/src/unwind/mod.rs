@@ -5,6 +5,7 @@
 //! | [`rows`] | one ELF file becomes a sorted list of rows: from this address on, this rule |
 //! | `elf`, `cfi`, `rule` | its steps: find the sections, run the call frame instructions, name the rule |
 //! | [`table`] | the rows of all modules of a process become rules, pages and chunks, ready for the BPF maps |
+//! | [`words`] | rules in words, for people |
 //! | [`walk`] | the walk over those tables, step by step as the BPF side does it |
 //!
 //! Nothing here opens a file or looks at a process: bytes come in, tables go out. The bytes are a target's and may be
@@ -18,8 +19,7 @@ mod rule;
 pub mod rows;
 pub mod table;
 pub mod walk;
-
-#[cfg(test)]
-mod differential;
+pub mod words;
 
 pub use error::{TableFull, UnwindError};
+pub use rule::Unsupported;

@@ -26,6 +26,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("gdb", "gdb"),
     ("node", "nodejs"),
     ("python3", "python3"),
+    ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
 ];

@@ -128,7 +128,9 @@ impl<'a> Walk<'_, 'a> {
                     open.push(Open { depth, probes: held });
                 }
             }
-            if let Some(sibling) = sibling.filter(|at| *at > entries.next_offset() && abbreviation.has_children()) {
+            if let Some(sibling) =
+                sibling.filter(|at| *at > entries.next_offset() && abbreviation.has_children())
+            {
                 // What the leap leads to is as deep as what it started from.
                 entries = self.unit.entries_raw(Some(sibling))?;
                 base = depth;
@@ -138,7 +140,11 @@ impl<'a> Walk<'_, 'a> {
         Ok(leapt)
     }
 
-    fn read(&self, entries: &mut EntriesRaw<'_, Reader<'a>>, abbreviation: &Abbreviation) -> gimli::Result<Function<'a>> {
+    fn read(
+        &self,
+        entries: &mut EntriesRaw<'_, Reader<'a>>,
+        abbreviation: &Abbreviation,
+    ) -> gimli::Result<Function<'a>> {
         let mut function = Function::default();
         for specification in abbreviation.attributes() {
             let attribute = entries.read_attribute(*specification)?;
@@ -165,7 +171,12 @@ impl<'a> Walk<'_, 'a> {
     }
 
     /// Which of the candidates the function's code holds.
-    fn held_by(&self, function: &Function<'_>, candidates: &[usize], budget: &mut Budget) -> Result<Vec<usize>, Failure> {
+    fn held_by(
+        &self,
+        function: &Function<'_>,
+        candidates: &[usize],
+        budget: &mut Budget,
+    ) -> Result<Vec<usize>, Failure> {
         let mut held = Vec::new();
         let mut add = |begin: u64, end: u64| {
             if is_tombstone(begin) {
@@ -217,7 +228,9 @@ fn leaps_over(abbreviation: &Abbreviation, inside: &[usize], thorough: bool) -> 
         | gimli::DW_TAG_skeleton_unit
         | gimli::DW_TAG_namespace
         | gimli::DW_TAG_module => false,
-        gimli::DW_TAG_lexical_block | gimli::DW_TAG_try_block | gimli::DW_TAG_catch_block => inside.is_empty(),
+        gimli::DW_TAG_lexical_block | gimli::DW_TAG_try_block | gimli::DW_TAG_catch_block => {
+            inside.is_empty()
+        }
         _ => true,
     }
 }

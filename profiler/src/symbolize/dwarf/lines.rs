@@ -34,7 +34,8 @@ impl<'u, 'a> FileNames<'u, 'a> {
     fn compose(&self, number: u64) -> Option<String> {
         let header = self.unit.line_program.as_ref()?.header();
         let file = header.file(number)?;
-        let mut path = self.unit.comp_dir.map(|directory| directory.to_string_lossy().into_owned()).unwrap_or_default();
+        let mut path =
+            self.unit.comp_dir.map(|directory| directory.to_string_lossy().into_owned()).unwrap_or_default();
         for part in file.directory(header).into_iter().chain([file.path_name()]) {
             let part = self.dwarf.attr_string(self.unit, part).ok()?;
             let part = part.to_string_lossy();

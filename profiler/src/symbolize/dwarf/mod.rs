@@ -227,7 +227,9 @@ impl Search<'_, '_> {
         let places = lines::places(unit, probes, &mut files, budget);
         let mut chains = vec![Vec::new(); probes.len()];
         let walked = match unit.dwo_id {
-            None => Walk { dwarf, unit, side: Side::Main, probes }.run(&mut chains, names, &mut files, budget),
+            None => {
+                Walk { dwarf, unit, side: Side::Main, probes }.run(&mut chains, names, &mut files, budget)
+            }
             Some(id) => self.visit_split(dwarf, unit, id, probes, &mut chains, names, &mut files, budget),
         };
         let (places, lines_read) = match places {

@@ -27,7 +27,8 @@ struct Place {
 }
 
 static PLACES: [Place; MOST] =
-    [const { Place { start: AtomicUsize::new(0), end: AtomicUsize::new(0), cut: AtomicBool::new(false) } }; MOST];
+    [const { Place { start: AtomicUsize::new(0), end: AtomicUsize::new(0), cut: AtomicBool::new(false) } };
+        MOST];
 
 /// What handled SIGBUS before us: Rust's own handler, which reports an overflowed stack.
 static PREVIOUS: OnceLock<libc::sigaction> = OnceLock::new();
