@@ -19,7 +19,7 @@ fuzz_target!(init: panic::set_hook(Box::new(|_| {})), |input: &[u8]| {
         return;
     };
     let module = Arc::new(module);
-    let mut symbolizer = Symbolizer::new(SymbolizeOptions { demangle: true, debug_dirs: Vec::new() });
+    let mut symbolizer = Symbolizer::new(SymbolizeOptions { demangle: true, debug_dirs: Vec::new(), usual_debug_dirs: Vec::new() });
     for at in [0x1001, 0x1010, 0x1040, 0x1fff, u64::MAX].map(Svma) {
         let location = CodeLocation { address: at.0, module: Some((Arc::clone(&module), at)), guessed: false };
         let frames = symbolizer.frames(&location);

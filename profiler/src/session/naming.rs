@@ -29,9 +29,11 @@ pub(super) struct Namer {
 impl Namer {
     /// A namer for a target; `command` is what the user typed: `attach` or `run`.
     pub(super) fn new(options: &CommonOptions, command: &'static str) -> Self {
-        let mut symbolize = SymbolizeOptions { demangle: options.demangle, ..SymbolizeOptions::default() };
-        // The user's own folders first.
-        symbolize.debug_dirs.splice(0..0, options.debug_dirs.iter().cloned());
+        let symbolize = SymbolizeOptions {
+            demangle: options.demangle,
+            debug_dirs: options.debug_dirs.clone(),
+            ..SymbolizeOptions::default()
+        };
         Self { symbolizer: Symbolizer::new(symbolize), command }
     }
 

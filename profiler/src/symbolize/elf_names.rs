@@ -1,181 +1,233 @@
-//! Names out of an ELF file and its debug information, wherever that lies.
+//! Names for the addresses of one ELF file, from everything that tells them.
 //!
-//! The blazesym crate reads symbols, DWARF and `.gnu_debugdata`; here is decided which file it is shown, because a
-//! target's file may be deleted, replaced, or seen through another mount namespace:
-//!
-//! 1. `DIR/.build-id/ab/cdef….debug` in each debug directory, where its build-id is the module's. The build-id is the
-//!    only proof that two files belong together, so this goes first, and works for files that exist in a container only.
-//! 2. The file that is held open, by `/proc/self/fd/N`, with the DWARF in it or the debug file that its
-//!    `.gnu_debuglink` names (beside the file, or in a debug directory; blazesym resolves the link back to the real path
-//!    and compares the checksum).
-//! 3. The same file, symbols alone, where its debug information is damaged or does not fit.
-//!
-//! Not done: DWARF packages (`.dwp`), which belong to a path and carry no build-id.
+//! The sources, best first: DWARF (functions with what was inlined, files and lines) in the file itself or, where it has
+//! none, in its debug file; `.symtab` of either; `.dynsym`; `.gnu_debugdata`, a compressed table of the functions that
+//! `.dynsym` lacks; the stubs of the procedure linkage table. All addresses of a file are looked up together, after which
+//! nothing of it is kept.
 
-use std::{
-    fs::File,
-    os::fd::AsRawFd,
-    panic::{AssertUnwindSafe, catch_unwind},
-    path::{Path, PathBuf},
+use std::{io::Read, panic::AssertUnwindSafe, path::Path, sync::Arc};
+
+use super::{
+    budget::{Budget, Exhausted},
+    debug_files::{DebugFile, DebugFiles},
+    dwarf::{self, Answer, Place},
+    image::{Image, Sections, build_id, has_section},
+    plt,
+    symbol_table::{self, SymbolName, Table},
+};
+use crate::target::{
+    address::Svma,
+    module::{Content, Module},
 };
 
-use blazesym::symbolize::{
-    CodeInfo, Input, Sym, Symbolized, Symbolizer,
-    source::{Elf, Source},
-};
+/// Bytes of a compressed `.gnu_debugdata`: it holds function symbols alone, 100 kB of them in a large library.
+const MOST_DEBUGDATA: usize = 8 << 20;
+/// Bytes of the same decompressed.
+const MOST_DEBUGDATA_CONTENT: u64 = 64 << 20;
+/// KiB that its decompression may take: `xz -9` needs 65 MiB.
+const MOST_XZ_MEMORY: u32 = 128 << 10;
 
-use super::soundness::{Soundness, soundness};
-use crate::target::address::Svma;
-
-/// Functions inlined at one address that are kept.
-const MAX_INLINED: usize = 64;
-/// Characters of a source file's path that are kept.
-const MAX_PATH: usize = 4096;
-
-/// Where in the source.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub(super) struct Place {
-    pub(super) file: Option<String>,
-    pub(super) line: Option<u32>,
-}
-
-/// What is known of one address; symbols as the file has them, mangled.
-#[derive(Debug, Default)]
+/// What is known of one address.
+#[derive(Clone, Debug, Default)]
 pub(super) struct Named {
-    /// The functions that were inlined here, innermost first, then the function that holds them all.
+    /// The functions that were inlined here, innermost first, then the function that holds them all; symbols as the file
+    /// has them, mangled.
     pub(super) functions: Vec<(String, Place)>,
 }
 
-/// The sources of names for one ELF file, best first.
-#[derive(Debug)]
-pub(super) struct ElfNames {
-    sources: Vec<NameSource>,
+/// Why names are missing that a file should have had.
+#[derive(Debug, thiserror::Error, PartialEq, Eq)]
+pub enum NameLoss {
+    /// The file could not be opened or mapped.
+    #[error("it could not be read ({0}), so its functions have no names")]
+    Unreadable(String),
+    /// Not the file that was mapped any more, though its name and number are the same.
+    #[error("it was written to since the process mapped it, so its functions have no names")]
+    Changed,
+    /// Cut short under our eyes.
+    #[error("it was cut short while it was read, so its functions have no names")]
+    Cut,
+    /// The same of another file.
+    #[error(
+        "its debug file was cut short while it was read; its functions have names from its symbol table at most"
+    )]
+    DebugFileCut,
+    /// DWARF that makes no sense.
+    #[error("its debug information is damaged ({0}); its functions have names from its symbol table at most")]
+    DamagedDebugInfo(String),
+    /// A part of it makes no sense.
+    #[error(
+        "{0} units of its debug information are damaged; some functions have names from its symbol table at most"
+    )]
+    DamagedUnits(usize),
+    /// Split DWARF without its files.
+    #[error(
+        "files with its split debug information were not found ({0}). Put them where the compiler wrote them, or in a \
+         folder named by --debug-dir"
+    )]
+    MissingSplitUnits(String),
+    /// A file made to keep us busy.
+    #[error("its debug information and symbols need more work than any real file's, and were given up")]
+    TooMuch,
+    /// A fault in what reads it.
+    #[error("reading it failed in a way that is a fault of heapscope; please report it")]
+    Fault,
 }
 
-#[derive(Debug)]
-struct NameSource {
-    source: Source<'static>,
-    /// Whether it has answered without error. One that never has is given up at its first error, because blazesym would
-    /// read the whole file again for each address.
-    proven: bool,
-}
-
-impl ElfNames {
-    /// The sources for the file `held`, whose GNU build-id is `build_id`. The file must stay open as long as this is used.
-    pub(super) fn new(held: &File, build_id: Option<&[u8]>, debug_dirs: &[PathBuf]) -> Self {
-        let by_fd = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
-        let soundness = soundness(&by_fd, debug_dirs);
-        if soundness == Soundness::Nothing {
-            return Self { sources: Vec::new() };
-        }
-        let by_build_id = build_id.and_then(|id| debug_file(id, debug_dirs));
-        let with_debug_info = by_build_id.or_else(|| (soundness == Soundness::Sound).then(|| by_fd.clone()));
-        let mut symbols_alone = Elf::new(by_fd);
-        symbols_alone.debug_syms = false;
-        let sources = with_debug_info.map(Elf::new).into_iter().chain([symbols_alone]);
-        let source = |elf| NameSource { source: Source::Elf(elf), proven: false };
-        Self { sources: sources.map(source).collect() }
+/// Names `addresses`, which are sorted and without repetition. One answer for each, in their order, and what went wrong.
+pub(super) fn look_up(
+    module: &Module,
+    files: &DebugFiles,
+    addresses: &[Svma],
+) -> (Vec<Named>, Vec<NameLoss>) {
+    let nothing = || vec![Named::default(); addresses.len()];
+    let addresses: Vec<u64> = addresses.iter().map(|address| address.0).collect();
+    let mut losses = Vec::new();
+    // No input is known that makes the readers panic; if there is one, it must cost names and not the recording.
+    let look_up =
+        AssertUnwindSafe(|| Lookup { module, files, addresses: &addresses, losses: &mut losses }.run());
+    match std::panic::catch_unwind(look_up) {
+        Ok(Ok(named)) => (named, losses),
+        Ok(Err(loss)) => (nothing(), vec![loss]),
+        Err(_) => (nothing(), vec![NameLoss::Fault]),
     }
+}
 
-    /// Names the instruction at `at`; `None` where no source does.
-    pub(super) fn look_up(&mut self, engine: &mut Engine, at: Svma) -> Option<Named> {
-        let mut index = 0;
-        while let Some(candidate) = self.sources.get_mut(index) {
-            match engine.look_up(&candidate.source, at) {
-                Ok(found) => {
-                    candidate.proven = true;
-                    if found.is_some() {
-                        return found;
-                    }
-                    index += 1;
-                }
-                Err(()) if candidate.proven => index += 1,
-                Err(()) => drop(self.sources.remove(index)),
+struct Lookup<'l> {
+    module: &'l Module,
+    files: &'l DebugFiles,
+    addresses: &'l [u64],
+    losses: &'l mut Vec<NameLoss>,
+}
+
+impl Lookup<'_> {
+    fn run(mut self) -> Result<Vec<Named>, NameLoss> {
+        let image = match &self.module.content {
+            Content::File(file) => {
+                Image::map(file).map_err(|error| NameLoss::Unreadable(error.to_string()))?
             }
+            Content::Memory(bytes) => Image::Shared(Arc::clone(bytes)),
+        };
+        let Some(elf) = image.elf() else {
+            return Err(NameLoss::Unreadable("it is no ELF file any more".into()));
+        };
+        if self.module.build_id.is_some() && build_id(&elf) != self.module.build_id {
+            return Err(NameLoss::Changed);
         }
-        None
+        let mut budget = Budget::for_one_file();
+        let has_debug_info = has_section(&elf, ".debug_info");
+        let debug_file = if has_debug_info { None } else { self.files.of_module(&self.module.path, &elf) };
+        let (debug_image, debug_path) = match &debug_file {
+            Some(DebugFile { image, path }) => (image, path.as_path()),
+            None => (&image, self.module.path.as_path()),
+        };
+        let answers = self.ask_dwarf(debug_image, debug_path, &mut budget);
+        let mut names = vec![None; self.addresses.len()];
+        if self.ask_symbols(&image, debug_file.as_ref(), &mut names, &mut budget).is_err() {
+            self.losses.push(NameLoss::TooMuch);
+        }
+        if image.was_cut() {
+            return Err(NameLoss::Cut);
+        }
+        let mut answers = answers.into_iter();
+        if debug_file.is_some_and(|file| file.image.was_cut()) {
+            self.losses.push(NameLoss::DebugFileCut);
+            answers = Vec::new().into_iter();
+        }
+        Ok(names.into_iter().map(|name| merge(answers.next().unwrap_or_default(), name)).collect())
+    }
+
+    fn ask_dwarf(&mut self, image: &Image, path: &Path, budget: &mut Budget) -> Vec<Answer> {
+        let Some(elf) = image.elf().filter(|elf| has_section(elf, ".debug_info")) else { return Vec::new() };
+        let supplement = self.files.supplement_of(path, &elf);
+        let package = self.files.package_of(&self.module.path).or_else(|| self.files.package_of(path));
+        let files = dwarf::Files {
+            main: image,
+            supplement: supplement.as_ref().map(|found| &found.image),
+            package: package.as_ref().map(|found| &found.image),
+            split: &|unit| self.files.split(&self.module.path, unit),
+        };
+        let outcome = match dwarf::look_up(&files, self.addresses, budget) {
+            Ok(outcome) => outcome,
+            Err(reason) => {
+                self.losses.push(NameLoss::DamagedDebugInfo(reason));
+                return Vec::new();
+            }
+        };
+        if outcome.damaged_units > 0 {
+            self.losses.push(NameLoss::DamagedUnits(outcome.damaged_units));
+        }
+        if !outcome.missing.is_empty() {
+            let missing: Vec<String> = outcome.missing.into_iter().collect();
+            self.losses.push(NameLoss::MissingSplitUnits(missing.join(", ")));
+        }
+        if outcome.exhausted {
+            self.losses.push(NameLoss::TooMuch);
+        }
+        if supplement.is_some_and(|found| found.image.was_cut())
+            || package.is_some_and(|found| found.image.was_cut())
+        {
+            self.losses.push(NameLoss::DebugFileCut);
+            return Vec::new();
+        }
+        outcome.answers
+    }
+
+    fn ask_symbols(
+        &self,
+        image: &Image,
+        debug_file: Option<&DebugFile>,
+        names: &mut [Option<SymbolName>],
+        budget: &mut Budget,
+    ) -> Result<(), Exhausted> {
+        let Some(elf) = image.elf() else { return Ok(()) };
+        symbol_table::look_up(&elf, Table::Full, self.addresses, names, budget)?;
+        if let Some(elf) = debug_file.and_then(|found| found.image.elf()) {
+            symbol_table::look_up(&elf, Table::Full, self.addresses, names, budget)?;
+        }
+        symbol_table::look_up(&elf, Table::Dynamic, self.addresses, names, budget)?;
+        if names.iter().any(|name| name.as_ref().is_none_or(|name| !name.sized))
+            && let Some(image) = debug_data(image)
+            && let Some(elf) = image.elf()
+        {
+            symbol_table::look_up(&elf, Table::Full, self.addresses, names, budget)?;
+        }
+        plt::look_up(&elf, self.addresses, names, budget)
     }
 }
 
-/// The debug file with this build-id. A file in that place with another build-id is refused.
-fn debug_file(build_id: &[u8], debug_dirs: &[PathBuf]) -> Option<PathBuf> {
-    // Two bytes make no path, and ids shorter than that of xxhash (8 bytes) are no ids.
-    let (first, rest) = build_id.split_first().filter(|_| build_id.len() >= 8)?;
-    let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
-    debug_dirs.iter().map(|dir| dir.join(format!(".build-id/{first:02x}/{rest}.debug"))).find(|path| {
-        path.is_file()
-            && build_id_of(path).as_deref() == Some(build_id)
-            && soundness(path, debug_dirs) == Soundness::Sound
-    })
-}
-
-fn build_id_of(path: &Path) -> Option<Vec<u8>> {
-    let read = || blazesym::helper::read_elf_build_id(path.as_os_str()).ok().flatten().map(|id| id.to_vec());
-    catch_unwind(read).ok().flatten()
-}
-
-/// blazesym, behind a wall.
-///
-/// It is careful, but a damaged file can still make a parser panic (overflow, an index), and one strange library must not
-/// cost the user the whole account. After a panic its caches are of unknown state and are thrown away.
-#[derive(Debug)]
-pub(super) struct Engine {
-    symbolizer: Symbolizer,
-    debug_dirs: Vec<PathBuf>,
-}
-
-impl Engine {
-    pub(super) fn new(debug_dirs: Vec<PathBuf>) -> Self {
-        Self { symbolizer: Self::build(&debug_dirs), debug_dirs }
-    }
-
-    fn build(debug_dirs: &[PathBuf]) -> Symbolizer {
-        Symbolizer::builder()
-            .enable_code_info(true)
-            .enable_inlined_fns(true)
-            .enable_demangling(false)
-            // Each path stands for one open file: there is nothing to reload.
-            .enable_auto_reload(false)
-            .set_debug_dirs(Some(debug_dirs))
-            .build()
-    }
-
-    /// `Err` where the source cannot be used, for this address or at all.
-    fn look_up(&mut self, source: &Source<'static>, at: Svma) -> Result<Option<Named>, ()> {
-        let symbolizer = &self.symbolizer;
-        let look_up =
-            AssertUnwindSafe(|| match symbolizer.symbolize_single(source, Input::VirtOffset(at.0)) {
-                Ok(Symbolized::Sym(symbol)) => Ok(named(&symbol)),
-                Ok(Symbolized::Unknown(_)) => Ok(None),
-                Err(_) => Err(()),
-            });
-        catch_unwind(look_up).unwrap_or_else(|_| {
-            self.symbolizer = Self::build(&self.debug_dirs);
-            Err(())
-        })
-    }
-}
-
-/// What blazesym found, unless it is a guess: a symbol without a size claims everything up to the next symbol, which in a
-/// half-stripped file may be megabytes away. Such a name is believed only where the line table knows the address too.
-/// (In `.dynsym`, blazesym itself takes a symbol without size for its first byte alone.)
-fn named(symbol: &Sym<'_>) -> Option<Named> {
-    if symbol.name.is_empty() || (symbol.size.is_none() && symbol.code_info.is_none()) {
+/// The ELF file in `.gnu_debugdata`, compressed by xz.
+fn debug_data(image: &Image) -> Option<Image> {
+    let elf = image.elf()?;
+    let content = Sections::of(&elf).content(".gnu_debugdata").ok()?;
+    if content.is_empty() || content.len() > MOST_DEBUGDATA {
         return None;
     }
-    let innermost_first = symbol.inlined.iter().rev();
-    let mut functions: Vec<_> = innermost_first
-        .filter(|function| !function.name.is_empty())
-        .take(MAX_INLINED)
-        .map(|function| (function.name.clone().into_owned(), place(function.code_info.as_ref())))
-        .collect();
-    functions.push((symbol.name.clone().into_owned(), place(symbol.code_info.as_deref())));
-    Some(Named { functions })
+    let mut bytes = Vec::new();
+    let xz = lzma_rust2::XzReader::new_mem_limit(content.as_ref(), false, MOST_XZ_MEMORY);
+    xz.take(MOST_DEBUGDATA_CONTENT + 1).read_to_end(&mut bytes).ok()?;
+    (bytes.len() as u64 <= MOST_DEBUGDATA_CONTENT).then_some(Image::Owned(bytes))
 }
 
-fn place(info: Option<&CodeInfo<'_>>) -> Place {
-    let Some(info) = info else { return Place::default() };
-    let file: String = info.to_path().to_string_lossy().chars().take(MAX_PATH).collect();
-    // Line 0 is DWARF's word for code that no line made.
-    Place { file: (!file.is_empty()).then_some(file), line: info.line.filter(|line| *line > 0) }
+/// What DWARF says, completed by the symbol.
+fn merge(answer: Answer, symbol: Option<SymbolName>) -> Named {
+    let Answer { mut functions, place } = answer;
+    match (functions.last_mut(), symbol) {
+        // The linker's name has the namespaces, which some compilers leave out of the debug information.
+        (Some((name, _)), Some(symbol)) if symbol.sized && is_mangled(&symbol.name) && !is_mangled(name) => {
+            *name = symbol.name;
+        }
+        (Some(_), _) => {}
+        // A symbol without a size is believed only where the line table knows the address too.
+        (None, Some(symbol)) if symbol.sized || place != Place::default() => {
+            functions.push((symbol.name, place))
+        }
+        (None, _) => {}
+    }
+    functions.retain(|(name, _)| !name.is_empty());
+    Named { functions }
+}
+
+fn is_mangled(name: &str) -> bool {
+    ["_Z", "_R", "$s", "$S"].iter().any(|prefix| name.starts_with(prefix))
 }

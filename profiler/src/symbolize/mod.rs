@@ -1,14 +1,20 @@
 //! Names for code addresses: functions with their inlined callees, file and line, demangled.
 //!
-//! [`symbolizer`] is the entrance; [`label`] and [`fold`] say how named frames are shown to people.
+//! [`symbolizer`] is the entrance; [`label`] and [`fold`] say how named frames are shown to people. docs/symbols.md tells
+//! where names come from.
 
+mod budget;
+mod debug_files;
 pub mod demangle;
+mod dwarf;
 pub mod elf_names;
 pub mod fold;
 pub mod frame;
-pub mod image_names;
+mod image;
 pub mod label;
 pub mod perf_map;
+mod plt;
 pub mod role;
-mod soundness;
+mod symbol_table;
 pub mod symbolizer;
+mod target_root;

@@ -11,9 +11,7 @@ use std::{
     path::Path,
 };
 
-use rustix::fs::{Mode, OFlags, ResolveFlags, open, openat2};
-
-use super::label;
+use super::{label, target_root::TargetRoot};
 
 /// Bytes of the file that are read: a JIT that has written for weeks fills tens of megabytes.
 const MAX_BYTES: u64 = 64 << 20;
@@ -41,17 +39,13 @@ impl PerfMap {
         let status = fs::read_to_string(format!("/proc/{pid}/status"))?;
         let own_pid = innermost_pid(&status).unwrap_or(pid);
         let owner = fs::metadata(format!("/proc/{pid}"))?.uid();
-        let root = open(format!("/proc/{pid}/root"), OFlags::PATH | OFlags::CLOEXEC, Mode::empty())?;
-        // A FIFO would block the open, a device could do anything: not blocking, and regular files only.
-        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::NOCTTY | OFlags::CLOEXEC;
-        let inside = ResolveFlags::IN_ROOT | ResolveFlags::NO_MAGICLINKS;
-        let file = match openat2(&root, format!("tmp/perf-{own_pid}.map"), flags, Mode::empty(), inside) {
-            Ok(file) => File::from(file),
-            Err(rustix::io::Errno::NOENT) => return Ok(None),
-            Err(error) => return Err(error.into()),
+        let file = match TargetRoot::of_process(pid)?.open(Path::new(&format!("tmp/perf-{own_pid}.map"))) {
+            Ok(file) => file,
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(error),
         };
         let metadata = file.metadata()?;
-        if !metadata.is_file() || (metadata.uid() != owner && metadata.uid() != 0) {
+        if metadata.uid() != owner && metadata.uid() != 0 {
             return Ok(None);
         }
         Self::read(file).map(Some)

@@ -5,36 +5,41 @@
 //! passes return addresses as they are and gets them back as they are in [`Frame::address`].
 
 use std::{
-    collections::HashMap,
+    collections::{BTreeMap, BTreeSet, HashMap},
     path::{Path, PathBuf},
     sync::Arc,
 };
 
 use super::{
+    debug_files::DebugFiles,
     demangle::{demangle, keep_mangled},
-    elf_names::{ElfNames, Engine, Named, Place},
+    dwarf::Place,
+    elf_names::{self, Named},
     frame::{Frame, FrameKind},
-    image_names::ImageNames,
     perf_map::PerfMap,
     role::role_of,
+    target_root::TargetRoot,
 };
-use crate::target::{
-    address::Svma,
-    module::{Content, Module},
-};
+use crate::target::{address::Svma, module::Module};
 
 /// How names are made.
 #[derive(Clone, Debug)]
 pub struct SymbolizeOptions {
-    /// Whether C++ and Rust names are made readable.
+    /// Whether C++, Rust and Swift names are made readable.
     pub demangle: bool,
-    /// Where separate debug files are looked for, best first.
+    /// Where the user keeps separate debug files, best first.
     pub debug_dirs: Vec<PathBuf>,
+    /// Where distributions keep them; looked for in the target's file system, then in ours.
+    pub usual_debug_dirs: Vec<PathBuf>,
 }
 
 impl Default for SymbolizeOptions {
     fn default() -> Self {
-        Self { demangle: true, debug_dirs: vec!["/usr/lib/debug".into(), "/lib/debug".into()] }
+        Self {
+            demangle: true,
+            debug_dirs: Vec::new(),
+            usual_debug_dirs: vec!["/usr/lib/debug".into(), "/usr/local/lib/debug".into()],
+        }
     }
 }
 
@@ -52,137 +57,164 @@ pub struct CodeLocation {
 /// Names code addresses, and remembers what it has named.
 #[derive(Debug)]
 pub struct Symbolizer {
-    options: SymbolizeOptions,
+    demangle: bool,
     program: Option<String>,
     perf_map: Option<PerfMap>,
-    engine: Engine,
-    modules: HashMap<*const Module, ModuleNames>,
+    debug_files: DebugFiles,
+    /// Held, so that the addresses in our keys are not used again.
+    modules: HashMap<*const Module, Arc<Module>>,
     named: HashMap<LocationKey, Vec<Arc<Frame>>>,
+    losses: BTreeMap<String, BTreeSet<String>>,
 }
 
 /// A [`CodeLocation`] as the key of what has been named: address, module with stated address, whether guessed.
 type LocationKey = (u64, Option<(*const Module, Svma)>, bool);
 
-/// The names of one module.
-#[derive(Debug)]
-struct ModuleNames {
-    /// Held, so that neither its address (our key) nor its file descriptor (in the source's path) is used again.
-    _held: Arc<Module>,
-    path: String,
-    names: Names,
-}
-
-#[derive(Debug)]
-enum Names {
-    Elf(ElfNames),
-    Image(ImageNames),
+fn key(at: &CodeLocation) -> LocationKey {
+    (at.address, at.module.as_ref().map(|(module, svma)| (Arc::as_ptr(module), *svma)), at.guessed)
 }
 
 impl Symbolizer {
     /// A symbolizer that has read nothing yet.
     #[must_use]
     pub fn new(options: SymbolizeOptions) -> Self {
-        let engine = Engine::new(options.debug_dirs.clone());
         Self {
-            options,
+            demangle: options.demangle,
             program: None,
             perf_map: None,
-            engine,
+            debug_files: DebugFiles::new(options.debug_dirs, options.usual_debug_dirs),
             modules: HashMap::new(),
             named: HashMap::new(),
+            losses: BTreeMap::new(),
         }
     }
 
     /// Tells which module is the program itself: the executable's path as the target sees it. Without it every module
     /// counts as a library.
     pub fn set_program(&mut self, exe: &Path) {
-        self.program = Some(exe.to_string_lossy().into_owned());
-        self.named.clear();
+        let exe = exe.to_string_lossy().into_owned();
+        if self.program.as_ref() != Some(&exe) {
+            self.program = Some(exe);
+            self.named.clear();
+        }
     }
 
     /// Gives the names of generated code, used for addresses without a module.
     pub fn set_perf_map(&mut self, map: PerfMap) {
         self.perf_map = Some(map);
-        self.named.clear();
+        self.named.retain(|(_, place, _), _| place.is_some());
+    }
+
+    /// Looks for debug files in the file system of the process `pid` from now on, before ours. It is held open, so that
+    /// this works after the process has ended.
+    ///
+    /// # Errors
+    /// When the process is gone or its root may not be opened.
+    pub fn set_target_root(&mut self, pid: u32) -> std::io::Result<()> {
+        let root = if TargetRoot::is_ours(pid) { None } else { Some(TargetRoot::of_process(pid)?) };
+        self.debug_files.set_target_root(root);
+        Ok(())
+    }
+
+    /// What could not be named and why: for each file its reasons, as sentences without an end.
+    pub fn losses(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.losses
+            .iter()
+            .flat_map(|(path, reasons)| reasons.iter().map(|reason| (path.as_str(), reason.as_str())))
+    }
+
+    /// Names all these locations at once, which costs a fraction of naming each by itself.
+    pub fn prepare<'l>(&mut self, locations: impl IntoIterator<Item = &'l CodeLocation>) {
+        let mut by_module: BTreeMap<String, HashMap<*const Module, Vec<&CodeLocation>>> = BTreeMap::new();
+        for at in locations {
+            if self.named.contains_key(&key(at)) {
+                continue;
+            }
+            match &at.module {
+                Some((module, _)) => {
+                    let of_path = by_module.entry(module.path.to_string_lossy().into_owned()).or_default();
+                    of_path.entry(Arc::as_ptr(module)).or_default().push(at);
+                }
+                None => {
+                    let call = at.address.saturating_sub(1);
+                    let name = self.perf_map.as_ref().and_then(|map| map.name_of(call)).map(str::to_owned);
+                    let frame = self.frame(at, None, name, Place::default(), false);
+                    self.named.insert(key(at), vec![Arc::new(frame)]);
+                }
+            }
+        }
+        for (path, locations) in
+            by_module.iter().flat_map(|(path, modules)| modules.values().map(move |at| (path, at)))
+        {
+            self.name_module(path, locations);
+        }
     }
 
     /// The frames at one return address, leaf first: the functions inlined there, innermost first, then the function that
     /// holds them. There is always at least one; where nothing names the address its function is `None`.
     pub fn frames(&mut self, at: &CodeLocation) -> Vec<Arc<Frame>> {
-        let place = at.module.as_ref().map(|(module, svma)| (Arc::as_ptr(module), *svma));
-        let key = (at.address, place, at.guessed);
-        if let Some(frames) = self.named.get(&key) {
-            return frames.clone();
+        if !self.named.contains_key(&key(at)) {
+            self.prepare([at]);
         }
-        let frames: Vec<Arc<Frame>> = self.name(at).into_iter().map(Arc::new).collect();
-        self.named.insert(key, frames.clone());
-        frames
+        self.named.get(&key(at)).cloned().unwrap_or_default()
     }
 
-    fn name(&mut self, at: &CodeLocation) -> Vec<Frame> {
-        let Some((module, svma)) = &at.module else {
-            let call = at.address.saturating_sub(1);
-            let name = self.perf_map.as_ref().and_then(|map| map.name_of(call)).map(str::to_owned);
-            return vec![self.frame(at, None, None, name, Place::default(), false)];
-        };
-        let Self { engine, modules, options, .. } = self;
-        let known = modules.entry(Arc::as_ptr(module)).or_insert_with(|| ModuleNames::new(module, options));
-        let path = known.path.clone();
-        let call = Svma(svma.0.saturating_sub(1));
-        let found = match &mut known.names {
-            Names::Elf(names) => names.look_up(engine, call),
-            Names::Image(names) => {
-                names.name_of(call).map(|name| Named { functions: vec![(name.to_owned(), Place::default())] })
-            }
-        };
-        let Some(Named { functions }) = found else {
-            return vec![self.frame(at, Some(path), Some(*svma), None, Place::default(), false)];
-        };
-        let readable = if self.options.demangle { demangle } else { keep_mangled };
-        let outermost = functions.len().saturating_sub(1);
-        functions
+    /// Names locations that are all in the same module.
+    fn name_module(&mut self, path: &str, locations: &[&CodeLocation]) {
+        let call_of = |at: &CodeLocation| Some(Svma(at.module.as_ref()?.1.0.saturating_sub(1)));
+        let Some((module, _)) = locations.first().and_then(|at| at.module.as_ref()) else { return };
+        let mut calls: Vec<Svma> = locations.iter().filter_map(|at| call_of(at)).collect();
+        calls.sort_unstable();
+        calls.dedup();
+        let (named, losses) = elf_names::look_up(module, &self.debug_files, &calls);
+        for loss in losses {
+            self.losses.entry(path.to_owned()).or_default().insert(loss.to_string());
+        }
+        self.modules.insert(Arc::as_ptr(module), Arc::clone(module));
+        for at in locations {
+            let named = call_of(at).and_then(|call| named.get(calls.binary_search(&call).ok()?));
+            let frames = self.frames_of(at, path, named.cloned().unwrap_or_default());
+            self.named.insert(key(at), frames);
+        }
+    }
+
+    fn frames_of(&self, at: &CodeLocation, path: &str, named: Named) -> Vec<Arc<Frame>> {
+        if named.functions.is_empty() {
+            return vec![Arc::new(self.frame(at, Some(path), None, Place::default(), false))];
+        }
+        let readable = if self.demangle { demangle } else { keep_mangled };
+        let outermost = named.functions.len() - 1;
+        named
+            .functions
             .into_iter()
             .enumerate()
             .map(|(i, (symbol, place))| {
-                let function = Some(readable(&symbol));
-                self.frame(at, Some(path.clone()), Some(*svma), function, place, i < outermost)
+                self.frame(at, Some(path), Some(readable(&symbol)), place, i < outermost)
             })
+            .map(Arc::new)
             .collect()
     }
 
     fn frame(
         &self,
         at: &CodeLocation,
-        module: Option<String>,
-        offset: Option<Svma>,
+        module: Option<&str>,
         function: Option<String>,
         place: Place,
         inlined: bool,
     ) -> Frame {
         Frame {
-            role: role_of(module.as_deref(), function.as_deref(), self.program.as_deref()),
+            role: role_of(module, function.as_deref(), self.program.as_deref()),
             function,
-            file: place.file,
+            file: place.file.map(|file| file.to_string()),
             line: place.line,
-            module,
+            module: module.map(str::to_owned),
             address: at.address,
-            module_offset: offset.map(|svma| svma.0),
+            module_offset: at.module.as_ref().map(|(_, svma)| svma.0),
             kind: FrameKind::Native,
             inlined,
             guessed: at.guessed,
         }
-    }
-}
-
-impl ModuleNames {
-    fn new(module: &Arc<Module>, options: &SymbolizeOptions) -> Self {
-        let names = match &module.content {
-            Content::File(held) => {
-                Names::Elf(ElfNames::new(held, module.build_id.as_deref(), &options.debug_dirs))
-            }
-            Content::Memory(image) => Names::Image(ImageNames::new(image)),
-        };
-        Self { _held: Arc::clone(module), path: module.path.to_string_lossy().into_owned(), names }
     }
 }
 

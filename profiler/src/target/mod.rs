@@ -10,12 +10,14 @@
 //! | [`allocator`] | which of them allocate, and by which functions |
 //! | [`placement`] | on which instruction of a function a probe costs least and still sees the arguments |
 //! | [`address`] | one type for each space that an address can lie in |
+//! | [`compressed`] | how a section reads that a linker compressed |
 //! | [`error`] | what can be wrong with a target, and what to do about it |
 //!
 //! Nothing here writes to the target, stops it or attaches to it, and nothing here knows BPF.
 
 pub mod address;
 pub mod allocator;
+pub mod compressed;
 mod elf;
 pub mod error;
 pub mod maps;

@@ -9,7 +9,11 @@ use object::{
     read::elf::{FileHeader, ProgramHeader, SectionHeader},
 };
 
-use super::{UnwindError, compressed};
+use super::UnwindError;
+use crate::target::compressed;
+
+/// Bytes that a section may have once it is decompressed. The `.debug_frame` of the largest known files has 20 MB.
+const MAX_DECOMPRESSED: u64 = 128 << 20;
 
 /// A run of bytes of the file with the address that the file states for it.
 #[derive(Clone, Copy, Debug)]
@@ -113,7 +117,7 @@ impl<'data> Image<'data> {
         match (image.frames.is_empty(), image.unreadable) {
             (false, _) => Ok(image),
             (true, 0) => Err(UnwindError::NoUnwindInformation),
-            (true, _) => Err(UnwindError::Compressed { limit: compressed::LIMIT }),
+            (true, _) => Err(UnwindError::Compressed { limit: MAX_DECOMPRESSED }),
         }
     }
 
@@ -122,7 +126,7 @@ impl<'data> Image<'data> {
     fn add_section(&mut self, header: &Header, file: &'data [u8], name: &[u8], format: Format) -> bool {
         let Ok(sections) = header.sections(LittleEndian, file) else { return false };
         let Some((_, section)) = sections.section_by_name(LittleEndian, name) else { return false };
-        let bytes = match compressed::contents(section, name, file) {
+        let bytes = match compressed::contents(section, name, file, MAX_DECOMPRESSED) {
             compressed::Contents::Plain => plain(section, file).map(Cow::Borrowed),
             compressed::Contents::Decompressed(bytes) => Some(Cow::Owned(bytes)),
             compressed::Contents::Unreadable => {

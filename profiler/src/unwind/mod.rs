@@ -4,7 +4,7 @@
 //! |---|---|
 //! | [`rows`] | one ELF file becomes a sorted list of rows: from this address on, this rule |
 //! | `goroutine` | what Go's call frame information leaves out |
-//! | `elf`, `compressed`, `cfi`, `rule` | its steps: find the sections, unpack them, run the call frame instructions, name the rule |
+//! | `elf`, `cfi`, `rule` | its steps: find the sections, run the call frame instructions, name the rule |
 //! | [`table`] | the rows of all modules of a process become rules, pages and chunks, ready for the BPF maps |
 //! | [`words`] | rules in words, for people |
 //! | [`walk`] | the walk over those tables, step by step as the BPF side does it |
@@ -13,7 +13,6 @@
 //! damaged on purpose; docs/unwinding.md says what is done about it, and how large the tables are.
 
 mod cfi;
-mod compressed;
 mod elf;
 mod error;
 mod goroutine;

@@ -162,8 +162,11 @@ fn file_named(path: &Path, bytes: &[u8]) -> Arc<Module> {
 
 /// The name at the text's beginning, with debug files looked for in `folder`.
 fn named_in(folder: &Path, module: &Arc<Module>) -> Option<String> {
-    let mut symbolizer =
-        Symbolizer::new(SymbolizeOptions { demangle: true, debug_dirs: vec![folder.to_owned()] });
+    let mut symbolizer = Symbolizer::new(SymbolizeOptions {
+        demangle: true,
+        debug_dirs: vec![folder.to_owned()],
+        usual_debug_dirs: Vec::new(),
+    });
     let address = TEXT + 1;
     let location =
         CodeLocation { address, module: Some((Arc::clone(module), Svma(address))), guessed: false };

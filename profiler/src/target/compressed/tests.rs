@@ -9,6 +9,7 @@ use ruzstd::encoding::{CompressionLevel, compress_to_vec};
 
 use super::*;
 
+const LIMIT: u64 = 128 << 20;
 const NAME: &[u8] = b".debug_frame";
 const GNU_NAME: &[u8] = b".zdebug_frame";
 
@@ -36,7 +37,7 @@ fn unpacked(name: &[u8], flags: u32, file: &[u8]) -> Option<Vec<u8>> {
         sh_addralign: U64::new(LittleEndian, 8),
         sh_entsize: U64::new(LittleEndian, 0),
     };
-    match contents(&section, name, file) {
+    match contents(&section, name, file, LIMIT) {
         Contents::Plain => Some(b"plain".to_vec()),
         Contents::Decompressed(bytes) => Some(bytes),
         Contents::Unreadable => None,
