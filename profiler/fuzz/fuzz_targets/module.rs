@@ -18,7 +18,11 @@ fuzz_target!(|file: &[u8]| {
         let _ = module.bias(mapping);
     }
     let module = Arc::new(module);
-    let mut symbolizer = Symbolizer::new(SymbolizeOptions { demangle: true, debug_dirs: Vec::new(), usual_debug_dirs: Vec::new() });
+    let mut symbolizer = Symbolizer::new(SymbolizeOptions {
+        demangle: true,
+        debug_dirs: Vec::new(),
+        usual_debug_dirs: Vec::new(),
+    });
     for segment in &module.segments {
         let at = Svma(segment.svma.0.saturating_add(segment.file_size / 2));
         let location =
