@@ -45,19 +45,22 @@ struct Site<'a> {
     numbers: [u64; 4],
     oldest: Option<u32>,
     allocator: &'a str,
-    stack: Vec<(Option<&'a str>, Option<&'a str>, Option<&'a str>, bool, u32)>,
+    stack: Vec<Line<'a>>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Line<'a> {
+    function: Option<&'a str>,
+    file: Option<&'a str>,
+    module: Option<&'a str>,
+    python: bool,
+    line: u32,
 }
 
 impl Site<'_> {
     fn report(&self) -> SiteReport {
         let [inuse_space, inuse_objects, alloc_space, alloc_objects] = self.numbers;
-        let frame = |(function, file, module, python, line): &(
-            Option<&str>,
-            Option<&str>,
-            Option<&str>,
-            bool,
-            u32,
-        )| {
+        let frame = |Line { function, file, module, python, line }: &Line<'_>| {
             Arc::new(Frame {
                 function: function.map(str::to_owned),
                 file: file.map(str::to_owned),
