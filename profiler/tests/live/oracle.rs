@@ -195,7 +195,7 @@ fn explains(reason: &str, stack: &[u64], known: &HashMap<Stack, Known>, code: &[
         ZERO => stack.strip_suffix(&[0]).is_some_and(|stack| known.contains_key(stack)),
         CUT => stack.get(..512).and_then(|stack| known.get(stack)).is_some_and(|known| known.ended_early),
         CROSSING => known.iter().any(|(ours, known)| {
-            known.crossing.is_some_and(|at| stack.starts_with(&ours[..=at])) && !known.ended_early
+            known.crossing.is_some_and(|at| stack.starts_with(&ours[..=at]) && ours.len() > at + 1)
         }),
         _ => {
             let is_code = |address: &u64| code.iter().any(|(begin, end)| (begin..end).contains(&address));
