@@ -14,6 +14,8 @@
 mod allocators;
 #[path = "live/calls.rs"]
 mod calls;
+#[path = "live/changes.rs"]
+mod changes;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/life.rs"]
@@ -43,6 +45,7 @@ fn main() -> ExitCode {
         harmless::CASES,
         programs::CASES,
         calls::CASES,
+        changes::CASES,
         run::CASES,
         reports::CASES,
         allocators::CASES,

@@ -99,7 +99,11 @@ impl Maps {
     /// # Errors
     /// Where the process has ended, or we may not look.
     pub fn read(process: &Process) -> Result<Self, TargetError> {
-        let (text, truncated) = process.read("maps", MAPS_LIMIT)?;
+        let read = || process.read_path(process.memory_path("maps"), MAPS_LIMIT);
+        let (mut text, mut truncated) = read()?;
+        if text.is_empty() && process.look_through_another_thread() {
+            (text, truncated) = read()?;
+        }
         let mut maps = Self::parse(&text);
         maps.truncated = truncated;
         Ok(maps)

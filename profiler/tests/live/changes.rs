@@ -1,0 +1,405 @@
+//! Code that comes, goes and changes under a running program: libraries, generated code, images, files.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::{Command, Stdio},
+};
+
+use tempfile::TempDir;
+
+use crate::{
+    script::Script,
+    support::{
+        case::{Case, case, case_with},
+        fixture,
+        heapscope::{Heapscope, heapscope},
+        needs::Need,
+        program::Program,
+        report::{Report, Site, Totals},
+        until,
+    },
+};
+
+pub(crate) const CASES: &[Case] = &[
+    case("changes::another_library_at_the_same_address", another_library_at_the_same_address),
+    case("changes::libraries_in_quick_succession", libraries_in_quick_succession),
+    case("changes::a_library_replaced_on_disk_and_loaded_again", replaced_and_loaded_again),
+    case("changes::a_library_written_into_and_loaded_again", written_into_and_loaded_again),
+    case_with("changes::a_library_in_a_pid_namespace", &[Need::Namespaces], a_library_in_a_pid_namespace),
+    case("changes::generated_code_with_frame_pointers", generated_code_with_frame_pointers),
+    case("changes::generated_code_without_frame_pointers", generated_code_without_frame_pointers),
+    case("changes::thousands_of_executable_mappings", thousands_of_executable_mappings),
+    case("changes::the_main_thread_leaves", the_main_thread_leaves),
+    case("changes::exec_after_the_main_thread_left_ends_the_account", exec_without_main_thread_attached),
+    case("changes::exec_after_the_main_thread_left_is_followed_by_run", exec_without_main_thread_run),
+    case("changes::programs_linked_in_odd_ways", programs_linked_in_odd_ways),
+    case("changes::libraries_linked_in_odd_ways", libraries_linked_in_odd_ways),
+    case("changes::constructors_of_preloaded_libraries", constructors_of_preloaded_libraries),
+];
+
+/// A plugin whose inner function has this name and this much room in its frame.
+fn plugin(inside: &str, room: u32, more: &[&str]) -> PathBuf {
+    let (inside, room) = (format!("-Dplugin_inside={inside}"), format!("-DROOM={room}"));
+    fixture::build("plugin.c", &[&["-shared", "-fPIC", &inside, &room], more].concat())
+}
+
+/// Waits until heapscope holds this file open, which it does from the moment it makes the file's tables.
+fn taken_up(heapscope: &Heapscope, path: &Path) {
+    let descriptors = format!("/proc/{}/fd", heapscope.pid());
+    until("heapscope opens the library", || {
+        let links = fs::read_dir(&descriptors).unwrap();
+        links.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|link| link == path)
+    });
+    // The tables are in the kernel when the file after it would be looked at: a tick later at the latest.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+}
+
+/// The lowest address at which a process has mapped this file.
+fn address_of(pid: u32, path: &Path) -> Option<String> {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+    let line = maps.lines().find(|line| line.ends_with(path.to_str().unwrap()))?;
+    line.split('-').next().map(str::to_owned)
+}
+
+fn once(size: u64) -> Totals {
+    Totals { inuse_space: size, inuse_objects: 1, alloc_space: size, alloc_objects: 1 }
+}
+
+fn another_library_at_the_same_address() {
+    // The same size, the same addresses, other names.
+    let (first, second) = (plugin("first_inside", 1, &[]), plugin("other_inside", 1, &[]));
+    let mut script = Script::start();
+    let heapscope = Heapscope::attach(script.pid(), &[]);
+    script.watched();
+    script.load_plugin(&first);
+    taken_up(&heapscope, &first);
+    let place = address_of(script.pid(), &first).unwrap();
+    script.orders(&["red plugin 1 1000"]);
+    script.control("dlclose", "done");
+    script.load_plugin(&second);
+    assert_eq!(address_of(script.pid(), &second).unwrap(), place);
+    taken_up(&heapscope, &second);
+    script.orders(&["red plugin 2 3000"]);
+    // And the first one again, in its old place: its site is the one that it had.
+    script.control("dlclose", "done");
+    script.load_plugin(&first);
+    assert_eq!(address_of(script.pid(), &first).unwrap(), place);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    script.orders(&["red plugin 3 1000"]);
+    let report = heapscope.stop();
+    script.assert_account(&report);
+    report.assert_stacks_whole();
+    let mut twice = once(1000);
+    twice.allocated(1000);
+    assert_eq!(report.below("first_inside"), twice);
+    assert_eq!(report.below("other_inside"), once(3000));
+    assert_eq!(report.sites.iter().filter(|site| site.has("first_inside")).count(), 1);
+}
+
+/// A site that says no more than is true: the plugin's own function under its own name, and whoever called it; or a stack
+/// that is marked as incomplete.
+fn assert_honest(site: &Site, inside: &str) {
+    let functions = site.functions();
+    let named = functions[..2] == [inside, "plugin_allocate"];
+    if site.is_whole() {
+        assert!(named && site.has("red") && site.has("main"), "{functions:?}");
+    } else {
+        let root = functions.last().unwrap();
+        assert!(root.starts_with("[stack incomplete"), "{functions:?}");
+    }
+}
+
+fn libraries_in_quick_succession() {
+    // The second one's frames are larger: the rows of the first would lead astray.
+    let (first, second) = (plugin("first_inside", 1, &[]), plugin("wide_inside", 800, &[]));
+    let mut script = Script::start();
+    let heapscope = Heapscope::attach(script.pid(), &[]);
+    script.watched();
+    let mut places = Vec::new();
+    for round in 0..20 {
+        for (library, size) in [(&first, 1000), (&second, 5000)] {
+            script.load_plugin(library);
+            places.push(address_of(script.pid(), library).unwrap());
+            // At once, and again when its tables may be there.
+            script.orders(&[&format!("red plugin {} {size}", 10 * round + size)]);
+            script.program.ask("mallinfo");
+            script.orders(&[&format!("red plugin {} {size}", 10 * round + size + 1)]);
+            script.control("dlclose", "done");
+        }
+    }
+    places.sort();
+    places.dedup();
+    assert_eq!(places.len(), 1, "the libraries did not take one another's place");
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    let total = |size| report.sum(|site| site.totals.alloc_space == size * site.totals.alloc_objects);
+    assert_eq!(total(1000).alloc_objects + total(5000).alloc_objects, 80, "a site has blocks of both");
+    for site in &report.sites {
+        match site.totals.alloc_space / site.totals.alloc_objects {
+            1000 => assert_honest(site, "first_inside"),
+            5000 => assert_honest(site, "wide_inside"),
+            _ => {}
+        }
+    }
+}
+
+/// Loads a copy of one plugin, has `change` put another one in its place, loads that, and reports.
+fn loaded_again(change: impl Fn(&Path, &Path)) -> Report {
+    let (first, second) = (plugin("first_inside", 1, &[]), plugin("wide_inside", 800, &[]));
+    let folder = TempDir::new().unwrap();
+    let library = folder.path().join("plugin.so");
+    fs::copy(&first, &library).unwrap();
+    let mut script = Script::start();
+    let heapscope = Heapscope::attach(script.pid(), &[]);
+    script.watched();
+    script.load_plugin(&library);
+    taken_up(&heapscope, &library);
+    script.orders(&["red plugin 1 1000"]);
+    script.control("dlclose", "done");
+    change(&second, &library);
+    script.load_plugin(&library);
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    script.orders(&["red plugin 2 3000"]);
+    let report = heapscope.stop();
+    script.assert_account(&report);
+    report.assert_stacks_whole();
+    assert_eq!(
+        report.below("wide_inside").alloc_objects,
+        report.sum(|site| site.has("wide_inside")).alloc_objects
+    );
+    report
+}
+
+fn replaced_and_loaded_again() {
+    let report = loaded_again(|second, library| {
+        let fresh = library.with_extension("new");
+        fs::copy(second, &fresh).unwrap();
+        fs::rename(&fresh, library).unwrap();
+    });
+    assert_eq!(report.below("first_inside"), once(1000));
+    assert_eq!(report.below("wide_inside"), once(3000));
+}
+
+fn written_into_and_loaded_again() {
+    let report = loaded_again(|second, library| fs::write(library, fs::read(second).unwrap()).unwrap());
+    let site = report.sites.iter().find(|site| site.totals == once(3000)).unwrap();
+    assert_eq!(site.functions()[..2], ["wide_inside", "plugin_allocate"]);
+    // The first one's names are gone with its file, which is said.
+    let warnings = &report.quality.warnings;
+    assert!(warnings.iter().any(|warning| warning.contains("written into this file")), "{warnings:?}");
+}
+
+fn a_library_in_a_pid_namespace() {
+    let library = plugin("first_inside", 1, &[]);
+    let calls = fixture::calls();
+    let mut holder =
+        Program::start_until(Command::new("unshare").args(["-mpf", "--mount-proc"]).arg(&calls), "ready");
+    let children = format!("/proc/{0}/task/{0}/children", holder.pid());
+    let pid: u32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
+    let heapscope = Heapscope::attach(pid, &[]);
+    assert_eq!(holder.ask(&format!("dlopen {}", library.display())), "done");
+    taken_up(&heapscope, &library);
+    assert_eq!(holder.ask("red plugin 1 1000"), "block");
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    report.assert_stacks_whole();
+    assert_eq!(report.below("first_inside"), once(1000));
+}
+
+fn generated() -> (Program, Heapscope) {
+    let program = Program::start_until(&mut Command::new(fixture::build("generated.c", &[])), "ready");
+    let heapscope = Heapscope::attach(program.pid(), &[]);
+    (program, heapscope)
+}
+
+fn generated_code_with_frame_pointers() {
+    let (mut program, heapscope) = generated();
+    assert_eq!(program.ask("with 1000"), "block");
+    assert_eq!(program.ask("again"), "same");
+    // Mapped a moment ago: where the walk did not know it yet, the stack ends there.
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    assert_eq!(program.ask("named 3000"), "block");
+    let map = format!("/tmp/perf-{}.map", program.pid());
+    std::thread::sleep(std::time::Duration::from_millis(1500));
+    // In the page that is known by now, which is mapped anew.
+    assert_eq!(program.ask("again"), "same");
+    let report = heapscope.stop();
+    let _ = fs::remove_file(map);
+    report.assert_nothing_lost();
+    let beyond = |site: &&Site| site.has("through");
+    for site in report.sites.iter().filter(beyond) {
+        assert!(
+            site.stack.iter().all(|frame| frame.guessed == (frame.function.as_deref() == Some("through"))),
+            "{site:#?}"
+        );
+        assert!(site.has("main"), "{site:#?}");
+    }
+    let again = report.sum(|site| site.has("through") && site.has("generated_function"));
+    assert!(again.alloc_objects > 0, "{:#?}", report.sites);
+}
+
+fn generated_code_without_frame_pointers() {
+    let (mut program, heapscope) = generated();
+    for _ in 0..5 {
+        assert_eq!(program.ask("without 1000"), "block");
+    }
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    let sites: Vec<&Site> = report
+        .sites
+        .iter()
+        .filter(|site| site.totals.alloc_space == 1000 * site.totals.alloc_objects)
+        .collect();
+    assert!(!sites.is_empty());
+    for site in sites {
+        // The step by rbp skips `through`, whose rbp it takes for that of the generated function: a guess.
+        let functions = site.functions();
+        let incomplete = functions.last().unwrap().starts_with("[stack incomplete");
+        assert!(incomplete || site.stack.iter().any(|frame| frame.guessed), "{functions:?}");
+        assert!(!site.is_whole(), "{functions:?}");
+    }
+}
+
+fn thousands_of_executable_mappings() {
+    let (mut program, heapscope) = generated();
+    assert_eq!(program.ask("regions 5000"), "done");
+    until("5,000 mappings", || {
+        let maps = fs::read_to_string(format!("/proc/{}/maps", program.pid())).unwrap();
+        maps.lines().filter(|line| line.contains(" r-xp ")).count() >= 5000
+    });
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    // The C library lies above all of them, and buffers of its own come from there.
+    let library = plugin("first_inside", 1, &[]);
+    drop(library);
+    assert_eq!(program.ask("with 1000"), "block");
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    let warnings = &report.quality.warnings;
+    let said = warnings.iter().find(|warning| warning.contains("executable mappings more")).unwrap();
+    let number: u64 = said.split(' ').find_map(|word| word.replace(',', "").parse().ok()).unwrap();
+    assert!((2950..3000).contains(&number), "{said}");
+}
+
+fn leaderless() -> Program {
+    Program::start_until(&mut Command::new(fixture::build("leaderless.c", &[])), "ready")
+}
+
+/// The main thread of this fixture leaves at once, so it cannot be attached to; `run` can watch it.
+fn run_leaderless() -> Heapscope {
+    let program = fixture::build("leaderless.c", &[]);
+    let mut heapscope = Heapscope::start_with(
+        heapscope(&["run", "-o", "report.json", "--"]).arg(&program).stdin(Stdio::piped()),
+    );
+    heapscope.hear("attached");
+    assert_eq!(heapscope.hear_output(), "ready");
+    heapscope
+}
+
+fn the_main_thread_leaves() {
+    let mut heapscope = run_leaderless();
+    // The mappings are looked at more than once meanwhile, with nothing under the process's own number.
+    std::thread::sleep(std::time::Duration::from_millis(2500));
+    heapscope.write("malloc 1000\n");
+    assert_eq!(heapscope.hear_output(), "block");
+    heapscope.close_input();
+    let report = heapscope.report();
+    report.assert_nothing_lost();
+    assert_eq!(report.below("alone"), once(1000), "{report:#?}");
+    let site = report.sites.iter().find(|site| site.has("alone")).unwrap();
+    assert!(site.is_whole(), "{:?}", site.functions());
+}
+
+fn exec_without_main_thread_attached() {
+    let mut program = leaderless();
+    // Attaching by the number of a process whose main thread is gone is refused, and says why.
+    let outcome = Heapscope::start(&mut heapscope(&["attach", &program.pid().to_string()])).finish();
+    assert_ne!(outcome.status, 0);
+    assert!(outcome.errors.contains("has ended"), "{}", outcome.errors);
+    assert_eq!(program.ask("malloc 10"), "block");
+}
+
+fn exec_without_main_thread_run() {
+    let mut heapscope = run_leaderless();
+    heapscope.write(&format!("malloc 1000\nexec {}\n", fixture::calls().display()));
+    assert_eq!((heapscope.hear_output(), heapscope.hear_output()), ("block".into(), "ready".into()));
+    heapscope.hear("attached");
+    heapscope.write("red malloc 1 100\nexit 4\n");
+    assert_eq!(heapscope.hear_output(), "block");
+    let outcome = heapscope.finish();
+    assert_eq!(outcome.status, 4, "{}", outcome.errors);
+    let report = outcome.report.unwrap();
+    report.assert_nothing_lost();
+    report.assert_stacks_whole();
+    assert_eq!((report.below("red"), report.totals), (once(100), once(100)));
+    let warnings = &report.quality.warnings;
+    assert!(
+        warnings.iter().any(|warning| warning.contains("after its main thread had ended")),
+        "{warnings:?}"
+    );
+}
+
+fn programs_linked_in_odd_ways() {
+    for flags in [
+        &["-static-pie", "-fPIE", "-Wl,-w"][..],
+        &["-no-pie"],
+        &["-no-pie", "-Wl,-Ttext-segment=0x12340000"],
+        &["-Wl,-z,noseparate-code"],
+        &["-Wl,-z,separate-code", "-Wl,-z,max-page-size=0x200000"],
+        &["-no-pie", "-Wl,-z,noseparate-code", "-Wl,-z,max-page-size=0x200000"],
+        &["-no-pie", "-static", "-Wl,-N", "-Wl,-w"],
+    ] {
+        let program = fixture::build("calls.c", flags);
+        let mut script = Script::of(&mut Command::new(program));
+        let heapscope = Heapscope::attach(script.pid(), &[]);
+        script.watched();
+        script.orders(&["red malloc 1 100", "blue realloc 2 5000"]);
+        let report = heapscope.stop();
+        script.assert_account(&report);
+        report.assert_stacks_whole();
+        assert!(report.sites.iter().all(|site| site.has("main")), "{flags:?}");
+    }
+}
+
+fn libraries_linked_in_odd_ways() {
+    for flags in [
+        &["-Wl,-Ttext-segment=0x7000000000"][..],
+        &["-Wl,-z,noseparate-code"],
+        &["-Wl,-z,max-page-size=0x200000"],
+        &["-Wl,-z,separate-code", "-Wl,-Ttext-segment=0x400000"],
+    ] {
+        let library = plugin("first_inside", 40, flags);
+        let mut script = Script::start();
+        let heapscope = Heapscope::attach(script.pid(), &[]);
+        script.watched();
+        script.load_plugin(&library);
+        taken_up(&heapscope, &library);
+        script.orders(&["red plugin 1 1000"]);
+        let report = heapscope.stop();
+        script.assert_account(&report);
+        report.assert_stacks_whole();
+        assert_eq!(report.below("first_inside"), once(1000), "{flags:?}");
+    }
+}
+
+fn constructors_of_preloaded_libraries() {
+    let eager = fixture::build("eager.c", &["-shared", "-fPIC"]);
+    for variable in ["LD_PRELOAD", "LD_AUDIT"] {
+        let mut heapscope = Heapscope::start_with(
+            heapscope(&["run", "-o", "report.json", "--", "env"])
+                .arg(format!("{variable}={}", eager.display()))
+                .arg(fixture::calls())
+                .stdin(Stdio::piped()),
+        );
+        assert_eq!(heapscope.hear_output(), "ready");
+        heapscope.write("red malloc 1 100\n");
+        assert_eq!(heapscope.hear_output(), "block");
+        heapscope.close_input();
+        let report = heapscope.report();
+        report.assert_nothing_lost();
+        report.assert_stacks_whole();
+        assert_eq!(report.below("red"), once(100));
+        let early = report.below("eager_constructor");
+        assert_eq!((early.alloc_space, early.alloc_objects), (10 * 1001, 10), "{variable}");
+    }
+}
