@@ -86,6 +86,10 @@ pub struct Scratch {
     pub ip: u64,
     pub sp: u64,
     pub bp: u64,
+    /// Where rbx lies in the stack, to be read if it is ever needed; 0 where its value is `bx`.
+    pub bx_at: u64,
+    /// rbx where the walk began, as long as no frame saved it; 0 where it is lost.
+    pub bx: u64,
     /// Hash over the frames so far.
     pub hash: u64,
     /// Address of `window[0]` in the target, and how many bytes of it are valid.

@@ -16,10 +16,14 @@ mod allocators;
 mod calls;
 #[path = "live/changes.rs"]
 mod changes;
+#[path = "live/completeness.rs"]
+mod completeness;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/oracle.rs"]
+mod oracle;
 #[path = "live/programs.rs"]
 mod programs;
 #[path = "live/reports.rs"]
@@ -34,6 +38,10 @@ mod stacks;
 mod support;
 #[path = "live/threads.rs"]
 mod threads;
+#[path = "live/twin.rs"]
+mod twin;
+#[path = "live/worker.rs"]
+mod worker;
 
 use std::process::ExitCode;
 
@@ -48,6 +56,8 @@ fn main() -> ExitCode {
         changes::CASES,
         run::CASES,
         reports::CASES,
+        oracle::CASES,
+        completeness::CASES,
         allocators::CASES,
         stacks::CASES,
         threads::CASES,

@@ -27,7 +27,7 @@ use crate::{
         process::Process,
     },
     unwind::{
-        rows::{ModuleRows, rows},
+        rows::{ModuleRows, RowStatistics, rows},
         table::{Capacity, ModuleTable, Pending, TableBuilder},
     },
 };
@@ -275,7 +275,12 @@ impl CodeMap {
             .map_err(|error| error.to_string())
             .and_then(|data| rows(&data).map_err(|error| error.to_string()));
         match read {
-            Ok(rows) => Some(rows),
+            Ok(rows) => {
+                if let Some(damage) = damage(&rows) {
+                    self.skipped.insert(module.path.display().to_string(), damage);
+                }
+                Some(rows)
+            }
             Err(reason) => {
                 self.skipped.insert(module.path.display().to_string(), reason);
                 None
@@ -321,6 +326,21 @@ impl CodeMap {
         // The same address may mean something else from now on.
         self.known.clear();
     }
+}
+
+/// What a reader should know of a file whose call frame information was used in part. An assembler's single slip, of
+/// which distributions have some, is not worth a warning.
+fn damage(rows: &ModuleRows) -> Option<String> {
+    let RowStatistics { fdes, damaged_fdes, beyond_budget, .. } = rows.statistics;
+    let unusable = match (fdes, damaged_fdes) {
+        _ if beyond_budget => "makes more work than any real one and was not read to its end".to_owned(),
+        (0, _) if rows.coverage.undescribed > 0 => "describes no function".to_owned(),
+        _ if damaged_fdes > fdes / 20 => {
+            format!("is damaged: {damaged_fdes} of {fdes} entries cannot be read")
+        }
+        _ => return None,
+    };
+    Some(format!("its call frame information {unusable}; frames in it may be guessed by frame pointers"))
 }
 
 /// Bytes from the first executable byte of a module to the last.

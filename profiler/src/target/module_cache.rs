@@ -19,7 +19,6 @@ use std::{
 use rustix::fs::{OFlags, fstatfs, major, minor};
 
 use super::{
-    elf::read_headers,
     error::TargetError,
     maps::{Mapping, MappingKind},
     module::{Content, Module},
@@ -87,15 +86,7 @@ impl ModuleCache {
         } else {
             Content::File(open_file(process, mapping, &path)?)
         };
-        let headers = read_headers(|offset, length| content.bytes_at(offset, length))
-            .map_err(|reason| TargetError::DamagedElf { path: path.clone(), reason })?;
-        let module = Arc::new(Module {
-            path,
-            content,
-            build_id: headers.build_id,
-            segments: headers.segments,
-            deleted: mapping.deleted,
-        });
+        let module = Arc::new(Module::new(path, content, mapping.deleted)?);
         let stamp = Stamp::of(&module.content);
         self.modules.insert(key, (Arc::clone(&module), stamp));
         Ok(Some(module))
