@@ -18,8 +18,12 @@ mod calls;
 mod changes;
 #[path = "live/completeness.rs"]
 mod completeness;
+#[path = "live/generated.rs"]
+mod generated;
 #[path = "live/harmless.rs"]
 mod harmless;
+#[path = "live/leaderless.rs"]
+mod leaderless;
 #[path = "live/life.rs"]
 mod life;
 #[path = "live/oracle.rs"]
@@ -54,6 +58,8 @@ fn main() -> ExitCode {
         programs::CASES,
         calls::CASES,
         changes::CASES,
+        generated::CASES,
+        leaderless::CASES,
         run::CASES,
         reports::CASES,
         oracle::CASES,

@@ -215,9 +215,8 @@ impl<'data> Survey<'data> {
             let Some(known) = vocabulary.get(symbol.name).filter(|_| symbol.is_function) else { continue };
             // Without a prefix, a local `malloc` is no allocator: any source file may have a function of that name. But
             // glibc's is hidden where it is linked statically, and the linker makes it local in a static-pie program.
-            let visible = symbol.is_global
-                || known.family != Family::Plain
-                || *glibc_malloc == Some(symbol.address);
+            let visible =
+                symbol.is_global || known.family != Family::Plain || *glibc_malloc == Some(symbol.address);
             if !visible || !is_code(module, symbol.address) {
                 continue;
             }

@@ -100,10 +100,13 @@ impl Maps {
     /// Where the process has ended, or we may not look.
     pub fn read(process: &Process) -> Result<Self, TargetError> {
         let read = || process.read_path(process.memory_path("maps"), MAPS_LIMIT);
-        let (mut text, mut truncated) = read()?;
-        if text.is_empty() && process.look_through_another_thread() {
-            (text, truncated) = read()?;
+        let mut found = read();
+        // A thread that has left shows an empty file until somebody waits for it, and then none.
+        let nothing = found.as_ref().map_or(true, |(text, _)| text.is_empty());
+        if (nothing || process.has_lost_its_deputy()) && process.look_through_another_thread() {
+            found = read();
         }
+        let (text, truncated) = found?;
         let mut maps = Self::parse(&text);
         maps.truncated = truncated;
         Ok(maps)

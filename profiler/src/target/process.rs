@@ -160,6 +160,20 @@ impl Process {
         proc_path(self.seen_through.load(Ordering::Relaxed), name)
     }
 
+    /// Whether the main thread has left by `pthread_exit` while others go on, as far as the last look at the mappings
+    /// could tell.
+    #[must_use]
+    pub fn main_thread_has_left(&self) -> bool {
+        self.seen_through.load(Ordering::Relaxed) != self.pid
+    }
+
+    /// Whether the thread that stands in for the main one is no thread of this process any more. Its number may be
+    /// another process's.
+    pub(super) fn has_lost_its_deputy(&self) -> bool {
+        let deputy = self.seen_through.load(Ordering::Relaxed);
+        deputy != self.pid && !self.path(format!("task/{deputy}")).exists()
+    }
+
     /// Finds a thread that still has memory; whether it is another one than before.
     pub(super) fn look_through_another_thread(&self) -> bool {
         let threads = fs::read_dir(self.path("task")).into_iter().flatten();

@@ -1,4 +1,4 @@
-//! Code that comes, goes and changes under a running program: libraries, generated code, images, files.
+//! Libraries that come, go and change under a running program, and files that are laid out in unusual ways.
 
 use std::{
     fs,
@@ -17,7 +17,6 @@ use crate::{
         needs::Need,
         program::Program,
         report::{Report, Site, Totals},
-        until,
     },
 };
 
@@ -27,12 +26,6 @@ pub(crate) const CASES: &[Case] = &[
     case("changes::a_library_replaced_on_disk_and_loaded_again", replaced_and_loaded_again),
     case("changes::a_library_written_into_and_loaded_again", written_into_and_loaded_again),
     case_with("changes::a_library_in_a_pid_namespace", &[Need::Namespaces], a_library_in_a_pid_namespace),
-    case("changes::generated_code_with_frame_pointers", generated_code_with_frame_pointers),
-    case("changes::generated_code_without_frame_pointers", generated_code_without_frame_pointers),
-    case("changes::thousands_of_executable_mappings", thousands_of_executable_mappings),
-    case("changes::the_main_thread_leaves", the_main_thread_leaves),
-    case("changes::exec_after_the_main_thread_left_ends_the_account", exec_without_main_thread_attached),
-    case("changes::exec_after_the_main_thread_left_is_followed_by_run", exec_without_main_thread_run),
     case("changes::programs_linked_in_odd_ways", programs_linked_in_odd_ways),
     case("changes::libraries_linked_in_odd_ways", libraries_linked_in_odd_ways),
     case("changes::constructors_of_preloaded_libraries", constructors_of_preloaded_libraries),
@@ -42,17 +35,6 @@ pub(crate) const CASES: &[Case] = &[
 fn plugin(inside: &str, room: u32, more: &[&str]) -> PathBuf {
     let (inside, room) = (format!("-Dplugin_inside={inside}"), format!("-DROOM={room}"));
     fixture::build("plugin.c", &[&["-shared", "-fPIC", &inside, &room], more].concat())
-}
-
-/// Waits until heapscope holds this file open, which it does from the moment it makes the file's tables.
-fn taken_up(heapscope: &Heapscope, path: &Path) {
-    let descriptors = format!("/proc/{}/fd", heapscope.pid());
-    until("heapscope opens the library", || {
-        let links = fs::read_dir(&descriptors).unwrap();
-        links.filter_map(|entry| fs::read_link(entry.ok()?.path()).ok()).any(|link| link == path)
-    });
-    // The tables are in the kernel when the file after it would be looked at: a tick later at the latest.
-    std::thread::sleep(std::time::Duration::from_millis(300));
 }
 
 /// The lowest address at which a process has mapped this file.
@@ -73,19 +55,19 @@ fn another_library_at_the_same_address() {
     let heapscope = Heapscope::attach(script.pid(), &[]);
     script.watched();
     script.load_plugin(&first);
-    taken_up(&heapscope, &first);
+    script.is_known_to(&heapscope);
     let place = address_of(script.pid(), &first).unwrap();
     script.orders(&["red plugin 1 1000"]);
     script.control("dlclose", "done");
     script.load_plugin(&second);
     assert_eq!(address_of(script.pid(), &second).unwrap(), place);
-    taken_up(&heapscope, &second);
+    script.is_known_to(&heapscope);
     script.orders(&["red plugin 2 3000"]);
     // And the first one again, in its old place: its site is the one that it had.
     script.control("dlclose", "done");
     script.load_plugin(&first);
     assert_eq!(address_of(script.pid(), &first).unwrap(), place);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    script.is_known_to(&heapscope);
     script.orders(&["red plugin 3 1000"]);
     let report = heapscope.stop();
     script.assert_account(&report);
@@ -154,12 +136,12 @@ fn loaded_again(change: impl Fn(&Path, &Path)) -> Report {
     let heapscope = Heapscope::attach(script.pid(), &[]);
     script.watched();
     script.load_plugin(&library);
-    taken_up(&heapscope, &library);
+    script.is_known_to(&heapscope);
     script.orders(&["red plugin 1 1000"]);
     script.control("dlclose", "done");
     change(&second, &library);
     script.load_plugin(&library);
-    std::thread::sleep(std::time::Duration::from_millis(1500));
+    script.is_known_to(&heapscope);
     script.orders(&["red plugin 2 3000"]);
     let report = heapscope.stop();
     script.assert_account(&report);
@@ -199,144 +181,12 @@ fn a_library_in_a_pid_namespace() {
     let pid: u32 = fs::read_to_string(children).unwrap().trim().parse().unwrap();
     let heapscope = Heapscope::attach(pid, &[]);
     assert_eq!(holder.ask(&format!("dlopen {}", library.display())), "done");
-    taken_up(&heapscope, &library);
+    heapscope.catch_up(|mark| assert_eq!(holder.ask(&format!("map {}", mark.display())), "mapped"));
     assert_eq!(holder.ask("red plugin 1 1000"), "block");
     let report = heapscope.stop();
     report.assert_nothing_lost();
     report.assert_stacks_whole();
     assert_eq!(report.below("first_inside"), once(1000));
-}
-
-fn generated() -> (Program, Heapscope) {
-    let program = Program::start_until(&mut Command::new(fixture::build("generated.c", &[])), "ready");
-    let heapscope = Heapscope::attach(program.pid(), &[]);
-    (program, heapscope)
-}
-
-fn generated_code_with_frame_pointers() {
-    let (mut program, heapscope) = generated();
-    assert_eq!(program.ask("with 1000"), "block");
-    assert_eq!(program.ask("again"), "same");
-    // Mapped a moment ago: where the walk did not know it yet, the stack ends there.
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    assert_eq!(program.ask("named 3000"), "block");
-    let map = format!("/tmp/perf-{}.map", program.pid());
-    std::thread::sleep(std::time::Duration::from_millis(1500));
-    // In the page that is known by now, which is mapped anew.
-    assert_eq!(program.ask("again"), "same");
-    let report = heapscope.stop();
-    let _ = fs::remove_file(map);
-    report.assert_nothing_lost();
-    let beyond = |site: &&Site| site.has("through");
-    for site in report.sites.iter().filter(beyond) {
-        assert!(
-            site.stack.iter().all(|frame| frame.guessed == (frame.function.as_deref() == Some("through"))),
-            "{site:#?}"
-        );
-        assert!(site.has("main"), "{site:#?}");
-    }
-    let again = report.sum(|site| site.has("through") && site.has("generated_function"));
-    assert!(again.alloc_objects > 0, "{:#?}", report.sites);
-}
-
-fn generated_code_without_frame_pointers() {
-    let (mut program, heapscope) = generated();
-    for _ in 0..5 {
-        assert_eq!(program.ask("without 1000"), "block");
-    }
-    let report = heapscope.stop();
-    report.assert_nothing_lost();
-    let sites: Vec<&Site> = report
-        .sites
-        .iter()
-        .filter(|site| site.totals.alloc_space == 1000 * site.totals.alloc_objects)
-        .collect();
-    assert!(!sites.is_empty());
-    for site in sites {
-        // The step by rbp skips `through`, whose rbp it takes for that of the generated function: a guess.
-        let functions = site.functions();
-        let incomplete = functions.last().unwrap().starts_with("[stack incomplete");
-        assert!(incomplete || site.stack.iter().any(|frame| frame.guessed), "{functions:?}");
-        assert!(!site.is_whole(), "{functions:?}");
-    }
-}
-
-fn thousands_of_executable_mappings() {
-    let (mut program, heapscope) = generated();
-    assert_eq!(program.ask("regions 5000"), "done");
-    until("5,000 mappings", || {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", program.pid())).unwrap();
-        maps.lines().filter(|line| line.contains(" r-xp ")).count() >= 5000
-    });
-    std::thread::sleep(std::time::Duration::from_millis(2500));
-    // The C library lies above all of them, and buffers of its own come from there.
-    let library = plugin("first_inside", 1, &[]);
-    drop(library);
-    assert_eq!(program.ask("with 1000"), "block");
-    let report = heapscope.stop();
-    report.assert_nothing_lost();
-    let warnings = &report.quality.warnings;
-    let said = warnings.iter().find(|warning| warning.contains("executable mappings more")).unwrap();
-    let number: u64 = said.split(' ').find_map(|word| word.replace(',', "").parse().ok()).unwrap();
-    assert!((2950..3000).contains(&number), "{said}");
-}
-
-fn leaderless() -> Program {
-    Program::start_until(&mut Command::new(fixture::build("leaderless.c", &[])), "ready")
-}
-
-/// The main thread of this fixture leaves at once, so it cannot be attached to; `run` can watch it.
-fn run_leaderless() -> Heapscope {
-    let program = fixture::build("leaderless.c", &[]);
-    let mut heapscope = Heapscope::start_with(
-        heapscope(&["run", "-o", "report.json", "--"]).arg(&program).stdin(Stdio::piped()),
-    );
-    heapscope.hear("attached");
-    assert_eq!(heapscope.hear_output(), "ready");
-    heapscope
-}
-
-fn the_main_thread_leaves() {
-    let mut heapscope = run_leaderless();
-    // The mappings are looked at more than once meanwhile, with nothing under the process's own number.
-    std::thread::sleep(std::time::Duration::from_millis(2500));
-    heapscope.write("malloc 1000\n");
-    assert_eq!(heapscope.hear_output(), "block");
-    heapscope.close_input();
-    let report = heapscope.report();
-    report.assert_nothing_lost();
-    assert_eq!(report.below("alone"), once(1000), "{report:#?}");
-    let site = report.sites.iter().find(|site| site.has("alone")).unwrap();
-    assert!(site.is_whole(), "{:?}", site.functions());
-}
-
-fn exec_without_main_thread_attached() {
-    let mut program = leaderless();
-    // Attaching by the number of a process whose main thread is gone is refused, and says why.
-    let outcome = Heapscope::start(&mut heapscope(&["attach", &program.pid().to_string()])).finish();
-    assert_ne!(outcome.status, 0);
-    assert!(outcome.errors.contains("has ended"), "{}", outcome.errors);
-    assert_eq!(program.ask("malloc 10"), "block");
-}
-
-fn exec_without_main_thread_run() {
-    let mut heapscope = run_leaderless();
-    heapscope.write(&format!("malloc 1000\nexec {}\n", fixture::calls().display()));
-    assert_eq!((heapscope.hear_output(), heapscope.hear_output()), ("block".into(), "ready".into()));
-    heapscope.hear("attached");
-    heapscope.write("red malloc 1 100\nexit 4\n");
-    assert_eq!(heapscope.hear_output(), "block");
-    let outcome = heapscope.finish();
-    assert_eq!(outcome.status, 4, "{}", outcome.errors);
-    let report = outcome.report.unwrap();
-    report.assert_nothing_lost();
-    report.assert_stacks_whole();
-    assert_eq!((report.below("red"), report.totals), (once(100), once(100)));
-    let warnings = &report.quality.warnings;
-    assert!(
-        warnings.iter().any(|warning| warning.contains("after its main thread had ended")),
-        "{warnings:?}"
-    );
 }
 
 fn programs_linked_in_odd_ways() {
@@ -347,7 +197,6 @@ fn programs_linked_in_odd_ways() {
         &["-Wl,-z,noseparate-code"],
         &["-Wl,-z,separate-code", "-Wl,-z,max-page-size=0x200000"],
         &["-no-pie", "-Wl,-z,noseparate-code", "-Wl,-z,max-page-size=0x200000"],
-        &["-no-pie", "-static", "-Wl,-N", "-Wl,-w"],
     ] {
         let program = fixture::build("calls.c", flags);
         let mut script = Script::of(&mut Command::new(program));
@@ -373,7 +222,7 @@ fn libraries_linked_in_odd_ways() {
         let heapscope = Heapscope::attach(script.pid(), &[]);
         script.watched();
         script.load_plugin(&library);
-        taken_up(&heapscope, &library);
+        script.is_known_to(&heapscope);
         script.orders(&["red plugin 1 1000"]);
         let report = heapscope.stop();
         script.assert_account(&report);
@@ -397,9 +246,14 @@ fn constructors_of_preloaded_libraries() {
         heapscope.close_input();
         let report = heapscope.report();
         report.assert_nothing_lost();
-        report.assert_stacks_whole();
+        // The loader's own first function has no name where its debug file is not installed; the walk ends in it.
+        let quality = &report.quality;
+        assert_eq!((report.incomplete(), quality.truncated_stacks, quality.guessed_frames), (0, 0, 0));
         assert_eq!(report.below("red"), once(100));
-        let early = report.below("eager_constructor");
-        assert_eq!((early.alloc_space, early.alloc_objects), (10 * 1001, 10), "{variable}");
+        let early = report.sites.iter().find(|site| site.has("eager_constructor")).unwrap();
+        assert_eq!((early.totals.alloc_space, early.totals.alloc_objects), (10 * 1001, 10), "{variable}");
+        assert_eq!(early.functions()[..2], ["eager_inside", "eager_constructor"]);
+        let first = early.stack.last().unwrap().module.as_deref().unwrap_or_default();
+        assert!(first.contains("/ld-linux"), "{first}");
     }
 }
