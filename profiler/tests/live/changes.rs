@@ -241,6 +241,12 @@ fn constructors_of_preloaded_libraries() {
                 .stdin(Stdio::piped()),
         );
         assert_eq!(heapscope.hear_output(), "ready");
+        // An audit library makes system calls before the program's own libraries are mapped, so that these are taken
+        // for ones that came later.
+        heapscope.catch_up(|mark| {
+            heapscope.write(&format!("map {}\n", mark.display()));
+            assert_eq!(heapscope.hear_output(), "mapped");
+        });
         heapscope.write("red malloc 1 100\n");
         assert_eq!(heapscope.hear_output(), "block");
         heapscope.close_input();
@@ -248,7 +254,9 @@ fn constructors_of_preloaded_libraries() {
         report.assert_nothing_lost();
         // The loader's own first function has no name where its debug file is not installed; the walk ends in it.
         let quality = &report.quality;
-        assert_eq!((report.incomplete(), quality.truncated_stacks, quality.guessed_frames), (0, 0, 0));
+        let stacks: Vec<_> = report.sites.iter().map(Site::functions).collect();
+        assert_eq!(report.incomplete(), 0, "{variable}: {:?} {stacks:#?}", quality.incomplete_stacks);
+        assert_eq!((quality.truncated_stacks, quality.guessed_frames), (0, 0), "{variable}: {stacks:#?}");
         assert_eq!(report.below("red"), once(100));
         let early = report.sites.iter().find(|site| site.has("eager_constructor")).unwrap();
         assert_eq!((early.totals.alloc_space, early.totals.alloc_objects), (10 * 1001, 10), "{variable}");
