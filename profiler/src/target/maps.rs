@@ -101,8 +101,8 @@ impl Maps {
     pub fn read(process: &Process) -> Result<Self, TargetError> {
         let read = || process.read_path(process.memory_path("maps"), MAPS_LIMIT);
         let mut found = read();
-        // A thread that has left shows an empty file until somebody waits for it, and then none.
-        let nothing = found.as_ref().map_or(true, |(text, _)| text.is_empty());
+        // The file of a main thread that has left is there, but empty.
+        let nothing = found.as_ref().is_ok_and(|(text, _)| text.is_empty());
         if (nothing || process.has_lost_its_deputy()) && process.look_through_another_thread() {
             found = read();
         }

@@ -6,6 +6,7 @@ use std::{
     process::{Command, Stdio},
 };
 
+use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::{
@@ -15,7 +16,7 @@ use crate::{
         fixture,
         heapscope::{Heapscope, heapscope},
         needs::Need,
-        program::Program,
+        program::{Program, send},
         report::{Report, Site, Totals},
     },
 };
@@ -23,6 +24,7 @@ use crate::{
 pub(crate) const CASES: &[Case] = &[
     case("changes::another_library_at_the_same_address", another_library_at_the_same_address),
     case("changes::libraries_in_quick_succession", libraries_in_quick_succession),
+    case("changes::a_library_in_the_place_of_another_unseen", a_library_in_the_place_of_another_unseen),
     case("changes::a_library_replaced_on_disk_and_loaded_again", replaced_and_loaded_again),
     case("changes::a_library_written_into_and_loaded_again", written_into_and_loaded_again),
     case_with("changes::a_library_in_a_pid_namespace", &[Need::Namespaces], a_library_in_a_pid_namespace),
@@ -124,6 +126,32 @@ fn libraries_in_quick_succession() {
             _ => {}
         }
     }
+}
+
+fn a_library_in_the_place_of_another_unseen() {
+    let (first, second) = (plugin("first_inside", 1, &[]), plugin("wide_inside", 800, &[]));
+    let mut script = Script::start();
+    let heapscope = Heapscope::attach(script.pid(), &[]);
+    script.watched();
+    script.load_plugin(&first);
+    let place = address_of(script.pid(), &first);
+    script.is_known_to(&heapscope);
+    // While heapscope stands still, the walk takes the rows of the first one for those of the second.
+    send(heapscope.pid(), Signal::STOP);
+    script.control("dlclose", "done");
+    script.load_plugin(&second);
+    assert_eq!(address_of(script.pid(), &second), place);
+    script.orders(&["red plugin 1 5000"]);
+    send(heapscope.pid(), Signal::CONT);
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    let site = report.sites.iter().find(|site| site.totals == once(5000)).unwrap();
+    let functions = site.functions();
+    assert_eq!(functions[0], "wide_inside", "{functions:?}");
+    assert!(functions[1..].iter().all(|name| name.starts_with("[stack incomplete")), "{functions:?}");
+    // The walk has ended early by itself, or was cut afterwards.
+    let cut = |warning: &String| warning.contains("in the place of other code");
+    assert!(report.incomplete() == 1 || report.quality.warnings.iter().any(cut), "{:?}", report.quality);
 }
 
 /// Loads a copy of one plugin, has `change` put another one in its place, loads that, and reports.
