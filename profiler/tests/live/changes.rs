@@ -25,6 +25,7 @@ pub(crate) const CASES: &[Case] = &[
     case("changes::another_library_at_the_same_address", another_library_at_the_same_address),
     case("changes::libraries_in_quick_succession", libraries_in_quick_succession),
     case("changes::a_library_in_the_place_of_another_unseen", a_library_in_the_place_of_another_unseen),
+    case("changes::libraries_used_as_soon_as_loaded", libraries_used_as_soon_as_loaded),
     case("changes::a_library_replaced_on_disk_and_loaded_again", replaced_and_loaded_again),
     case("changes::a_library_written_into_and_loaded_again", written_into_and_loaded_again),
     case_with("changes::a_library_in_a_pid_namespace", &[Need::Namespaces], a_library_in_a_pid_namespace),
@@ -152,6 +153,47 @@ fn a_library_in_the_place_of_another_unseen() {
     // The walk has ended early by itself, or was cut afterwards.
     let cut = |warning: &String| warning.contains("in the place of other code");
     assert!(report.incomplete() == 1 || report.quality.warnings.iter().any(cut), "{:?}", report.quality);
+}
+
+/// Prints for how long a library stayed unknown after `dlopen` (docs/limits.md has the figure), and asserts none.
+fn libraries_used_as_soon_as_loaded() {
+    const LIBRARIES: u64 = 20;
+    const CALLS: u64 = 500;
+    let (library, folder) = (plugin("first_inside", 1, &[]), TempDir::new().unwrap());
+    let path = |index: u64| folder.path().join(format!("{index}.so"));
+    (0..LIBRARIES).for_each(|index| drop(fs::copy(&library, path(index)).unwrap()));
+    let mut command = Command::new(fixture::build("loader.c", &[]));
+    let numbers = [LIBRARIES, CALLS, 50].map(|number| number.to_string());
+    let mut program = Program::start_until(command.arg(folder.path()).args(numbers), "ready");
+    let heapscope = Heapscope::attach(program.pid(), &[]);
+    let answer = program.ask("go");
+    let interval: f64 = answer.strip_prefix("done ").unwrap().parse().unwrap();
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    let mut unknown: Vec<u64> = Vec::new();
+    for index in 0..LIBRARIES {
+        let module = path(index).display().to_string();
+        let its_own = |site: &&Site| site.stack[0].module.as_ref() == Some(&module);
+        let sites: Vec<&Site> = report.sites.iter().filter(its_own).collect();
+        assert_eq!(sites.iter().map(|site| site.totals.alloc_objects).sum::<u64>(), CALLS, "{sites:#?}");
+        let cut = sites.iter().filter(|site| !site.is_whole());
+        assert!(
+            cut.clone().all(|site| site.ended_early() && site.functions()[0] == "first_inside"),
+            "{sites:#?}"
+        );
+        unknown.push(cut.map(|site| site.totals.alloc_objects).sum());
+    }
+    unknown.sort_unstable();
+    let milliseconds = |calls: u64| calls as f64 * interval / 1e6;
+    let (median, most) = (unknown[unknown.len() / 2], unknown[unknown.len() - 1]);
+    println!(
+        "unknown after dlopen: {:.1} ms in the middle, {:.1} ms at most, {} of {} calls ({LIBRARIES} libraries, a call each {:.2} ms)",
+        milliseconds(median),
+        milliseconds(most),
+        unknown.iter().sum::<u64>(),
+        LIBRARIES * CALLS,
+        interval / 1e6
+    );
 }
 
 /// Loads a copy of one plugin, has `change` put another one in its place, loads that, and reports.
