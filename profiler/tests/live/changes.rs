@@ -161,7 +161,9 @@ fn libraries_used_as_soon_as_loaded() {
     const CALLS: u64 = 500;
     let (library, folder) = (plugin("first_inside", 1, &[]), TempDir::new().unwrap());
     let path = |index: u64| folder.path().join(format!("{index}.so"));
-    (0..LIBRARIES).for_each(|index| drop(fs::copy(&library, path(index)).unwrap()));
+    for index in 0..LIBRARIES {
+        fs::copy(&library, path(index)).unwrap();
+    }
     let mut command = Command::new(fixture::build("loader.c", &[]));
     let numbers = [LIBRARIES, CALLS, 50].map(|number| number.to_string());
     let mut program = Program::start_until(command.arg(folder.path()).args(numbers), "ready");
