@@ -3,6 +3,7 @@
 //! - `calls`: what a probe does at the entry and at the return of an allocator function;
 //! - `account`: live blocks and sites;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
+//! - `search`: the tables that the walk asks;
 //! - `memo`: a stack met before is recognised without a search;
 //! - `maps`: every BPF map and every constant set at load.
 //!
@@ -18,6 +19,7 @@ mod account;
 mod calls;
 mod maps;
 mod memo;
+mod search;
 mod walk;
 
 #[allow(dead_code, reason = "part of it is for the user side")]
