@@ -59,6 +59,8 @@ fn generated_code_without_frame_pointers() {
     for _ in 0..5 {
         assert_eq!(program.ask("without 1000"), "block");
     }
+    known(&mut program, &heapscope);
+    assert_eq!(program.ask("more 1000"), "block");
     let report = heapscope.stop();
     report.assert_nothing_lost();
     let sites: Vec<&Site> = report
@@ -67,6 +69,8 @@ fn generated_code_without_frame_pointers() {
         .filter(|site| site.totals.alloc_space == 1000 * site.totals.alloc_objects)
         .collect();
     assert!(!sites.is_empty());
+    // Once the code is known, the walk goes on through it.
+    assert!(sites.iter().any(|site| site.stack.iter().any(|frame| frame.guessed)), "{sites:#?}");
     for site in sites {
         // The step by rbp skips `through`, whose rbp it takes for that of the generated function: a guess.
         let functions = site.functions();
