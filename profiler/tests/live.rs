@@ -14,10 +14,16 @@
 mod allocators;
 #[path = "live/calls.rs"]
 mod calls;
+#[path = "live/changes.rs"]
+mod changes;
 #[path = "live/completeness.rs"]
 mod completeness;
+#[path = "live/generated.rs"]
+mod generated;
 #[path = "live/harmless.rs"]
 mod harmless;
+#[path = "live/leaderless.rs"]
+mod leaderless;
 #[path = "live/life.rs"]
 mod life;
 #[path = "live/oracle.rs"]
@@ -51,6 +57,9 @@ fn main() -> ExitCode {
         harmless::CASES,
         programs::CASES,
         calls::CASES,
+        changes::CASES,
+        generated::CASES,
+        leaderless::CASES,
         run::CASES,
         reports::CASES,
         oracle::CASES,

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     ledger::{Account, SiteAccount},
+    probe::AttachMethod,
     report::profile::{Mode, Profile, SiteReport, TargetInfo, Totals},
     symbolize::{
         frame::{Frame, FrameKind, FrameRole},
@@ -164,6 +165,21 @@ fn remark(text: &str) -> Arc<Frame> {
     })
 }
 
+/// The kernel decides by the memory of the main thread (`uprobe_multi_link_filter`, `__uprobe_perf_filter`) in which
+/// processes a probe is placed, whenever it places one or takes one out, by perf at every hit.
+fn without_main_thread(method: AttachMethod) -> String {
+    let when = match method {
+        AttachMethod::Perf => "at the next call",
+        AttachMethod::Session | AttachMethod::Multi => {
+            "as soon as any tracer of the same functions, in whatever process, ends its own"
+        }
+    };
+    format!(
+        "The process's main thread has ended before the others. Without it the kernel takes our probes out {when}, and \
+         places none in libraries that come later: the numbers may be too low."
+    )
+}
+
 /// Everything that the reader must know before trusting a number.
 fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
     use profiler_common::counters::Counter;
@@ -176,6 +192,15 @@ fn warnings(observation: &Observation, account: &Account, counters: &crate::prob
             observation.allocators.join(" or "),
             observation.duration().as_secs_f64()
         ));
+    }
+    if observation.left_out > 0 {
+        warnings.push(format!(
+            "The process has {} executable mappings more than can be unwound: stacks end there.",
+            observation.left_out
+        ));
+    }
+    if observation.process.main_thread_has_left() {
+        warnings.push(without_main_thread(observation.method()));
     }
     if observation.outdated > 0 {
         warnings.push(format!(

@@ -68,6 +68,8 @@ pub(super) struct Observation {
     pub(super) warnings: Vec<String>,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
+    /// The most executable mappings at a time that the walkers had no room for.
+    pub(super) left_out: usize,
     probe: EbpfProbe,
     began: Instant,
     lasted: Option<Duration>,
@@ -104,6 +106,7 @@ impl Observation {
             started: SystemTime::now(),
             warnings: Vec::new(),
             outdated: 0,
+            left_out: 0,
             probe,
             began: Instant::now(),
             lasted: None,
@@ -225,11 +228,7 @@ impl Observation {
         let (ranges, left_out) = self.code.ranges();
         self.probe.publish_mappings(&ranges)?;
         self.code.published(self.probe.generation());
-        if left_out > 0 {
-            self.warn(format!(
-                "The process has {left_out} executable mappings more than can be unwound: stacks end there."
-            ));
-        }
+        self.left_out = self.left_out.max(left_out);
         for module in &change.modules {
             self.probe_allocators(module)?;
         }

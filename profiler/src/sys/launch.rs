@@ -25,7 +25,8 @@
 //! When heapscope dies, whatever the cause, the kernel lets the program go on.
 //!
 //! Limits: code that is loaded later (`dlopen`) gives no event; a 32-bit program and `ld.so PROGRAM` get no `Loading`;
-//! an exec by a thread after the main thread has left by `pthread_exit` is not reported.
+//! an exec by a thread after the main thread has left by `pthread_exit` is not reported; with LD_AUDIT, `Running` comes
+//! when the audit library makes its first system call, before the program's own libraries are mapped.
 
 mod bell;
 mod child;

@@ -5,6 +5,7 @@
 //! be freed by the one that gave it.
 
 use std::{
+    cell::LazyCell,
     collections::{BTreeMap, HashSet},
     sync::Arc,
 };
@@ -12,8 +13,8 @@ use std::{
 use profiler_common::records::CallKind;
 
 use self::{
-    names::{Family, Known, LOADER_MARKER, MARKERS, Vocabulary},
-    symbols::Symbols,
+    names::{Family, GLIBC_MALLOC, Known, LOADER_MARKER, MARKERS, Vocabulary},
+    symbols::{Symbol, Symbols},
     wrapper::{Callees, is_wrapper},
 };
 use super::{
@@ -203,13 +204,19 @@ impl<'data> Survey<'data> {
     fn of(symbols: &Symbols<'data>, vocabulary: &Vocabulary, module: &Module) -> Self {
         let mut families: BTreeMap<Family, BTreeMap<u64, Candidate<'data>>> = BTreeMap::new();
         let (mut names, mut markers, mut is_loader) = (HashSet::new(), HashSet::new(), false);
+        let glibc_malloc = LazyCell::new(|| {
+            let is_it = |symbol: &Symbol<'_>| symbol.is_function && symbol.name == GLIBC_MALLOC;
+            symbols.defined().find(is_it).map(|symbol| symbol.address)
+        });
         for symbol in symbols.defined() {
             is_loader |= symbol.name == LOADER_MARKER;
             markers
                 .extend(MARKERS.iter().position(|(marker, _)| symbol.is_function && *marker == symbol.name));
             let Some(known) = vocabulary.get(symbol.name).filter(|_| symbol.is_function) else { continue };
-            // Without a prefix, a local `malloc` is no allocator: any source file may have a function of that name.
-            let visible = symbol.is_global || known.family != Family::Plain;
+            // Without a prefix, a local `malloc` is no allocator: any source file may have a function of that name. But
+            // glibc's is hidden where it is linked statically, and the linker makes it local in a static-pie program.
+            let visible =
+                symbol.is_global || known.family != Family::Plain || *glibc_malloc == Some(symbol.address);
             if !visible || !is_code(module, symbol.address) {
                 continue;
             }

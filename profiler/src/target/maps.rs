@@ -99,7 +99,14 @@ impl Maps {
     /// # Errors
     /// Where the process has ended, or we may not look.
     pub fn read(process: &Process) -> Result<Self, TargetError> {
-        let (text, truncated) = process.read("maps", MAPS_LIMIT)?;
+        let read = || process.read_path(process.memory_path("maps"), MAPS_LIMIT);
+        let mut found = read();
+        // The file of a main thread that has left is there, but empty.
+        let nothing = found.as_ref().is_ok_and(|(text, _)| text.is_empty());
+        if (nothing || process.has_lost_its_deputy()) && process.look_through_another_thread() {
+            found = read();
+        }
+        let (text, truncated) = found?;
         let mut maps = Self::parse(&text);
         maps.truncated = truncated;
         Ok(maps)

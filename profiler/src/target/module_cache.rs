@@ -102,7 +102,7 @@ impl ModuleCache {
 
 /// Copies memory of the target; callers bound the length.
 pub(super) fn read_memory(process: &Process, address: u64, length: u64) -> Result<Vec<u8>, TargetError> {
-    let path = process.path("mem");
+    let path = process.memory_path("mem");
     let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
     let read = File::open(&path).and_then(|memory| memory.read_exact_at(&mut bytes, address));
     read.map_err(|error| process.explain(path, error))?;
@@ -110,7 +110,8 @@ pub(super) fn read_memory(process: &Process, address: u64, length: u64) -> Resul
 }
 
 fn open_file(process: &Process, mapping: &Mapping, path: &Path) -> Result<File, TargetError> {
-    let link = process.path(format!("map_files/{:x}-{:x}", mapping.range.start.0, mapping.range.end.0));
+    let link =
+        process.memory_path(format!("map_files/{:x}-{:x}", mapping.range.start.0, mapping.range.end.0));
     match open_regular(&link) {
         Ok(file) if still_shows(&link, mapping) && is_the_mapped_one(&file, mapping, Via::Link) => Ok(file),
         _ => open_through_root(process, mapping, path),
@@ -119,7 +120,7 @@ fn open_file(process: &Process, mapping: &Mapping, path: &Path) -> Result<File, 
 
 fn open_through_root(process: &Process, mapping: &Mapping, path: &Path) -> Result<File, TargetError> {
     // The path is absolute in the target's root; `join` would throw that root away.
-    let mut in_root = process.path("root").into_os_string();
+    let mut in_root = process.memory_path("root").into_os_string();
     in_root.push(path);
     let replaced = || TargetError::Replaced { pid: process.pid, path: path.to_owned() };
     match open_regular(Path::new(&in_root)) {

@@ -11,6 +11,7 @@ use std::{
         unix::fs::MetadataExt,
     },
     path::{Path, PathBuf},
+    sync::atomic::{AtomicU32, Ordering},
     time::Duration,
 };
 
@@ -52,6 +53,8 @@ pub struct Process {
     /// When it started, in clock ticks since boot: with the pid, a name that is never reused.
     pub start_time: u64,
     pidfd: OwnedFd,
+    /// The thread through which its memory is seen: the main one, until that has left by `pthread_exit`.
+    seen_through: AtomicU32,
 }
 
 /// The program that a process runs. It changes with exec: by the file, or by the stack's random place.
@@ -109,6 +112,7 @@ impl Process {
             seccomp: status.seccomp,
             start_time: 0,
             pidfd,
+            seen_through: AtomicU32::new(pid),
         };
         process.introduce()?;
         Ok(process)
@@ -148,12 +152,47 @@ impl Process {
         proc_path(self.pid, name)
     }
 
+    /// The path of a file below `/proc/PID` that shows its memory or its files: `maps`, `map_files`, `mem`, `root`. When
+    /// the main thread has left by `pthread_exit` while others go on, `/proc/PID` shows none of them, and this leads
+    /// through another thread (`/proc/TID` exists, though it is not listed).
+    #[must_use]
+    pub fn memory_path(&self, name: impl AsRef<Path>) -> PathBuf {
+        proc_path(self.seen_through.load(Ordering::Relaxed), name)
+    }
+
+    /// Whether the main thread has left by `pthread_exit` while others go on, as far as the last look at the mappings
+    /// could tell.
+    #[must_use]
+    pub fn main_thread_has_left(&self) -> bool {
+        self.seen_through.load(Ordering::Relaxed) != self.pid
+    }
+
+    /// Whether the thread that stands in for the main one is no thread of this process any more. Its number may be
+    /// another process's.
+    pub(super) fn has_lost_its_deputy(&self) -> bool {
+        let deputy = self.seen_through.load(Ordering::Relaxed);
+        deputy != self.pid && !self.path(format!("task/{deputy}")).exists()
+    }
+
+    /// Finds a thread that still has memory; whether it is another one than before.
+    pub(super) fn look_through_another_thread(&self) -> bool {
+        let threads = fs::read_dir(self.path("task")).into_iter().flatten();
+        let ids = threads.filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u32>().ok());
+        let mut with_memory = ids.filter(|id| fs::read_link(proc_path(*id, "exe")).is_ok());
+        let found = with_memory.next();
+        found.is_some_and(|found| self.seen_through.swap(found, Ordering::Relaxed) != found)
+    }
+
     /// Reads at most `limit` bytes of a file below `/proc/PID`; the flag says whether there was more.
     ///
     /// # Errors
     /// Where the process has ended (then the bytes may be another's), or the file cannot be read.
     pub fn read(&self, name: &str, limit: u64) -> Result<(Vec<u8>, bool), TargetError> {
-        let path = self.path(name);
+        self.read_path(self.path(name), limit)
+    }
+
+    /// The same for any file that tells of it.
+    pub(super) fn read_path(&self, path: PathBuf, limit: u64) -> Result<(Vec<u8>, bool), TargetError> {
         let result = read_bounded(&path, limit).map_err(|error| self.explain(path, error))?;
         if self.is_alive() { Ok(result) } else { Err(TargetError::Exited { pid: self.pid }) }
     }

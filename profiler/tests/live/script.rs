@@ -9,6 +9,7 @@ use std::{
 
 use crate::support::{
     fixture,
+    heapscope::Heapscope,
     program::Program,
     report::{Report, Site, Totals},
 };
@@ -133,6 +134,11 @@ impl Script {
     pub(crate) fn load_plugin(&mut self, library: &Path) {
         self.helpers.push("dlopen");
         self.control(&format!("dlopen {}", library.display()), "done");
+    }
+
+    /// Waits until heapscope has taken up all that is mapped.
+    pub(crate) fn is_known_to(&mut self, heapscope: &Heapscope) {
+        heapscope.catch_up(|mark| self.control(&format!("map {}", mark.display()), "mapped"));
     }
 
     /// An order that allocates nothing itself.

@@ -3,7 +3,7 @@
 use std::{
     fs,
     io::Write,
-    path::PathBuf,
+    path::{Path, PathBuf},
     process::{Child, Command, Stdio},
 };
 
@@ -11,8 +11,10 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use super::{
+    fixture,
     program::{Lines, send, shell_status, wait},
     report::Report,
+    until,
 };
 
 /// A command line of heapscope. A folder of its own is its current folder.
@@ -85,8 +87,28 @@ impl Heapscope {
     }
 
     /// Writes to its standard input, which must be a pipe. That nobody reads it is no failure.
-    pub(crate) fn write(&mut self, text: &str) {
-        let _ = self.child.stdin.as_mut().unwrap().write_all(text.as_bytes());
+    pub(crate) fn write(&self, text: &str) {
+        let _ = self.child.stdin.as_ref().unwrap().write_all(text.as_bytes());
+    }
+
+    /// Waits until it has taken up all that a program has mapped so far. `map` has the program map a file as code.
+    pub(crate) fn catch_up(&self, mut map: impl FnMut(&Path)) {
+        let folder = TempDir::new().unwrap();
+        let library = fixture::build("plugin.c", &["-shared", "-fPIC"]);
+        // The look that finds the first file finds what was mapped before; when the next one finds the second, that is
+        // in the kernel.
+        for name in ["first.so", "second.so"] {
+            let mark = folder.path().join(name);
+            fs::copy(&library, &mark).unwrap();
+            map(&mark);
+            until("heapscope opens a file that was mapped", || self.has_open(&mark));
+        }
+    }
+
+    fn has_open(&self, path: &Path) -> bool {
+        let mut descriptors = fs::read_dir(format!("/proc/{}/fd", self.pid())).unwrap();
+        descriptors
+            .any(|entry| entry.is_ok_and(|entry| fs::read_link(entry.path()).is_ok_and(|to| to == path)))
     }
 
     pub(crate) fn close_input(&mut self) {

@@ -175,8 +175,11 @@ pub(super) const MARKERS: &[(&str, &str)] = &[
     ("__dls3", "musl"),
     ("__libc_malloc_impl", "musl"),
     ("gnu_get_libc_version", "glibc"),
-    ("__libc_malloc", "glibc"),
+    (GLIBC_MALLOC, "glibc"),
 ];
+
+/// The other name of glibc's malloc, by which it is told from a local function that happens to be called `malloc`.
+pub(super) const GLIBC_MALLOC: &str = "__libc_malloc";
 
 /// A symbol that only glibc's dynamic loader defines. Up to glibc 2.30 it exports a malloc of its own, which is used
 /// until libc is there; musl's loader is its libc and has no such symbol.

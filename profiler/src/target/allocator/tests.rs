@@ -212,11 +212,14 @@ fn find_in_process(program: &Path) -> Result<Allocators, TargetError> {
 fn static_programs_are_found_or_refused_for_their_lack_of_symbols() {
     let source = "#include <unistd.h>\n#include <stdlib.h>\n
         int main(void) { char *p = malloc(9); write(1, \"x\", 1); read(0, p, 1); free(p); return 0; }";
-    let with_symbols = compile("static", source, &["-static"]);
-    let found = find_in_process(&with_symbols).unwrap().found;
-    assert_eq!((found.len(), found[0].name.as_str()), (1, "glibc"));
-    assert!(["malloc", "calloc", "realloc", "free"].iter().all(|name| names(&found[0]).contains(name)));
-    assert!(found[0].functions.iter().all(|function| place(&found[0].module, function).is_ok()));
+    for flags in [&["-static"][..], &["-static-pie", "-fPIE"]] {
+        let with_symbols = compile("static", source, flags);
+        let found = find_in_process(&with_symbols).unwrap().found;
+        assert_eq!((found.len(), found[0].name.as_str()), (1, "glibc"));
+        assert!(["malloc", "calloc", "realloc", "free"].iter().all(|name| names(&found[0]).contains(name)));
+        assert!(found[0].functions.iter().all(|function| place(&found[0].module, function).is_ok()));
+        fs::remove_file(with_symbols).unwrap();
+    }
 
     let stripped = compile("stripped", source, &["-static", "-s"]);
     let refused = find_in_process(&stripped).unwrap_err();
@@ -232,7 +235,7 @@ fn static_programs_are_found_or_refused_for_their_lack_of_symbols() {
     let bare = compile("bare", bare, &["-static", "-nostdlib"]);
     let refused = find_in_process(&bare).unwrap_err();
     assert!(matches!(refused, TargetError::NoAllocator { .. }), "{refused}");
-    for program in [with_symbols, stripped, bare] {
+    for program in [stripped, bare] {
         fs::remove_file(program).unwrap();
     }
 }
