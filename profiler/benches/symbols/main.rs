@@ -75,7 +75,8 @@ fn compare(file: &Path) {
         }
     }
     let answers = |way: &Way| ways::answers(way, &fs::read_to_string(out(way)).unwrap());
-    let Some(reference) = ways.iter().find(|way| way.name == "llvm-symbolizer").map(|way| answers(way)) else {
+    let Some(reference) = ways.iter().find(|way| way.name == "llvm-symbolizer").map(|way| answers(way))
+    else {
         println!("llvm-symbolizer is not installed (Debian: llvm): nothing to compare with");
         return;
     };
@@ -102,8 +103,10 @@ fn compare(file: &Path) {
             all
         );
         if way.name == "heapscope" {
-            let different = addresses.iter().zip(answers).zip(&reference).filter(|((_, ours), theirs)| ours != *theirs);
-            differences = different.map(|((address, ours), theirs)| (*address, ours, theirs.clone())).collect();
+            let different =
+                addresses.iter().zip(answers).zip(&reference).filter(|((_, ours), theirs)| ours != *theirs);
+            differences =
+                different.map(|((address, ours), theirs)| (*address, ours, theirs.clone())).collect();
         }
     }
     let alike: BTreeSet<&str> = ways.iter().map(|way| way.name).collect();
@@ -133,7 +136,8 @@ fn run(way: &Way, file: &Path, list: &Path, out: &Path) -> Cost {
     let done = command.output().unwrap();
     let said = String::from_utf8_lossy(&done.stderr).into_owned();
     assert!(done.status.success(), "{}: {said}", way.name);
-    let numbers: Vec<u64> = said.lines().last().unwrap().split(' ').map(|word| word.parse().unwrap()).collect();
+    let numbers: Vec<u64> =
+        said.lines().last().unwrap().split(' ').map(|word| word.parse().unwrap()).collect();
     Cost { took: Duration::from_micros(numbers[0]), kilobytes: numbers[1] }
 }
 
@@ -182,7 +186,14 @@ fn large_program() -> PathBuf {
     let object = |unit: usize| folder.join(format!("unit{unit}.o")).display().to_string();
     let source = source.display().to_string();
     for unit in 1..=UNITS {
-        compiler(&[format!("-DUNIT=u{unit}"), "-DCOUNT=40".into(), "-c".into(), source.clone(), "-o".into(), object(unit)]);
+        compiler(&[
+            format!("-DUNIT=u{unit}"),
+            "-DCOUNT=40".into(),
+            "-c".into(),
+            source.clone(),
+            "-o".into(),
+            object(unit),
+        ]);
         std::io::stdout().flush().unwrap();
     }
     let units: Vec<String> = (1..=UNITS).map(|unit| format!("each(u{unit})")).collect();

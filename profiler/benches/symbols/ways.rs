@@ -61,9 +61,11 @@ impl Way {
 /// What a way printed, address by address.
 pub(crate) fn answers(way: &Way, printed: &str) -> Vec<Answer> {
     match way.name {
-        "llvm-symbolizer" => {
-            printed.split("\n\n").filter(|part| !part.trim().is_empty()).map(|part| pairs(part.lines())).collect()
-        }
+        "llvm-symbolizer" => printed
+            .split("\n\n")
+            .filter(|part| !part.trim().is_empty())
+            .map(|part| pairs(part.lines()))
+            .collect(),
         "addr2line" => printed.split("\n0x").map(|part| pairs(part.lines().skip(1))).collect(),
         _ => printed.lines().map(|line| pairs(line.split('\t'))).collect(),
     }
@@ -112,12 +114,20 @@ fn by_heapscope(path: &str, addresses: &[u64]) {
     let locations: Vec<CodeLocation> = addresses
         .iter()
         .map(|address| address + 1)
-        .map(|address| CodeLocation { address, module: Some((Arc::clone(&module), Svma(address))), guessed: false })
+        .map(|address| CodeLocation {
+            address,
+            module: Some((Arc::clone(&module), Svma(address))),
+            guessed: false,
+        })
         .collect();
     symbolizer.prepare(&locations);
     for location in &locations {
         let frames = symbolizer.frames(location);
-        print(frames.iter().map(|frame| (frame.function.as_deref().unwrap_or("??"), frame.file.clone(), frame.line)));
+        print(
+            frames
+                .iter()
+                .map(|frame| (frame.function.as_deref().unwrap_or("??"), frame.file.clone(), frame.line)),
+        );
     }
 }
 

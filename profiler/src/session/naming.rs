@@ -1,6 +1,6 @@
 //! From numbers to a profile: every site of the account gets its names.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
 use profiler_common::records::{OVERFLOW_SITE, walk_end};
 
@@ -38,6 +38,17 @@ impl Namer {
         Self { symbolizer: Symbolizer::new(symbolize), command }
     }
 
+    /// Opens the target's file system, where its debug files may be; they are read when it has long ended.
+    pub(super) fn watch(&mut self, observation: &mut Observation) {
+        if let Err(error) = self.symbolizer.set_target_root(observation.process.pid)
+            && observation.process.is_alive()
+        {
+            observation.warnings.push(format!(
+                "The root of the process could not be opened ({error}): debug files that only it can see are not used."
+            ));
+        }
+    }
+
     /// Reads what only a living target can tell: the names of generated code.
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
@@ -62,6 +73,9 @@ impl Namer {
         let now = monotonic_nanoseconds();
         let account = observation.account(now, options.min_age)?;
         let counters = observation.counters()?;
+        let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
+        let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
+        self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         let named = account
             .sites
             .iter()
@@ -72,6 +86,7 @@ impl Namer {
         let mut quality = quality(&counters, &account);
         quality.overhead_percent = observation.overhead_percent();
         quality.warnings = warnings(observation, &account, &counters);
+        quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
             target: TargetInfo {
                 pid: process.pid,

@@ -36,6 +36,7 @@ pub(super) fn watch(
     printer: &Printer,
     mut ended: impl FnMut(&mut Observation, &mut Namer, Duration) -> Option<Ended>,
 ) -> anyhow::Result<Ended> {
+    namer.watch(observation);
     let mut status = StatusLine::new(options.quiet);
     let mut printed = Instant::now();
     let mut next_tick = Instant::now();
