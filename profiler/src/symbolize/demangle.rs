@@ -8,12 +8,19 @@ use std::fmt::{self, Write};
 /// Longest name that is kept, in bytes. Real C++ names of 10,000 bytes exist.
 pub const MAX_NAME_BYTES: usize = 16 * 1024;
 
+/// What a stub's name ends in.
+const STUB: &str = "@plt";
+
 /// The readable form of a linker symbol: C++ (Itanium ABI) and Rust (legacy and v0), else the symbol itself.
 ///
-/// A symbol version (`memcpy@@GLIBC_2.14`, which some symbol tables append) is cut off. A name whose readable form is
+/// A symbol version (`memcpy@@GLIBC_2.14`, which some symbol tables append) is cut off; the mark of a stub (`malloc@plt`)
+/// stays. A name whose readable form is
 /// longer than [`MAX_NAME_BYTES`] stays mangled, and a mangled name longer than that is cut.
 #[must_use]
 pub fn demangle(symbol: &str) -> String {
+    if let Some(function) = symbol.strip_suffix(STUB) {
+        return demangle(function) + STUB;
+    }
     let symbol = without_version(symbol);
     rust(symbol).or_else(|| cpp(symbol)).unwrap_or_else(|| cut(symbol).to_owned())
 }
@@ -21,7 +28,8 @@ pub fn demangle(symbol: &str) -> String {
 /// The symbol as it stands in the file, without its version, cut at [`MAX_NAME_BYTES`].
 #[must_use]
 pub fn keep_mangled(symbol: &str) -> String {
-    cut(without_version(symbol)).to_owned()
+    let symbol = if symbol.ends_with(STUB) { symbol } else { without_version(symbol) };
+    cut(symbol).to_owned()
 }
 
 fn without_version(symbol: &str) -> &str {
@@ -83,6 +91,9 @@ mod tests {
         assert_eq!(demangle("memcpy@@GLIBC_2.14"), "memcpy");
         assert_eq!(demangle("_Znwm@@GLIBCXX_3.4"), "operator new(unsigned long)");
         assert_eq!(demangle("malloc"), "malloc");
+        assert_eq!(demangle("malloc@plt"), "malloc@plt");
+        assert_eq!(demangle("_Znwm@plt"), "operator new(unsigned long)@plt");
+        assert_eq!(keep_mangled("_Znwm@plt"), "_Znwm@plt");
         assert_eq!(demangle(""), "");
         assert_eq!(demangle("@"), "@");
     }

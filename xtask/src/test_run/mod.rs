@@ -23,6 +23,8 @@ use summary::Summary;
 const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
     ("clang++", "clang"),
+    ("dwp", "binutils"),
+    ("dwz", "dwz"),
     ("g++", "g++"),
     ("gdb", "gdb"),
     ("go", "golang-go"),

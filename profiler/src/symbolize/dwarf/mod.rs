@@ -133,11 +133,13 @@ fn sections_of<'data>(elf: &Elf<'data>, split: bool) -> Result<DwarfSections<Cow
     })
 }
 
+/// All sections of a package: its index says for each unit which part of each is its own, and a part that is not there is
+/// an error, also of a section that is never read.
 fn package_of<'data>(elf: &Elf<'data>) -> Result<DwarfPackageSections<Cow<'data, [u8]>>, String> {
     let mut sections = Sections::of(elf);
     DwarfPackageSections::load(|id| match id.dwo_name() {
-        Some(name) if is_needed(id) => sections.content(name).map_err(PackageError),
-        _ => Ok(Cow::Borrowed([].as_slice())),
+        Some(name) => sections.content(name).map_err(PackageError),
+        None => Ok(Cow::Borrowed([].as_slice())),
     })
     .map_err(|PackageError(reason)| reason)
 }
