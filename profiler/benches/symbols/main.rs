@@ -90,7 +90,7 @@ fn compare(file: &Path) {
     for (way, costs) in ways.iter().zip(&mut costs) {
         let (took, kilobytes) = median(costs);
         let answers = answers(way);
-        let functions = agreement(&answers, &reference, |one, other| ways::same_functions(one, other));
+        let functions = agreement(&answers, &reference, ways::same_functions);
         let all = agreement(&answers, &reference, |one, other| one == other);
         println!(
             "{:<18} {:>7.2}s {:>6.2}x {:>5} MB {:>6.2}x {:>9} {:>10}",
