@@ -1,6 +1,7 @@
 //! The BPF side of heapscope: probes on the target's allocators keep a ledger of live blocks in BPF maps.
 //!
 //! - `calls`: what a probe does at the entry and at the return of an allocator function;
+//! - `function`: which function it is, and its arguments;
 //! - `account`: live blocks and sites;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `memo`: a stack met before is recognised without a search;
@@ -16,6 +17,7 @@
 
 mod account;
 mod calls;
+mod function;
 mod maps;
 mod memo;
 mod walk;
