@@ -144,6 +144,9 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
         if let Some((old_key, old)) = hand_in(function, call.pointer) {
             call.old = old;
             call.old_key = old_key;
+        } else if custom_allocators() != 0 && function.is_custom() && account::holds(call.pointer) {
+            // A block of `malloc`, on which a call of `realloc` or `free` inside this one will decide.
+            call.old_key = TAKEN_OVER;
         }
         // Without room a free inside the call counts as unmatched, no more.
         let _ = REALLOCATING.insert(&call.pointer, &key, BPF_ANY as u64);
@@ -362,12 +365,8 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
     if address == 0 || closed() {
         return 0;
     }
-    let found = account::forget(function, address);
-    if found {
-        if function.is_custom() {
-            // If it hands the block on to `free`, that is no other block.
-            let _ = FREED.insert(&thread(), &address, BPF_ANY as u64);
-        }
+    if account::forget(function, address) {
+        note_custom(function, address);
         return 0;
     }
     match take_over(address) {
@@ -375,9 +374,20 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
         Some((0, _)) => count(Counter::UnmatchedFrees, 1),
         Some((_, block)) => account::freed(&block),
         None if custom_allocators() != 0 && is_handed_on(function, address) => {}
-        None => count(Counter::UnmatchedFrees, 1),
+        None => {
+            note_custom(function, address);
+            count(Counter::UnmatchedFrees, 1);
+        }
     }
     0
+}
+
+/// Notes what an allocator that the user named has freed: if it hands the block on to `free`, that is no other block.
+#[inline(always)]
+fn note_custom(function: Function, address: u64) {
+    if custom_allocators() != 0 && function.is_custom() {
+        let _ = FREED.insert(&thread(), &address, BPF_ANY as u64);
+    }
 }
 
 /// Whether this free and another one are about the same block: the `free` of an allocator that the user named is about

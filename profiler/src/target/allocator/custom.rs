@@ -124,11 +124,11 @@ impl FromStr for CustomAllocator {
         if let Some((twice, _)) = functions.iter().find(|(name, _)| !names.insert(name)) {
             return Err(SpecError::FunctionTwice { function: twice.clone() });
         }
-        let has = |kinds: &[CallKind]| functions.iter().any(|(_, call)| kinds.contains(&call.kind));
-        if !has(&[CallKind::Allocate, CallKind::AllocateInto, CallKind::Reallocate]) {
+        let gives = |(_, call): &(_, Call)| !matches!(call.kind, CallKind::Resize | CallKind::Free);
+        if !functions.iter().any(gives) {
             return Err(SpecError::Incomplete { missing: "alloc=FUNCTION(size=0)" });
         }
-        if !has(&[CallKind::Free]) {
+        if !functions.iter().any(|(_, call)| call.kind == CallKind::Free) {
             return Err(SpecError::Incomplete { missing: "free=FUNCTION(ptr=0)" });
         }
         Ok(Self { functions, module: module.transpose()?.map(str::to_owned) })
