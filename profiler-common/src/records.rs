@@ -178,8 +178,10 @@ pub struct StackHead {
     pub end: u8,
     /// Which mapping table (its generation) the walk used.
     pub generation: u32,
+    /// When the walk began: `CLOCK_MONOTONIC` in nanoseconds.
+    pub time: u64,
 }
-const _: () = assert!(size_of::<StackHead>() == 48);
+const _: () = assert!(size_of::<StackHead>() == 56);
 
 /// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart; the cookie
 /// those that jumped into one another, as glibc's `realloc(NULL, n)` into `malloc`.

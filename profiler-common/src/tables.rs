@@ -14,17 +14,22 @@ pub mod cfa {
     pub const RSP: u8 = 1;
     /// `CFA = rbp + offset`
     pub const RBP: u8 = 2;
-    /// `CFA = *(rbp + offset)`: a function that realigned its stack.
+    /// `CFA = *(rbp + offset) + addend`: a function that realigned its stack.
     pub const RBP_DEREF: u8 = 3;
-    /// `CFA = *(rsp + offset)`
+    /// `CFA = *(rsp + offset) + addend`: assembler that did so and saved the old rsp on the stack.
     pub const RSP_DEREF: u8 = 4;
     /// The frame that the kernel pushed for a signal handler (`struct rt_sigframe`, arch/x86/include/asm/sigframe.h):
     /// rsp, rip and rbp are read from the saved context at rsp.
     pub const SIGNAL: u8 = 5;
     /// The return address is undefined: the thread's first function.
     pub const END: u8 = 6;
-    /// A rule that the walker has no words for (counted, the walk ends as incomplete).
+    /// A rule that the walker has no words for (counted, the walk ends as incomplete). The offset says why.
     pub const UNSUPPORTED: u8 = 7;
+    /// `CFA = rbx + offset`: the dynamic loader's trampolines, which make room for registers of any size.
+    pub const RBX: u8 = 8;
+    /// `CFA = rsp + offset + 8 * (rip % 16 >= addend)`: a stub of the procedure linkage table, whose second instruction
+    /// pushes. No call returns into one, but a signal may interrupt one.
+    pub const PLT: u8 = 9;
 }
 
 /// How to find the caller's rbp.
@@ -39,6 +44,16 @@ pub mod rbp {
     pub const UNKNOWN: u8 = 3;
 }
 
+/// How to find the caller's rbx, which only [`cfa::RBX`] needs.
+pub mod rbx {
+    /// Lost: the caller's rbx cannot be known.
+    pub const UNKNOWN: u8 = 0;
+    /// Unchanged by this frame.
+    pub const SAME: u8 = 1;
+    /// `rbx = *(CFA + offset)`
+    pub const AT_CFA: u8 = 2;
+}
+
 /// One unwind rule: how a frame's caller is found. The return address is always at `CFA - 8`, but for
 /// [`cfa::SIGNAL`].
 #[repr(C)]
@@ -49,12 +64,18 @@ pub struct Rule {
     pub cfa_offset: i32,
     /// Offset of the saved rbp, in bytes.
     pub rbp_offset: i16,
+    /// Offset of the saved rbx, in bytes.
+    pub rbx_offset: i16,
     /// One of [`cfa`].
     pub cfa_kind: u8,
+    /// What some kinds of CFA add, as they say.
+    pub cfa_addend: u8,
     /// One of [`rbp`].
     pub rbp_kind: u8,
+    /// One of [`rbx`].
+    pub rbx_kind: u8,
 }
-const _: () = assert!(size_of::<Rule>() == 8);
+const _: () = assert!(size_of::<Rule>() == 12);
 
 /// A chunk of rows, one value of the BPF array `ROWS`. The rows of one page never cross a chunk's end.
 #[repr(C)]

@@ -176,7 +176,7 @@ pub fn holds(address: u64) -> bool {
 
 /// The site of the call that is returning, with its stack on the way to the user side if it is new.
 #[inline(always)]
-fn site(registers: &pt_regs, allocator: u8) -> u64 {
+pub fn site(registers: &pt_regs, allocator: u8) -> u64 {
     let Some(slot) = walk::claim() else {
         count(Counter::ScratchBusy, 1);
         return OVERFLOW_SITE;

@@ -90,6 +90,10 @@ pub struct Scratch {
     pub ip: u64,
     pub sp: u64,
     pub bp: u64,
+    /// Where rbx lies in the stack, to be read if it is ever needed; 0 where its value is `bx`.
+    pub bx_at: u64,
+    /// rbx where the walk began, as long as no frame saved it; 0 where it is lost.
+    pub bx: u64,
     /// Hash over the frames so far.
     pub hash: u64,
     /// Address of `window[0]` in the target, and how many bytes of it are valid.
@@ -109,6 +113,8 @@ pub struct Scratch {
     pub forgettable: u32,
     /// Frames found by such guesses so far.
     pub guessed_frames: u64,
+    /// The files that the frames so far lie in.
+    pub modules: u64,
     pub head: StackHead,
     pub frames: [u64; MAX_FRAMES],
     /// Where each return address was found, as a memo has it.

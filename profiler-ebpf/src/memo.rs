@@ -24,6 +24,8 @@ pub struct Memo {
     sp: u64,
     bp: u64,
     site: u64,
+    /// The files that its frames lie in. As long as the generation is the same, so are they.
+    modules: u64,
     generation: u32,
     frames: u32,
     /// For each frame but the first: distance of its return address from rsp, in words.
@@ -38,22 +40,34 @@ fn index_of(registers: &pt_regs) -> u32 {
     (mixed >> 40) as u32 & memo_mask()
 }
 
-/// Hashes the return address of one frame; whether it could be read.
+/// Frames that one call of [`memo_step`] hashes: a call and its look-ups cost as much as hashing several.
+const FRAMES_A_STEP: u64 = 16;
+
+/// Hashes the return addresses of some frames, from frame `first` on; the first frame that was not hashed, or a negative
+/// number where one could not be read.
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn memo_step(frame: u64, slot: u64, memo: u64) -> i64 {
+extern "C" fn memo_step(first: u64, slot: u64, memo: u64) -> i64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return -1 };
     // SAFETY: the slot is claimed by this walk.
     let scratch = unsafe { &mut *scratch };
     let Some(memo) = MEMOS.get(memo as u32) else { return -1 };
-    // SAFETY: masked to the array's length.
-    let distance = unsafe { *memo.slots.get_unchecked(opaque(frame) as usize & (MEMO_FRAMES - 1)) } as u64;
-    let mut word = 0;
-    if !read_stack(scratch, scratch.sp.wrapping_add(distance * 8), &mut word) {
-        return -1;
+    let (frames, sp) = (memo.frames as u64, scratch.sp);
+    let mut hash = scratch.hash;
+    let mut done = 0;
+    while done < FRAMES_A_STEP && first + done < frames {
+        let at = opaque(first + done) as usize & (MEMO_FRAMES - 1);
+        // SAFETY: masked to the array's length.
+        let distance = unsafe { *memo.slots.get_unchecked(at) } as u64;
+        let mut word = 0;
+        if !read_stack(scratch, sp.wrapping_add(distance * 8), &mut word) {
+            return -1;
+        }
+        hash = hash_frame(hash, word, 0);
+        done += 1;
     }
-    scratch.hash = hash_frame(scratch.hash, word, 0);
-    0
+    scratch.hash = hash;
+    (first + done) as i64
 }
 
 /// The site of a stack that was met before at this place; `None` if it must be walked. The walk has been begun.
@@ -76,17 +90,17 @@ pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Optio
     // SAFETY: as above.
     unsafe { (*scratch).hash = hash_frame(begun, registers.rip, 0) };
     let mut frame = 1;
-    while frame < MEMO_FRAMES as u64 {
-        if frame >= frames {
+    let mut steps = 0;
+    while steps < MEMO_FRAMES as u64 / FRAMES_A_STEP && frame < frames {
+        let next = memo_step(frame, slot as u64, index as u64);
+        if next < 0 {
             break;
         }
-        if memo_step(frame, slot as u64, index as u64) != 0 {
-            break;
-        }
-        frame += 1;
+        frame = next as u64;
+        steps += 1;
     }
     // SAFETY: as above.
-    let site = unsafe { site_of((*scratch).hash, walk_end::COMPLETE) };
+    let site = unsafe { site_of((*scratch).hash, memo.modules, walk_end::COMPLETE) };
     // SAFETY: as above.
     unsafe { (*scratch).hash = begun };
     (frame == frames && site == memo.site).then_some(site)
@@ -108,5 +122,6 @@ pub fn remember(scratch: &Scratch, registers: &pt_regs) {
     memo.generation = scratch.table;
     memo.frames = scratch.head.frames as u32;
     memo.slots = scratch.slots;
+    memo.modules = scratch.modules;
     memo.site = scratch.head.site;
 }

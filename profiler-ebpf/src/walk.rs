@@ -12,7 +12,7 @@ use core::{
 
 use aya_ebpf::{
     bindings::pt_regs,
-    helpers::generated::{bpf_get_smp_processor_id, bpf_probe_read_user},
+    helpers::generated::{bpf_get_smp_processor_id, bpf_ktime_get_ns, bpf_probe_read_user},
 };
 
 use crate::{
@@ -22,11 +22,22 @@ use crate::{
     memo::MEMO_FRAMES,
     opaque,
     records::walk_end,
-    tables::{cfa, rbp},
+    tables::{Rule, cfa, rbp, rbx},
 };
 
 /// A saved frame pointer further than this above rsp is not believed, in bytes.
 const MAX_GUESSED_FRAME: u64 = 1 << 20;
+
+/// The rule of an address that no table describes.
+const NO_TABLE: Rule = Rule {
+    cfa_offset: 0,
+    rbp_offset: 0,
+    rbx_offset: 0,
+    cfa_kind: cfa::NONE,
+    cfa_addend: 0,
+    rbp_kind: rbp::SAME,
+    rbx_kind: rbx::UNKNOWN,
+};
 
 /// What `step` answers: go on, or one more than the `walk_end` code.
 const GO_ON: i64 = 0;
@@ -200,10 +211,11 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
         // SAFETY: masked to the array's length.
         mapping = unsafe { table.ranges.get_unchecked(opaque(found as u64) as usize & (MAX_MAPPINGS - 1)) };
     }
+    // Every file has pages of its own, so the same addresses in another file are another stack.
+    scratch.modules = scratch.modules.rotate_left(5) ^ mapping.first_page as u64;
     let relative = looked_up.wrapping_sub(mapping.bias);
     let page = relative >> PAGE_SHIFT;
-    let mut rule =
-        crate::tables::Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::NONE, rbp_kind: rbp::SAME };
+    let mut rule = NO_TABLE;
     if page < mapping.pages as u64 {
         let found = find_rule(mapping.first_page as u64 + page, relative & ((1 << PAGE_SHIFT) - 1));
         if found >= 0
@@ -219,12 +231,25 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     let cfa = match rule.cfa_kind {
         cfa::RSP => sp.wrapping_add(rule.cfa_offset as i64 as u64),
         cfa::RBP => bp.wrapping_add(rule.cfa_offset as i64 as u64),
+        cfa::PLT => {
+            let pushed = (looked_up & 15 >= rule.cfa_addend as u64) as u64 * 8;
+            sp.wrapping_add(rule.cfa_offset as i64 as u64).wrapping_add(pushed)
+        }
+        cfa::RBX => {
+            word = scratch.bx;
+            if scratch.bx_at != 0 && !read_stack(scratch, scratch.bx_at, &mut word) {
+                return end(walk_end::UNREADABLE);
+            }
+            // A memo knows nothing of rbx.
+            scratch.forgettable = 1;
+            word.wrapping_add(rule.cfa_offset as i64 as u64)
+        }
         cfa::RBP_DEREF | cfa::RSP_DEREF => {
             let base = if rule.cfa_kind == cfa::RBP_DEREF { bp } else { sp };
             if !read_stack(scratch, base.wrapping_add(rule.cfa_offset as i64 as u64), &mut word) {
                 return end(walk_end::UNREADABLE);
             }
-            word
+            word.wrapping_add(rule.cfa_addend as u64)
         }
         cfa::SIGNAL => return leave_signal_frame(scratch),
         cfa::END => return end(walk_end::COMPLETE),
@@ -258,6 +283,14 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
         }
         scratch.bp = word;
     }
+    match rule.rbx_kind {
+        rbx::SAME => {}
+        rbx::AT_CFA => scratch.bx_at = cfa.wrapping_add(rule.rbx_offset as i64 as u64),
+        _ => {
+            scratch.bx = 0;
+            scratch.bx_at = 0;
+        }
+    }
     if !read_stack(scratch, cfa.wrapping_sub(8), &mut word) {
         return end(walk_end::UNREADABLE);
     }
@@ -270,7 +303,7 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     if word == 0 { end(walk_end::COMPLETE) } else { GO_ON }
 }
 
-/// Takes rsp, rip and rbp from the context that the kernel saved for a signal handler: at the return to the trampoline
+/// Takes rsp, rip, rbp and rbx from the context that the kernel saved for a signal handler: at the return to the trampoline
 /// rsp points at `struct ucontext` (arch/x86/include/uapi/asm/ucontext.h), whose `struct sigcontext` begins 40 bytes on
 /// with r8 to r15, rdi, rsi, rbp, rbx, rdx, rax, rcx, rsp, rip (arch/x86/include/uapi/asm/sigcontext.h).
 #[inline(always)]
@@ -284,6 +317,7 @@ fn leave_signal_frame(scratch: &mut Scratch) -> i64 {
         return end(walk_end::UNREADABLE);
     }
     scratch.bp = bp;
+    scratch.bx_at = context + 88;
     scratch.sp = sp;
     scratch.ip = ip;
     scratch.interrupted = 1;
@@ -299,10 +333,12 @@ pub fn hash_frame(hash: u64, ip: u64, guessed: u64) -> u64 {
     mixed ^ mixed >> 29
 }
 
-/// The site of a stack with this hash. The walk's end is part of it: a cut stack is never mistaken for a whole one.
+/// The site of a stack with this hash, through these files. The walk's end is part of it: a cut stack is never mistaken
+/// for a whole one.
 #[inline(always)]
-pub fn site_of(hash: u64, ended: u8) -> u64 {
-    let mixed = (hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+pub fn site_of(hash: u64, modules: u64, ended: u8) -> u64 {
+    let hash = (hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    let mixed = (hash ^ hash >> 32 ^ modules).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     // The lowest numbers are reserved (OVERFLOW_SITE).
     (mixed ^ mixed >> 32) | 1 << 63
 }
@@ -315,6 +351,8 @@ pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
     scratch.ip = registers.rip;
     scratch.sp = registers.rsp;
     scratch.bp = registers.rbp;
+    scratch.bx = registers.rbx;
+    scratch.bx_at = 0;
     scratch.first_sp = registers.rsp;
     scratch.hash = allocator as u64;
     scratch.window_len = 0;
@@ -324,6 +362,7 @@ pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
     scratch.uncertain = 0;
     scratch.forgettable = 0;
     scratch.guessed_frames = 0;
+    scratch.modules = 0;
     scratch.head.guessed = [0; MAX_FRAMES / 64];
     scratch.head.frames = 0;
     scratch.head.allocator = allocator;
@@ -334,6 +373,8 @@ pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
 /// be alive across the loop.
 #[inline(always)]
 pub fn walk(scratch: *mut Scratch, slot: u32) {
+    // SAFETY: the slot is claimed by this walk; a helper without arguments.
+    unsafe { (*scratch).head.time = bpf_ktime_get_ns() };
     let mut outcome = GO_ON;
     let mut index = 0;
     while index <= MAX_FRAMES as u64 {
@@ -347,7 +388,7 @@ pub fn walk(scratch: *mut Scratch, slot: u32) {
     // SAFETY: as above.
     let scratch = unsafe { &mut *scratch };
     scratch.head.end = ended;
-    scratch.head.site = site_of(scratch.hash, ended);
+    scratch.head.site = site_of(scratch.hash, scratch.modules, ended);
     if scratch.guessed_frames != 0 {
         count(Counter::GuessedFrames, scratch.guessed_frames);
     }

@@ -9,6 +9,8 @@
     reason = "a test fails by panicking, and its name says what it tests"
 )]
 
+#[path = "cli/doctor.rs"]
+mod doctor;
 #[path = "cli/outputs.rs"]
 mod outputs;
 #[path = "cli/rights.rs"]
@@ -25,7 +27,7 @@ use std::process::{Command, ExitCode};
 use support::{case, heapscope::Heapscope, heapscope::heapscope};
 
 fn main() -> ExitCode {
-    case::run(&[usage::CASES, outputs::CASES, targets::CASES, rights::CASES], &[])
+    case::run(&[usage::CASES, doctor::CASES, outputs::CASES, targets::CASES, rights::CASES], &[])
 }
 
 /// Runs a command that must be refused before anything is traced; what it said.

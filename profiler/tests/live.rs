@@ -22,10 +22,14 @@ mod allocators_rust;
 mod allocators_table;
 #[path = "live/calls.rs"]
 mod calls;
+#[path = "live/completeness.rs"]
+mod completeness;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/oracle.rs"]
+mod oracle;
 #[path = "live/programs.rs"]
 mod programs;
 #[path = "live/reports.rs"]
@@ -40,6 +44,10 @@ mod stacks;
 mod support;
 #[path = "live/threads.rs"]
 mod threads;
+#[path = "live/twin.rs"]
+mod twin;
+#[path = "live/worker.rs"]
+mod worker;
 
 use std::process::ExitCode;
 
@@ -53,6 +61,8 @@ fn main() -> ExitCode {
         calls::CASES,
         run::CASES,
         reports::CASES,
+        oracle::CASES,
+        completeness::CASES,
         allocators::CASES,
         allocators_custom::CASES,
         allocators_rust::CASES,

@@ -3,9 +3,11 @@
 //! What a shell script would do is done here in Rust, so that one `cargo` is all that a clone needs. Nothing in this
 //! crate is linked into `heapscope`.
 
+mod bench;
 mod debian;
 mod demo;
 mod ebpf;
+mod fuzz;
 mod process;
 mod test_run;
 mod tidy;
@@ -30,8 +32,12 @@ enum Command {
     Demo(demo::Options),
     /// Build and run every test; the last line counts the passed, the failed and the skipped.
     Test,
+    /// Measure side by side with the peers, and print a table.
+    Bench(bench::Options),
     /// Build the BPF object that is committed as profiler/bpf/heapscope.bpf.o.
     Ebpf(ebpf::Options),
+    /// Run the fuzz targets, each for ten minutes, and print what came of them.
+    Fuzz(fuzz::Options),
     /// Check what the compiler does not: the layer table, the files' first lines and lengths.
     Tidy,
 }
@@ -40,8 +46,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = Workspace::find().and_then(|workspace| match arguments.command {
         Command::Demo(options) => demo::run(&workspace, &options),
+        Command::Bench(options) => bench::run(&workspace, &options),
         Command::Test => test_run::run(&workspace),
         Command::Ebpf(options) => ebpf::run(&workspace, &options),
+        Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Tidy => tidy::run(&workspace),
     });
     outcome.unwrap_or_else(|error| {

@@ -10,7 +10,7 @@ use super::values;
 use crate::{
     probe::AttachMethod,
     report::format::Format,
-    session::options::{AttachOptions, CommonOptions, OutputSpec, RunOptions},
+    session::options::{AttachOptions, CommonOptions, DoctorOptions, OutputSpec, RowsShown, RunOptions},
     target::allocator::custom::CustomAllocator,
 };
 
@@ -40,6 +40,9 @@ pub(super) enum Command {
     /// Start a program and watch it from its first allocation to its end
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Show what heapscope knows of a program or a library
+    #[command(after_help = DOCTOR_EXAMPLES)]
+    Doctor(DoctorArgs),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  heapscope completions bash > /etc/bash_completion.d/heapscope")]
     Completions {
@@ -70,6 +73,13 @@ Examples:
   sudo heapscope run -- python3 app.py
   sudo heapscope run -o build.svg -- c++ -O2 -c big.cpp
   sudo heapscope run -d 30s -- ./server             report after 30 seconds; the program goes on until it ends";
+
+const DOCTOR_EXAMPLES: &str = "\
+Examples:
+  heapscope doctor --unwind /usr/bin/python3.11     how much of its code can be unwound, by which rules
+  heapscope doctor --unwind ./server libplugin.so   several files, as one process
+  heapscope doctor --unwind ./server --rows         the unwind table itself
+  heapscope doctor --unwind ./server --rows=all     with the rows that no call can need";
 
 /// How the kernel is asked to attach the probes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -183,6 +193,36 @@ pub(super) struct RunArgs {
     /// The program and its arguments
     #[arg(required = true, last = true, value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct DoctorArgs {
+    /// Look at the unwind information of these files, which stand for one process together
+    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
+    unwind: Vec<PathBuf>,
+
+    /// List the rows, address by address
+    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
+        default_missing_value = "calls")]
+    rows: Option<Rows>,
+}
+
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Rows {
+    /// Those that can hold a call, which stack walks search
+    Calls,
+    /// All
+    All,
+}
+
+impl DoctorArgs {
+    pub(super) fn options(self) -> DoctorOptions {
+        let rows = self.rows.map(|rows| match rows {
+            Rows::Calls => RowsShown::Calls,
+            Rows::All => RowsShown::All,
+        });
+        DoctorOptions { files: self.unwind, rows }
+    }
 }
 
 impl AttachArgs {

@@ -4,7 +4,7 @@ mod args;
 mod values;
 
 use std::{
-    io::{self, Write},
+    io::{self, BufWriter, Write},
     process::ExitCode,
 };
 
@@ -22,6 +22,12 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Attach(args) => args.options().and_then(|options| session::attach(&options)),
         Command::Run(args) => args.options().and_then(|options| session::run(&options)),
+        Command::Doctor(args) => {
+            let options = args.options();
+            let mut out = BufWriter::new(io::stdout().lock());
+            let done = session::doctor(&options, &mut out);
+            enough(done.and_then(|code| Ok(out.flush().map(|()| code)?)))
+        }
         Command::Completions { shell } => print(|out| {
             clap_complete::generate(shell, &mut Cli::command(), "heapscope", out);
             Ok(())
@@ -58,12 +64,18 @@ fn manual(command: Option<&str>) -> anyhow::Result<clap::Command> {
     Ok(page.display_name(format!("heapscope-{name}")))
 }
 
-/// Prints a whole document; a reader who has seen enough is not an error.
+/// Prints a whole document.
 fn print(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> anyhow::Result<ExitCode> {
     let mut document = Vec::new();
     render(&mut document)?;
-    match io::stdout().write_all(&document) {
-        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error.into()),
-        _ => Ok(ExitCode::SUCCESS),
+    enough(io::stdout().write_all(&document).map(|()| ExitCode::SUCCESS).map_err(Into::into))
+}
+
+/// A reader who has seen enough is not an error.
+fn enough(printed: anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    let is_broken_pipe = |error: &io::Error| error.kind() == io::ErrorKind::BrokenPipe;
+    match printed {
+        Err(error) if error.downcast_ref().is_some_and(is_broken_pipe) => Ok(ExitCode::SUCCESS),
+        printed => printed,
     }
 }

@@ -100,6 +100,20 @@ pub struct StackRecord {
 }
 
 impl StackRecord {
+    /// Reads a record of the ring buffer; `None` where it is shorter than its head. No more frames are taken than there
+    /// are bytes for, whatever the head says, nor more than [`MAX_FRAMES`].
+    #[must_use]
+    pub fn parse(record: &[u8]) -> Option<Self> {
+        let (head, frames) = record.split_at_checked(size_of::<StackHead>())?;
+        let head: StackHead = bytemuck::pod_read_unaligned(head);
+        let frames = frames
+            .chunks_exact(size_of::<u64>())
+            .take(usize::from(head.frames).min(MAX_FRAMES))
+            .map(bytemuck::pod_read_unaligned)
+            .collect();
+        Some(Self { head, frames })
+    }
+
     /// Whether frame `index` was found by a frame-pointer guess.
     #[must_use]
     pub fn guessed(&self, index: usize) -> bool {

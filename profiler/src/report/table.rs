@@ -29,7 +29,8 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     let mut live: Vec<&SiteReport> = profile.sites.iter().filter(holds_memory).collect();
     live.sort_by_key(|site| std::cmp::Reverse((site.totals.inuse_space, site.totals.inuse_objects)));
     if live.is_empty() {
-        writeln!(out, "\n{}", nothing_live(profile))?;
+        writeln!(out)?;
+        write_wrapped(&nothing_live(profile), "", "", width, out)?;
     } else {
         write_sites(profile, options, width, &live, out)?;
     }
@@ -130,4 +131,33 @@ fn write_wrapped(text: &str, head: &str, indent: &str, width: usize, out: &mut d
         words += 1;
     }
     writeln!(out, "{line}")
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, SystemTime};
+
+    use super::*;
+    use crate::report::profile::{Mode, Quality, TargetInfo, Totals};
+
+    #[test]
+    fn no_number_is_too_long_for_a_line() {
+        let profile = Profile {
+            target: TargetInfo::default(),
+            started: SystemTime::UNIX_EPOCH,
+            duration: Duration::MAX,
+            mode: Mode { min_size: Some(u64::MAX), max_size: Some(u64::MAX), ..Mode::default() },
+            totals: Totals { alloc_objects: u64::MAX, alloc_space: u64::MAX, ..Totals::default() },
+            quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
+            sites: Vec::new(),
+        };
+        for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {
+            let mut out = Vec::new();
+            let profile = Profile { mode: Mode { min_age, ..profile.mode.clone() }, ..profile.clone() };
+            let written = write(&profile, &ReportOptions { width: 80, ..ReportOptions::default() }, &mut out);
+            assert!(written.is_ok());
+            let text = String::from_utf8_lossy(&out);
+            assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+        }
+    }
 }

@@ -1,6 +1,6 @@
 //! `heapscope attach`: a process that runs already.
 
-use std::process::ExitCode;
+use std::{os::fd::AsFd, process::ExitCode};
 
 use rustix::process::{Resource, getrlimit, setrlimit};
 
@@ -37,7 +37,8 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     observation.require_custom_allocators()?;
     announce(&observation, common);
     let ended = watch(&mut observation, &mut namer, common, &stop, &printer, |observation, _, wait| {
-        observation.process.exited(wait).then_some(Ended::TargetGone)
+        observation.wait(observation.process.as_fd(), wait);
+        (!observation.process.is_alive()).then_some(Ended::TargetGone)
     })?;
     if ended == Ended::TargetGone {
         printer.line(&format!("process {} ended", observation.process.pid))?;

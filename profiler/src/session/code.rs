@@ -3,6 +3,8 @@
 //! Files are opened once and stay open, so that everything can be named when the target is gone. Tables only grow; a
 //! library that goes away leaves its rows behind unused.
 
+mod state;
+
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
@@ -10,9 +12,12 @@ use std::{
 
 use profiler_common::tables::MappingRange;
 
+use self::state::{Placed, State, executable};
+use super::naming::monotonic_nanoseconds;
 use crate::{
     probe::StackRecord,
     symbolize::symbolizer::CodeLocation,
+    sys::perf::Mapped,
     target::{
         address::Svma,
         error::TargetError,
@@ -22,7 +27,7 @@ use crate::{
         process::Process,
     },
     unwind::{
-        rows::{ModuleRows, rows},
+        rows::{ModuleRows, RowStatistics, rows},
         table::{Capacity, ModuleTable, Pending, TableBuilder},
     },
 };
@@ -34,15 +39,14 @@ const SPARE: Capacity = Capacity { chunks: 256, pages: 1 << 16, rules: 16384 };
 const MOST: Capacity = Capacity { chunks: 4096, pages: 1 << 19, rules: 16384 };
 /// Mapping states kept for addresses that were met before the last change.
 const REMEMBERED: usize = 16;
-/// The walkers compare addresses as signed numbers; user space ends well below.
-const END_OF_USER_SPACE: u64 = 1 << 63;
-
-/// An executable mapping and what is known of it.
-#[derive(Clone, Debug)]
-struct Placed {
-    range: MappingRange,
-    /// The file, and what the loader added to its addresses.
-    module: Option<(Arc<Module>, u64)>,
+/// Notices of mapped code kept one by one; more than that are taken for one of everything.
+const NOTICES: usize = 1024;
+/// The frames of a stack, as indices for [`CodeMap::location`].
+#[derive(Debug)]
+pub(super) struct Located {
+    pub(super) frames: Box<[u32]>,
+    /// Whether what lies beyond the last frame was left out: the walk took the table of a file that was no longer there.
+    pub(super) cut: bool,
 }
 
 /// What a look at the target's mappings brought.
@@ -63,9 +67,11 @@ pub(super) struct CodeMap {
     capacity: Capacity,
     seen: Vec<Mapping>,
     /// The current state last.
-    states: Vec<Vec<Placed>>,
+    states: Vec<State>,
+    /// Code that was mapped after the state before the current one was read.
+    mapped: Vec<Mapped>,
     locations: Vec<CodeLocation>,
-    known: HashMap<(u64, bool), u32>,
+    known: HashMap<(u32, u64, bool), u32>,
     skipped: BTreeMap<String, String>,
 }
 
@@ -79,10 +85,12 @@ impl CodeMap {
             capacity: SPARE,
             seen: Vec::new(),
             states: Vec::new(),
+            mapped: Vec::new(),
             locations: Vec::new(),
             known: HashMap::new(),
             skipped: BTreeMap::new(),
         };
+        let read = monotonic_nanoseconds();
         let mappings = executable(Maps::read(process)?);
         let opened = code.open(process, &mappings);
         let modules = code.new_modules(&opened);
@@ -100,7 +108,7 @@ impl CodeMap {
         for (module, rows) in unwound {
             code.add_table(module, &rows);
         }
-        code.place(mappings, opened);
+        code.place(read, mappings, opened);
         Ok((code, Change { mappings: true, modules }))
     }
 
@@ -116,9 +124,19 @@ impl CodeMap {
 
     /// Looks again.
     pub(super) fn refresh(&mut self, process: &Process) -> Result<Change, TargetError> {
+        let read = monotonic_nanoseconds();
         let mappings = executable(Maps::read(process)?);
-        if mappings == self.seen {
+        let overwritten: Vec<_> =
+            self.cache.overwritten().map(|module| module.path.display().to_string()).collect();
+        if mappings == self.seen && overwritten.is_empty() {
+            if let Some(state) = self.states.last_mut() {
+                state.read = read;
+            }
             return Ok(Change::default());
+        }
+        for path in overwritten {
+            let reason = "somebody has written into this file since it was mapped. Names in what ran before may be wrong";
+            self.skipped.insert(path, reason.to_owned());
         }
         let opened = self.open(process, &mappings);
         let modules = self.new_modules(&opened);
@@ -127,7 +145,7 @@ impl CodeMap {
                 self.add_table(module, &rows);
             }
         }
-        self.place(mappings, opened);
+        self.place(read, mappings, opened);
         Ok(Change { mappings: true, modules })
     }
 
@@ -146,15 +164,56 @@ impl CodeMap {
         self.builder.mark_uploaded(pending);
     }
 
-    /// The mappings as the walkers take them.
-    pub(super) fn ranges(&self) -> Vec<MappingRange> {
-        self.states.last().map(|state| state.iter().map(|placed| placed.range).collect()).unwrap_or_default()
+    /// The mappings as the walkers take them, and how many they have no room for. Those without tables are left out
+    /// first: in them the walk could only guess.
+    pub(super) fn ranges(&self) -> (Vec<MappingRange>, usize) {
+        self.states.last().map(State::ranges).unwrap_or_default()
     }
 
-    /// The locations of a stack's frames, as indices for [`Self::location`].
-    pub(super) fn locate(&mut self, stack: &StackRecord) -> Box<[u32]> {
-        let frames = stack.frames.iter().enumerate();
-        frames.map(|(index, address)| self.location_of(*address, stack.guessed(index))).collect()
+    /// Notes that the walkers know the current state by this number from now on.
+    pub(super) fn published(&mut self, generation: u32) {
+        if let Some(state) = self.states.last_mut() {
+            state.generation = Some(generation);
+        }
+    }
+
+    /// Takes note of code that the kernel says was mapped.
+    pub(super) fn note_mapped(&mut self, mapped: Vec<Mapped>) {
+        self.mapped.extend(mapped);
+        if self.mapped.len() > NOTICES {
+            let at = self.mapped.iter().map(|mapped| mapped.at).max().unwrap_or(0);
+            let first = self.mapped.iter().map(|mapped| mapped.at).min().unwrap_or(0);
+            self.mapped = [first, at].map(|at| Mapped { range: 0..u64::MAX, at }).into();
+        }
+    }
+
+    /// Where a stack's frames lie, in the mappings that its walk used.
+    pub(super) fn locate(&mut self, stack: &StackRecord) -> Located {
+        let used = self.states.iter().rposition(|state| state.generation == Some(stack.head.generation));
+        let used = used.unwrap_or(self.states.len().saturating_sub(1));
+        let mut frames = Vec::with_capacity(stack.frames.len());
+        for (index, address) in stack.frames.iter().enumerate() {
+            let outdated = self.is_outdated(used, address.wrapping_sub(1), stack.head.time);
+            let state = if outdated { self.states.len() - 1 } else { used };
+            frames.push(self.location_of(*address, stack.guessed(index), state));
+            if outdated {
+                return Located { frames: frames.into(), cut: true };
+            }
+        }
+        Located { frames: frames.into(), cut: false }
+    }
+
+    /// Whether, at this time, something else was mapped at an address than the state says.
+    fn is_outdated(&self, used: usize, call: u64, time: u64) -> bool {
+        let (Some(state), Some(latest)) = (self.states.get(used), self.states.last()) else { return false };
+        let Some(placed) = state.at(call) else { return false };
+        let is_still_there =
+            |at| latest.read > at && latest.at(call).is_some_and(|now| now.shows_the_same(placed));
+        self.mapped.iter().any(|mapped| {
+            mapped.range.contains(&call)
+                && (state.read..=time).contains(&mapped.at)
+                && !is_still_there(mapped.at)
+        })
     }
 
     /// A location by its index.
@@ -162,20 +221,20 @@ impl CodeMap {
         self.locations.get(index as usize)
     }
 
-    fn location_of(&mut self, address: u64, guessed: bool) -> u32 {
-        if let Some(index) = self.known.get(&(address, guessed)) {
+    /// An address that the state does not know, as the last one of an incomplete stack, is what it was in another.
+    fn location_of(&mut self, address: u64, guessed: bool, used: usize) -> u32 {
+        let generation = self.states.get(used).and_then(|state| state.generation).unwrap_or(0);
+        if let Some(index) = self.known.get(&(generation, address, guessed)) {
             return *index;
         }
         let call = address.wrapping_sub(1);
-        let module = self.states.iter().rev().find_map(|state| {
-            let after = state.partition_point(|placed| placed.range.begin <= call);
-            let placed = state.get(after.checked_sub(1)?).filter(|placed| call < placed.range.end)?;
-            let (module, bias) = placed.module.as_ref()?;
-            Some((Arc::clone(module), Svma(address.wrapping_sub(*bias))))
-        });
+        let placed = self.states.get(used).and_then(|state| state.at(call));
+        let placed = placed.or_else(|| self.states.iter().rev().find_map(|state| state.at(call)));
+        let module = placed.and_then(|placed| placed.module.as_ref());
+        let module = module.map(|(module, bias)| (Arc::clone(module), Svma(address.wrapping_sub(*bias))));
         let index = u32::try_from(self.locations.len()).unwrap_or(u32::MAX);
         self.locations.push(CodeLocation { address, module, guessed });
-        self.known.insert((address, guessed), index);
+        self.known.insert((generation, address, guessed), index);
         index
     }
 
@@ -216,7 +275,12 @@ impl CodeMap {
             .map_err(|error| error.to_string())
             .and_then(|data| rows(&data).map_err(|error| error.to_string()));
         match read {
-            Ok(rows) => Some(rows),
+            Ok(rows) => {
+                if let Some(damage) = damage(&rows) {
+                    self.skipped.insert(module.path.display().to_string(), damage);
+                }
+                Some(rows)
+            }
             Err(reason) => {
                 self.skipped.insert(module.path.display().to_string(), reason);
                 None
@@ -236,7 +300,7 @@ impl CodeMap {
     }
 
     /// Makes `mappings` the current state.
-    fn place(&mut self, mappings: Vec<Mapping>, opened: Vec<Option<Arc<Module>>>) {
+    fn place(&mut self, read: u64, mappings: Vec<Mapping>, opened: Vec<Option<Arc<Module>>>) {
         let placed = mappings.iter().zip(opened).map(|(mapping, module)| {
             let module = module.and_then(|module| {
                 let bias = module.bias(mapping)?;
@@ -250,10 +314,13 @@ impl CodeMap {
             let (begin, end) = (mapping.range.start.0, mapping.range.end.0);
             Placed { range: table.unwrap_or(MappingRange { begin, end, ..MappingRange::default() }), module }
         });
-        let state = placed.collect();
+        let state = State { generation: None, read, placed: placed.collect() };
         if self.states.len() == REMEMBERED {
             self.states.remove(0);
         }
+        // Stacks that are still on their way were walked by the last state.
+        let before = self.states.last().map_or(0, |state| state.read);
+        self.mapped.retain(|mapped| mapped.at >= before);
         self.states.push(state);
         self.seen = mappings;
         // The same address may mean something else from now on.
@@ -261,27 +328,19 @@ impl CodeMap {
     }
 }
 
-/// The executable mappings in which a frame can lie. The kernel's page of return probes is left out: an address there
-/// stands for another, which cannot be known.
-fn executable(maps: Maps) -> Vec<Mapping> {
-    let code = |mapping: &Mapping| {
-        mapping.executable
-            && mapping.range.end.0 < END_OF_USER_SPACE
-            && !matches!(&mapping.kind, MappingKind::Special(name) if name == "[uprobes]")
-    };
-    let mut mappings: Vec<Mapping> = maps.mappings.into_iter().filter(code).collect();
-    mappings.sort_by_key(|mapping| mapping.range.start);
-    mappings.dedup_by(|next, previous| {
-        // A JIT's regions lie side by side by the hundred; nothing distinguishes them.
-        let joins = next.kind == MappingKind::Anonymous
-            && previous.kind == MappingKind::Anonymous
-            && next.range.start == previous.range.end;
-        if joins {
-            previous.range.end = next.range.end;
+/// What a reader should know of a file whose call frame information was used in part. An assembler's single slip, of
+/// which distributions have some, is not worth a warning.
+fn damage(rows: &ModuleRows) -> Option<String> {
+    let RowStatistics { fdes, damaged_fdes, beyond_budget, .. } = rows.statistics;
+    let unusable = match (fdes, damaged_fdes) {
+        _ if beyond_budget => "makes more work than any real one and was not read to its end".to_owned(),
+        (0, _) if rows.coverage.undescribed > 0 => "describes no function".to_owned(),
+        _ if damaged_fdes > fdes / 20 => {
+            format!("is damaged: {damaged_fdes} of {fdes} entries cannot be read")
         }
-        joins || next.range.start < previous.range.end
-    });
-    mappings
+        _ => return None,
+    };
+    Some(format!("its call frame information {unusable}; frames in it may be guessed by frame pointers"))
 }
 
 /// Bytes from the first executable byte of a module to the last.

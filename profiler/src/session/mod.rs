@@ -5,6 +5,8 @@
 
 mod attach;
 mod code;
+mod doctor;
+mod lookout;
 mod naming;
 mod observation;
 pub mod options;
@@ -17,4 +19,5 @@ mod status;
 mod watch;
 
 pub use attach::attach;
+pub use doctor::doctor;
 pub use run::run;

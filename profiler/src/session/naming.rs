@@ -166,12 +166,20 @@ fn remark(text: &str) -> Arc<Frame> {
 fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
     use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
+    warnings.extend(observation.lookout.warning());
     if counters.get(Counter::ProbeHits) == 0 && !observation.allocators.is_empty() {
         warnings.push(format!(
             "No call of {} was seen in {:.1} s: the process was idle, or it allocates in another way (its own pools, \
              mmap, a language's own heap).",
             observation.allocators.join(" or "),
             observation.duration().as_secs_f64()
+        ));
+    }
+    if observation.outdated > 0 {
+        warnings.push(format!(
+            "{} stacks were cut where code was mapped in the place of other code, and a call came through it before we \
+             had looked.",
+            observation.outdated
         ));
     }
     for (path, reason) in observation.code.skipped() {
@@ -187,7 +195,7 @@ fn warnings(observation: &Observation, account: &Account, counters: &crate::prob
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds: the clock that the probes stamp blocks with.
-fn monotonic_nanoseconds() -> u64 {
+pub(super) fn monotonic_nanoseconds() -> u64 {
     let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
     let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
     seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))

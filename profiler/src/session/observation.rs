@@ -2,6 +2,7 @@
 
 use std::{
     collections::{HashMap, HashSet},
+    os::fd::BorrowedFd,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
@@ -10,18 +11,22 @@ use anyhow::Context;
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{LiveBlock, SiteCounters},
+    records::{LiveBlock, SiteCounters, walk_end},
     tables::RowChunk,
 };
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     code::{Change, CodeMap},
+    lookout::Lookout,
     options::CommonOptions,
     overhead::OverheadMeter,
 };
 use crate::{
     ledger::{Account, Ledger},
-    probe::{AttachMethod, Counters, ProbePoint, ProbeSettings, ebpf::EbpfProbe, error::ProbeError},
+    probe::{
+        AttachMethod, Counters, ProbePoint, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError,
+    },
     target::{
         address::Svma,
         allocator::{self, Allocator, custom::CustomAllocator},
@@ -31,9 +36,6 @@ use crate::{
         process::Process,
     },
 };
-
-/// How often the target's mappings are looked at, even if nothing hints at a change.
-const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// The stack of one site.
 #[derive(Debug)]
@@ -75,12 +77,13 @@ pub(super) struct Observation {
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
     custom: Vec<Custom>,
+    /// Stacks that were cut where their walk had used the table of a file that was gone.
+    pub(super) outdated: u64,
     probe: EbpfProbe,
     began: Instant,
     lasted: Option<Duration>,
     meter: OverheadMeter,
-    looked: Instant,
-    unmapped: u64,
+    pub(super) lookout: Lookout,
 }
 
 impl Observation {
@@ -88,6 +91,8 @@ impl Observation {
     /// not an error yet.
     pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Self> {
         refuse_dangerous(&process)?;
+        // What is mapped from here on is told; what was mapped before is read.
+        let lookout = Lookout::new();
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
         let probe = EbpfProbe::load(&ProbeSettings {
@@ -111,12 +116,12 @@ impl Observation {
             started: SystemTime::now(),
             warnings: Vec::new(),
             custom: options.allocators.iter().cloned().map(Custom::new).collect(),
+            outdated: 0,
             probe,
             began: Instant::now(),
             lasted: None,
             meter,
-            looked: Instant::now(),
-            unmapped: 0,
+            lookout,
         };
         if !observation.probe.exec_watched() {
             observation.warnings.push(
@@ -142,24 +147,41 @@ impl Observation {
 
     /// Looks at the target's mappings again, and takes up what is new.
     pub(super) fn look(&mut self) -> anyhow::Result<()> {
-        self.looked = Instant::now();
-        let change = self.code.refresh(&self.process)?;
-        self.take_up(&change)
+        let began = Instant::now();
+        let looked = self.code.refresh(&self.process).map_err(Into::into).and_then(|c| self.take_up(&c));
+        self.lookout.looked(began, Instant::now());
+        looked
+    }
+
+    /// Waits until the other descriptor is readable or the target has mapped code, at most for `timeout`; a signal ends
+    /// the wait early.
+    pub(super) fn wait(&self, other: BorrowedFd<'_>, timeout: Duration) {
+        let code = self.lookout.descriptor().unwrap_or(other);
+        let mut descriptors = [other, code].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        // An error other than a signal leaves us to the caller's clock.
+        let _ = poll(&mut descriptors, Timespec::try_from(timeout).ok().as_ref());
+    }
+
+    /// Takes in new stacks, and looks at the mappings if it is time.
+    pub(super) fn keep_up(&mut self) {
+        // In this order: of what was mapped before a stack was taken, the kernel has told when the stack is here.
+        let stacks = self.new_stacks();
+        let mapped = self.lookout.listen(&self.process);
+        self.code.note_mapped(mapped);
+        if self.lookout.is_due(Instant::now())
+            && let Err(error) = self.look()
+            && self.process.is_alive()
+        {
+            self.warn(format!("{error:#}"));
+        }
+        self.take_in(stacks);
     }
 
     /// Does what has to be done every now and then: takes in new stacks, looks for new libraries, reads the counters.
     pub(super) fn tick(&mut self) -> anyhow::Result<Reading> {
-        self.take_in_stacks();
         let counters = self.probe.counters()?;
-        let unmapped = counters.get(Counter::StackNoMapping);
-        if self.looked.elapsed() >= LOOK_EVERY || unmapped > self.unmapped {
-            self.unmapped = unmapped;
-            if let Err(error) = self.look()
-                && self.process.is_alive()
-            {
-                self.warn(format!("{error:#}"));
-            }
-        }
+        self.lookout.walks_unmapped(counters.get(Counter::StackNoMapping));
+        self.keep_up();
         let overhead_percent = self.meter.measure(&self.probe, &self.process, &counters);
         let replaced = self.probe.closed()?;
         Ok(Reading { counters, sites: self.stacks.len(), overhead_percent, replaced })
@@ -169,7 +191,7 @@ impl Observation {
     pub(super) fn end(&mut self) {
         self.lasted.get_or_insert_with(|| self.began.elapsed());
         self.probe.detach();
-        self.take_in_stacks();
+        self.keep_up();
     }
 
     /// The last counters.
@@ -191,13 +213,20 @@ impl Observation {
         Ok(ledger.close())
     }
 
-    fn take_in_stacks(&mut self) {
-        let Self { probe, code, stacks, .. } = self;
-        probe.new_stacks(|record| {
-            let frames = code.locate(&record);
-            let stack = SiteStack { allocator: record.head.allocator, end: record.head.end, frames };
-            stacks.insert(record.head.site, stack);
-        });
+    fn new_stacks(&mut self) -> Vec<StackRecord> {
+        let mut stacks = Vec::new();
+        self.probe.new_stacks(|record| stacks.push(record));
+        stacks
+    }
+
+    fn take_in(&mut self, stacks: Vec<StackRecord>) {
+        for StackRecord { head, frames } in stacks {
+            let located = self.code.locate(&StackRecord { head, frames });
+            let end = if located.cut { walk_end::NO_MAPPING } else { head.end };
+            self.outdated += u64::from(located.cut && head.end != end);
+            let stack = SiteStack { allocator: head.allocator, end, frames: located.frames };
+            self.stacks.insert(head.site, stack);
+        }
     }
 
     /// Writes new tables to the kernel, then probes new allocators: a stack is never walked without its tables.
@@ -205,10 +234,10 @@ impl Observation {
         if !change.mappings {
             return Ok(());
         }
-        // Stacks that were sent before belong to the mappings that were there before.
-        self.take_in_stacks();
         self.upload()?;
-        let left_out = self.probe.publish_mappings(&self.code.ranges())?;
+        let (ranges, left_out) = self.code.ranges();
+        self.probe.publish_mappings(&ranges)?;
+        self.code.published(self.probe.generation());
         if left_out > 0 {
             self.warn(format!(
                 "The process has {left_out} executable mappings more than can be unwound: stacks end there."

@@ -28,6 +28,24 @@ pub struct RunOptions {
     pub common: CommonOptions,
 }
 
+/// `heapscope doctor`.
+#[derive(Clone, Debug)]
+pub struct DoctorOptions {
+    /// Programs and libraries whose unwind information is looked at.
+    pub files: Vec<PathBuf>,
+    /// Which of their rows are listed.
+    pub rows: Option<RowsShown>,
+}
+
+/// Rows that `heapscope doctor --rows` lists.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum RowsShown {
+    /// Those that the walk searches.
+    Calls,
+    /// All that the file describes.
+    All,
+}
+
 /// What all commands that watch a process share.
 #[derive(Clone, Debug)]
 pub struct CommonOptions {

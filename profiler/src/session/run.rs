@@ -1,6 +1,12 @@
 //! `heapscope run -- CMD`: a program that is watched from its first allocation to its end.
 
-use std::{path::Path, process::ExitCode, sync::mpsc::RecvTimeoutError, time::Duration};
+use std::{
+    os::fd::AsFd,
+    path::Path,
+    process::ExitCode,
+    sync::mpsc::{RecvTimeoutError, TryRecvError},
+    time::Duration,
+};
 
 use anyhow::Context;
 
@@ -40,7 +46,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             }));
         }
     };
-    let mut program = Program { launch, status: None, held: None };
+    let mut program = Program { launch, status: None, held: None, replaced: false };
     // The program's standard output is its own: everything of ours goes to standard error.
     let printer = Printer::Stderr;
     let mut namer = Namer::new(common, "run");
@@ -60,6 +66,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         }
         // The image that was watched is gone with all its memory; the account begins anew with the next one.
         drop(observation);
+        program.replaced = true;
         match program.start(common) {
             Ok(Some(next)) => observation = next,
             Ok(None) => return Ok(program.exit_code()),
@@ -82,7 +89,13 @@ struct Program {
     status: Option<u8>,
     /// An exec that was met while the image before it was watched.
     held: Option<crate::sys::launch::Stopped>,
+    /// Whether an image was watched before.
+    replaced: bool,
 }
+
+/// How long the tracer may take to tell an exec that the probes have seen. It takes less than a millisecond, unless the
+/// exec is one that it does not see.
+const UNSEEN_EXEC: Duration = Duration::from_millis(500);
 
 impl Program {
     /// Follows the program from its exec to the moment when its loader is done, placing probes on the way. `None` if it
@@ -93,7 +106,18 @@ impl Program {
             observation = Some(self.begin(options)?);
             stopped.resume();
         }
-        while let Ok(event) = self.launch.events().recv() {
+        loop {
+            let event = match self.launch.events().recv_timeout(UNSEEN_EXEC) {
+                Ok(event) => event,
+                Err(RecvTimeoutError::Timeout) => {
+                    // One that has ended has its end among the next events.
+                    if observation.is_none() && self.replaced && Process::open(self.launch.pid()).is_ok() {
+                        return self.begin_late(options).map(Some);
+                    }
+                    continue;
+                }
+                Err(RecvTimeoutError::Disconnected) => return Ok(None),
+            };
             match event {
                 Event::Exec(stopped) => {
                     if let Some(withheld) = self.launch.withheld_privileges() {
@@ -134,7 +158,17 @@ impl Program {
                 }
             }
         }
-        Ok(None)
+    }
+
+    /// Begins with an image that runs already: its exec was seen by the probes but not by the tracer.
+    fn begin_late(&self, options: &CommonOptions) -> anyhow::Result<Observation> {
+        let mut observation = self.begin(options)?;
+        observation.warnings.push(
+            "The program replaced itself by an exec in a thread after its main thread had ended, which cannot be traced: \
+             the new program was found running, and what it allocated before is not seen."
+                .into(),
+        );
+        Ok(observation)
     }
 
     fn begin(&self, options: &CommonOptions) -> anyhow::Result<Observation> {
@@ -144,10 +178,14 @@ impl Program {
 
     /// Waits for the program's next event, at most for `wait`.
     fn follow(&mut self, observation: &mut Observation, namer: &mut Namer, wait: Duration) -> Option<Ended> {
-        let event = match self.launch.events().recv_timeout(wait) {
+        let event = self.launch.next_event().or_else(|_| {
+            observation.wait(self.launch.as_fd(), wait);
+            self.launch.next_event()
+        });
+        let event = match event {
             Ok(event) => event,
-            Err(RecvTimeoutError::Timeout) => return None,
-            Err(RecvTimeoutError::Disconnected) => return Some(Ended::TargetGone),
+            Err(TryRecvError::Empty) => return None,
+            Err(TryRecvError::Disconnected) => return Some(Ended::TargetGone),
         };
         match event {
             Event::Exec(stopped) => {

@@ -38,11 +38,19 @@ pub(super) fn watch(
 ) -> anyhow::Result<Ended> {
     let mut status = StatusLine::new(options.quiet);
     let mut printed = Instant::now();
+    let mut next_tick = Instant::now();
     let reason = loop {
         let left = options.duration.map(|duration| duration.saturating_sub(observation.duration()));
-        if let Some(reason) = ended(observation, namer, left.map_or(TICK, |left| left.min(TICK))) {
+        let wait = next_tick.saturating_duration_since(Instant::now());
+        if let Some(reason) = ended(observation, namer, left.map_or(wait, |left| left.min(wait))) {
             break reason;
         }
+        if Instant::now() < next_tick && !stop.is_set() && left.is_none_or(|left| left > wait) {
+            // The target has mapped code.
+            observation.keep_up();
+            continue;
+        }
+        next_tick = Instant::now() + TICK;
         let reading = observation.tick()?;
         status.show(&reading);
         if reading.replaced {

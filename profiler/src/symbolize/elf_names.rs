@@ -23,20 +23,12 @@ use blazesym::symbolize::{
     CodeInfo, Input, Sym, Symbolized, Symbolizer,
     source::{Elf, Source},
 };
-use object::{
-    Endianness, ReadCache,
-    elf::FileHeader64,
-    read::elf::{FileHeader as _, SectionHeader as _},
-};
 
+use super::soundness::{Soundness, soundness};
 use crate::target::address::Svma;
 
 /// Functions inlined at one address that are kept.
 const MAX_INLINED: usize = 64;
-/// Bytes that the debug sections of one file may take after decompression, by their own account.
-const MAX_DECOMPRESSED: u64 = 4 << 30;
-/// Bytes of a compressed `.gnu_debugdata` section: it holds function symbols alone, 100 kB of them in a large library.
-const MAX_DEBUGDATA: u64 = 8 << 20;
 /// Characters of a source file's path that are kept.
 const MAX_PATH: usize = 4096;
 
@@ -72,16 +64,17 @@ impl ElfNames {
     /// The sources for the file `held`, whose GNU build-id is `build_id`. The file must stay open as long as this is used.
     pub(super) fn new(held: &File, build_id: Option<&[u8]>, debug_dirs: &[PathBuf]) -> Self {
         let by_fd = PathBuf::from(format!("/proc/self/fd/{}", held.as_raw_fd()));
-        if !decompresses_reasonably(&by_fd) {
+        let soundness = soundness(&by_fd, debug_dirs);
+        if soundness == Soundness::Nothing {
             return Self { sources: Vec::new() };
         }
-        let with_debug_info =
-            build_id.and_then(|id| debug_file(id, debug_dirs)).unwrap_or_else(|| by_fd.clone());
+        let by_build_id = build_id.and_then(|id| debug_file(id, debug_dirs));
+        let with_debug_info = by_build_id.or_else(|| (soundness == Soundness::Sound).then(|| by_fd.clone()));
         let mut symbols_alone = Elf::new(by_fd);
         symbols_alone.debug_syms = false;
-        let sources = [Elf::new(with_debug_info), symbols_alone]
-            .map(|elf| NameSource { source: Source::Elf(elf), proven: false });
-        Self { sources: sources.into() }
+        let sources = with_debug_info.map(Elf::new).into_iter().chain([symbols_alone]);
+        let source = |elf| NameSource { source: Source::Elf(elf), proven: false };
+        Self { sources: sources.map(source).collect() }
     }
 
     /// Names the instruction at `at`; `None` where no source does.
@@ -110,37 +103,15 @@ fn debug_file(build_id: &[u8], debug_dirs: &[PathBuf]) -> Option<PathBuf> {
     let (first, rest) = build_id.split_first().filter(|_| build_id.len() >= 8)?;
     let rest: String = rest.iter().map(|byte| format!("{byte:02x}")).collect();
     debug_dirs.iter().map(|dir| dir.join(format!(".build-id/{first:02x}/{rest}.debug"))).find(|path| {
-        path.is_file() && build_id_of(path).as_deref() == Some(build_id) && decompresses_reasonably(path)
+        path.is_file()
+            && build_id_of(path).as_deref() == Some(build_id)
+            && soundness(path, debug_dirs) == Soundness::Sound
     })
 }
 
 fn build_id_of(path: &Path) -> Option<Vec<u8>> {
     let read = || blazesym::helper::read_elf_build_id(path.as_os_str()).ok().flatten().map(|id| id.to_vec());
     catch_unwind(read).ok().flatten()
-}
-
-/// Whether the file is ELF and its compressed sections do not claim absurd sizes. blazesym allocates what they claim.
-fn decompresses_reasonably(path: &Path) -> bool {
-    let check = || -> Option<bool> {
-        // Opened anew by its path: the held file's offset is not ours to move.
-        let cache = ReadCache::new(File::open(path).ok()?);
-        let header = FileHeader64::<Endianness>::parse(&cache).ok()?;
-        let endian = header.endian().ok()?;
-        let sections = header.sections(endian, &cache).ok()?;
-        let mut total = 0u64;
-        for section in sections.iter() {
-            if let Ok(Some((compression, _, _))) = section.compression(endian, &cache) {
-                total = total.saturating_add(compression.ch_size.get(endian));
-            }
-            let is_debugdata =
-                sections.section_name(endian, section).is_ok_and(|name| name == b".gnu_debugdata");
-            if is_debugdata && section.sh_size(endian) > MAX_DEBUGDATA {
-                return Some(false);
-            }
-        }
-        Some(total <= MAX_DECOMPRESSED)
-    };
-    check().unwrap_or(false)
 }
 
 /// blazesym, behind a wall.

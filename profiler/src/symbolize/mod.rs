@@ -10,4 +10,5 @@ pub mod image_names;
 pub mod label;
 pub mod perf_map;
 pub mod role;
+mod soundness;
 pub mod symbolizer;

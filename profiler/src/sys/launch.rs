@@ -27,6 +27,7 @@
 //! Limits: code that is loaded later (`dlopen`) gives no event; a 32-bit program and `ld.so PROGRAM` get no `Loading`;
 //! an exec by a thread after the main thread has left by `pthread_exit` is not reported.
 
+mod bell;
 mod child;
 mod loader;
 mod privileges;
@@ -37,6 +38,7 @@ mod tracer;
 use std::{
     ffi::OsString,
     io,
+    os::fd::{AsFd, BorrowedFd},
     path::PathBuf,
     sync::mpsc::{self, Receiver, Sender},
     thread,
@@ -44,6 +46,7 @@ use std::{
 
 pub use privileges::WithheldPrivileges;
 
+use bell::Bell;
 use child::Program;
 use tracer::Notice;
 
@@ -150,6 +153,7 @@ impl Stopped {
 pub struct Launch {
     pid: u32,
     events: Receiver<Event>,
+    bell: Bell,
     tracer: Sender<Notice>,
 }
 
@@ -163,6 +167,9 @@ impl Launch {
         let program = Program::new(command)?;
         let path = program.path();
         let (event_sender, events) = mpsc::channel();
+        let no_bell = |source| LaunchError::System { action: "make an event descriptor", source };
+        let bell = Bell::new().map_err(no_bell)?;
+        let event_sender = bell.rung_by(event_sender);
         let (tracer, inbox) = mpsc::channel();
         let (start_sender, start) = mpsc::channel();
         let alarm = tracer.clone();
@@ -174,7 +181,7 @@ impl Launch {
         let gone =
             |_| LaunchError::System { action: "start a thread", source: io::ErrorKind::BrokenPipe.into() };
         let child = start.recv().map_err(gone)??;
-        let launch = Self { pid: child.pid.as_raw_nonzero().get().unsigned_abs(), events, tracer };
+        let launch = Self { pid: child.pid.as_raw_nonzero().get().unsigned_abs(), events, bell, tracer };
         match child.exec_error() {
             None => Ok(launch),
             Some(source) => {
@@ -204,6 +211,15 @@ impl Launch {
         &self.events
     }
 
+    /// The next event if there is one already; else the descriptor becomes readable when one comes or the channel closes.
+    ///
+    /// # Errors
+    /// [`mpsc::TryRecvError`].
+    pub fn next_event(&self) -> Result<Event, mpsc::TryRecvError> {
+        self.bell.silence();
+        self.events.try_recv()
+    }
+
     /// Ends the tracing: the program runs on by itself, its system calls not interrupted. Where it is held by a
     /// [`Stopped`], that must be answered or dropped first. [`Event::Exited`] and [`Event::Killed`] still come; others
     /// may, if they were under way.
@@ -217,6 +233,13 @@ impl Launch {
     #[must_use]
     pub fn withheld_privileges(&self) -> Option<WithheldPrivileges> {
         privileges::withheld(self.pid)
+    }
+}
+
+/// The descriptor to wait on before [`Launch::next_event`].
+impl AsFd for Launch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.bell.as_fd()
     }
 }
 

@@ -4,3 +4,4 @@ pub mod bpf;
 pub mod calibration;
 pub mod launch;
 pub mod mmap;
+pub mod perf;

@@ -5,6 +5,9 @@ use std::{io, path::PathBuf};
 /// Why a process cannot be looked at. Each message is one sentence of what and one of what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum TargetError {
+    /// The pid or name is empty.
+    #[error("no process was named: the pid or name is empty. List processes with `ps -e`.")]
+    NothingWanted,
     /// No process has this pid or name.
     #[error(
         "no running process matches `{wanted}`. List them with `ps -e`; a name must be the whole name of the program."

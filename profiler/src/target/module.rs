@@ -13,6 +13,7 @@ use rustix::param::page_size;
 
 use super::{
     address::{FileOffset, Svma},
+    elf::read_headers,
     error::TargetError,
     maps::Mapping,
 };
@@ -63,13 +64,29 @@ pub struct Module {
 }
 
 impl Module {
-    /// The stated address of the byte at `offset`, by the program headers; `None` outside every segment.
+    /// The module with this content. Only the headers are read, and nothing that they say is believed beyond the bytes
+    /// that are there.
+    ///
+    /// # Errors
+    /// Where the content is not an ELF file for x86-64.
+    pub fn new(path: PathBuf, content: Content, deleted: bool) -> Result<Self, TargetError> {
+        match read_headers(|offset, length| content.bytes_at(offset, length)) {
+            Ok(headers) => {
+                Ok(Self { path, content, build_id: headers.build_id, segments: headers.segments, deleted })
+            }
+            Err(reason) => Err(TargetError::DamagedElf { path, reason }),
+        }
+    }
+
+    /// The stated address of the byte at `offset`, by the program headers; `None` outside every segment, and where a
+    /// damaged one states an address beyond 64 bits.
     #[must_use]
     pub fn svma_of(&self, offset: FileOffset) -> Option<Svma> {
         self.segments
             .iter()
             .find(|s| offset.0 >= s.offset.0 && offset.0 - s.offset.0 < s.file_size)
-            .map(|s| Svma(offset.0 - s.offset.0 + s.svma.0))
+            .and_then(|s| (offset.0 - s.offset.0).checked_add(s.svma.0))
+            .map(Svma)
     }
 
     /// Where the byte at a stated address lies in the file; `None` outside every segment, and in memory that the file
@@ -87,7 +104,8 @@ impl Module {
     #[must_use]
     pub fn bytes_from(&self, address: Svma) -> u64 {
         let left = |s: &Segment| s.file_size.checked_sub(address.0.checked_sub(s.svma.0)?);
-        self.segments.iter().filter_map(left).next().unwrap_or(0)
+        // The end of one segment can be the beginning of the next.
+        self.segments.iter().filter_map(left).find(|left| *left > 0).unwrap_or(0)
     }
 
     /// What the loader added to the file's addresses in this mapping: `AVMA = SVMA + bias`, wrapping.
@@ -267,6 +285,31 @@ mod tests {
             assert_eq!(module.file_offset_of(Svma(outside)), None);
             assert_eq!(module.bytes_from(Svma(outside)), 0);
         }
+    }
+
+    #[test]
+    fn a_segment_may_begin_where_another_ends() {
+        let mut module = shared_pages();
+        module.segments[0].file_size = 0x2840;
+        assert_eq!(module.bytes_from(Svma(0x2840)), 0x3000);
+        assert_eq!(module.bytes_from(Svma(0x283f)), 1);
+    }
+
+    #[test]
+    fn segments_may_claim_any_addresses() {
+        let segment = |svma, offset| Segment {
+            svma: Svma(svma),
+            offset: FileOffset(offset),
+            file_size: u64::MAX,
+            executable: true,
+        };
+        let mut module = shared_pages();
+        module.segments = vec![segment(u64::MAX - 1, 1)];
+        assert_eq!(module.svma_of(FileOffset(2)), Some(Svma(u64::MAX)));
+        assert_eq!(module.svma_of(FileOffset(3)), None);
+        module.segments = vec![segment(1, u64::MAX - 1)];
+        assert_eq!(module.file_offset_of(Svma(2)), Some(FileOffset(u64::MAX)));
+        assert_eq!(module.file_offset_of(Svma(3)), None);
     }
 
     #[test]

@@ -19,7 +19,6 @@ use std::{
 use rustix::fs::{OFlags, fstatfs, major, minor};
 
 use super::{
-    elf::read_headers,
     error::TargetError,
     maps::{Mapping, MappingKind},
     module::{Content, Module},
@@ -35,7 +34,25 @@ const OWN_NUMBERS: [u64; 2] = [0x9123_683e, 0x794c_7630];
 /// The modules of one process that were opened so far.
 #[derive(Debug, Default)]
 pub struct ModuleCache {
-    modules: HashMap<Key, Arc<Module>>,
+    modules: HashMap<Key, (Arc<Module>, Option<Stamp>)>,
+}
+
+/// Size and time of the last change of a file's content. An inode number is not given to another file while we hold this
+/// one open, but someone may write into it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+struct Stamp {
+    size: u64,
+    seconds: i64,
+    nanoseconds: i64,
+}
+
+impl Stamp {
+    fn of(content: &Content) -> Option<Self> {
+        let Content::File(file) = content else { return None };
+        let metadata = file.metadata().ok()?;
+        let (seconds, nanoseconds) = (metadata.mtime(), metadata.mtime_nsec());
+        Some(Self { size: metadata.size(), seconds, nanoseconds })
+    }
 }
 
 #[derive(PartialEq, Eq, Hash, Debug)]
@@ -57,7 +74,9 @@ impl ModuleCache {
             MappingKind::Special(_) | MappingKind::Anonymous => return Ok(None),
         };
         let key = Key { device: mapping.device, inode: mapping.inode, path: path.clone() };
-        if let Some(module) = self.modules.get(&key) {
+        if let Some((module, stamp)) = self.modules.get(&key)
+            && *stamp == Stamp::of(&module.content)
+        {
             return Ok(Some(Arc::clone(module)));
         }
         let content = if mapping.is_vdso() {
@@ -67,17 +86,17 @@ impl ModuleCache {
         } else {
             Content::File(open_file(process, mapping, &path)?)
         };
-        let headers = read_headers(|offset, length| content.bytes_at(offset, length))
-            .map_err(|reason| TargetError::DamagedElf { path: path.clone(), reason })?;
-        let module = Arc::new(Module {
-            path,
-            content,
-            build_id: headers.build_id,
-            segments: headers.segments,
-            deleted: mapping.deleted,
-        });
-        self.modules.insert(key, Arc::clone(&module));
+        let module = Arc::new(Module::new(path, content, mapping.deleted)?);
+        let stamp = Stamp::of(&module.content);
+        self.modules.insert(key, (Arc::clone(&module), stamp));
         Ok(Some(module))
+    }
+
+    /// The files that someone has written into since they were opened, as compilers and `cp` do where a package manager
+    /// would put another file in their place. Each is opened anew, as another module, when it is asked for next.
+    pub fn overwritten(&self) -> impl Iterator<Item = &Arc<Module>> {
+        let changed = |(module, stamp): &&(Arc<Module>, Option<Stamp>)| *stamp != Stamp::of(&module.content);
+        self.modules.values().filter(changed).map(|(module, _)| module)
     }
 }
 
@@ -243,6 +262,24 @@ mod tests {
         // What the kernel would attach to is this very file, which has no name.
         let attached = fs::metadata(module.attach_path().unwrap()).unwrap();
         assert_eq!((attached.ino(), attached.nlink()), (mapping.inode, 0));
+    }
+
+    #[test]
+    fn a_file_that_was_overwritten_is_another_module() {
+        let us = ourselves();
+        let (path, _mapped, mapping) = mapped_copy("overwritten");
+        let mut cache = ModuleCache::default();
+        let before = cache.open(&us, &mapping).unwrap().unwrap();
+        assert_eq!(cache.overwritten().count(), 0);
+        let content = fs::read("/bin/cat").unwrap();
+        fs::write(&path, &content).unwrap();
+        assert!(cache.overwritten().all(|module| Arc::ptr_eq(module, &before)));
+        assert_eq!(cache.overwritten().count(), 1);
+        let after = cache.open(&us, &mapping).unwrap().unwrap();
+        fs::remove_file(&path).unwrap();
+        assert!(!Arc::ptr_eq(&before, &after));
+        assert_eq!(*after.data().unwrap(), content);
+        assert_eq!(cache.overwritten().count(), 0);
     }
 
     #[test]

@@ -6,7 +6,10 @@
 use std::{
     fs, io,
     io::Read,
-    os::{fd::OwnedFd, unix::fs::MetadataExt},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
     path::{Path, PathBuf},
     time::Duration,
 };
@@ -115,28 +118,28 @@ impl Process {
     /// `comm`, the file name of its program, or the file name in its `argv[0]`. We ourselves are never meant.
     ///
     /// # Errors
-    /// Where none or several match, and those of [`Process::open`].
+    /// Where nothing was asked for, none or several match, and those of [`Process::open`].
     pub fn find(name_or_pid: &str) -> Result<Self, TargetError> {
-        if !name_or_pid.is_empty() && name_or_pid.bytes().all(|byte| byte.is_ascii_digit()) {
-            let absent = || TargetError::NoSuchProcess { wanted: name_or_pid.to_owned() };
+        // A process in the middle of an exec has an empty command line, so nothing would match something.
+        if name_or_pid.is_empty() {
+            return Err(TargetError::NothingWanted);
+        }
+        let absent = || TargetError::NoSuchProcess { wanted: name_or_pid.to_owned() };
+        if name_or_pid.bytes().all(|byte| byte.is_ascii_digit()) {
             return Self::open(name_or_pid.parse().map_err(|_| absent())?);
         }
         let entries = fs::read_dir("/proc")
             .map_err(|source| TargetError::Unreadable { path: PathBuf::from("/proc"), source })?;
-        let matching: Vec<u32> = entries
+        let matching = entries
             .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse().ok())
-            .filter(|&pid| pid != std::process::id() && answers_to(pid, name_or_pid))
-            .collect();
-        // Zombies and kernel threads stand in nobody's way, but when alone they are worth naming as what they are.
-        let usable: Vec<u32> = matching.iter().copied().filter(|&pid| runs_a_program(pid)).collect();
-        match (usable.as_slice(), matching.as_slice()) {
-            ([only], _) | ([], [only, ..]) => Self::open(*only),
-            ([], []) => Err(TargetError::NoSuchProcess { wanted: name_or_pid.to_owned() }),
-            (several, _) => Err(TargetError::SeveralMatch {
+            .filter(|&pid| pid != std::process::id() && answers_to(pid, name_or_pid));
+        choose(matching.map(|pid| (pid, Self::open(pid)))).unwrap_or_else(|pids| match pids.as_slice() {
+            [] => Err(absent()),
+            several => Err(TargetError::SeveralMatch {
                 name: name_or_pid.to_owned(),
                 candidates: several.iter().map(|&pid| (pid, command_line(pid))).collect(),
             }),
-        }
+        })
     }
 
     /// The path of a file below `/proc/PID`.
@@ -280,6 +283,13 @@ impl Process {
     }
 }
 
+/// The pidfd, which poll(2) finds readable when the process has ended.
+impl AsFd for Process {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.pidfd.as_fd()
+    }
+}
+
 fn proc_path(pid: u32, name: impl AsRef<Path>) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(name)
 }
@@ -288,8 +298,25 @@ fn read_stat(pid: u32) -> Option<Stat> {
     parse_stat(&read_bounded(&proc_path(pid, "stat"), SMALL_FILE).ok()?.0)
 }
 
-fn runs_a_program(pid: u32) -> bool {
-    read_stat(pid).is_some_and(|stat| !stat.kernel_thread && !stat.has_ended())
+/// The one candidate that is meant, or the pids of all that may be. Those that vanished before they could be opened are
+/// none. Zombies and kernel threads stand in nobody's way, but when alone they are worth naming as what they are.
+fn choose<Opened>(
+    candidates: impl Iterator<Item = (u32, Result<Opened, TargetError>)>,
+) -> Result<Result<Opened, TargetError>, Vec<u32>> {
+    let (mut usable, mut unusable) = (Vec::new(), None);
+    for (pid, opened) in candidates {
+        match opened {
+            Err(TargetError::NoSuchProcess { .. } | TargetError::Exited { .. }) => {}
+            Err(TargetError::KernelThread { .. } | TargetError::Zombie { .. }) => {
+                unusable.get_or_insert(opened);
+            }
+            _ => usable.push((pid, opened)),
+        }
+    }
+    match (usable.len(), usable.pop(), unusable) {
+        (1, Some((_, only)), _) | (0, _, Some(only)) => Ok(only),
+        (_, last, _) => Err(usable.into_iter().chain(last).map(|(pid, _)| pid).collect()),
+    }
 }
 
 fn comm(pid: u32) -> String {

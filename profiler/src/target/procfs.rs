@@ -41,8 +41,9 @@ pub fn parse_stat(line: &[u8]) -> Option<Stat> {
         std::str::from_utf8(line.get(name_end + 1..)?).ok()?.split_ascii_whitespace().collect();
     // The manual counts from 1; the first field behind the name is number 3.
     let number = |field: usize| fields.get(field - 3)?.parse::<u64>().ok();
+    let &[state] = fields.first()?.as_bytes() else { return None };
     Some(Stat {
-        state: *fields.first()?.as_bytes().first()?,
+        state,
         kernel_thread: number(9)? & KERNEL_THREAD_FLAG != 0,
         cpu_ticks: number(14)?.saturating_add(number(15)?),
         start_time: number(22)?,
@@ -146,6 +147,9 @@ mod tests {
             assert_eq!(parse_stat(&line.as_bytes()[..end]), None, "cut at {end}");
         }
         assert_eq!(parse_stat(line.replace("987654", "-5").as_bytes()), None);
+        for state in ["SZ", "\u{76d}"] {
+            assert_eq!(parse_stat(line.replace(") S", &format!(") {state}")).as_bytes()), None);
+        }
     }
 
     #[test]

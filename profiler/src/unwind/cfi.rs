@@ -11,7 +11,7 @@ use gimli::{
 use super::{
     elf::{Format, FrameSection, Image, Region},
     rows::{Row, RowStatistics},
-    rule::{Slice, SmallRows, UNSUPPORTED, loses_rbp, rule_of},
+    rule::{Slice, SmallRows, Unsupported, rule_of},
 };
 use crate::target::address::Svma;
 
@@ -46,9 +46,10 @@ impl Frames {
     pub(super) fn read(image: &Image<'_>) -> Self {
         let mut reader =
             FrameReader { text: &image.text, context: UnwindContext::new_in(), out: Self::default() };
+        reader.out.statistics.unreadable_sections = image.unreadable;
         for section in &image.frames {
-            let bytes = section.region.bytes;
-            let bases = gimli::BaseAddresses::default().set_eh_frame(section.region.start);
+            let bytes: &[u8] = &section.bytes;
+            let bases = gimli::BaseAddresses::default().set_eh_frame(section.start);
             match section.format {
                 Format::EhFrame => {
                     let mut frames = EhFrame::new(bytes, LittleEndian);
@@ -106,10 +107,10 @@ impl<'image> FrameReader<'image> {
     fn section<S: UnwindSection<Slice<'image>>>(
         &mut self,
         frames: &S,
-        section: &FrameSection<'image>,
+        section: &'image FrameSection<'image>,
         bases: &gimli::BaseAddresses,
     ) {
-        let bytes = section.region.bytes;
+        let bytes: &[u8] = &section.bytes;
         let mut budget = instruction_budget(bytes.len());
         let mut last_cie: Option<Cie<'image>> = None;
         let mut fdes = 0;
@@ -161,12 +162,8 @@ impl<'image> FrameReader<'image> {
             return;
         }
         let first_row = self.out.rows.len();
-        let unsupported_before = self.out.statistics.unsupported;
-        let unknown_rbp_before = self.out.statistics.unknown_rbp;
         if self.fde_rows(frames, bases, fde, end).is_none() {
             self.out.rows.truncate(first_row);
-            self.out.statistics.unsupported = unsupported_before;
-            self.out.statistics.unknown_rbp = unknown_rbp_before;
             self.out.statistics.damaged_fdes += 1;
             return;
         }
@@ -194,11 +191,7 @@ impl<'image> FrameReader<'image> {
             if self.out.rows.len() >= MAX_RAW_ROWS {
                 return None;
             }
-            let rule = rule_of(row, signal_frame, frames).unwrap_or_else(|reason| {
-                self.out.statistics.unsupported.count(reason);
-                UNSUPPORTED
-            });
-            self.out.statistics.unknown_rbp += u64::from(loses_rbp(rule));
+            let rule = rule_of(row, signal_frame, frames).unwrap_or_else(Unsupported::rule);
             self.out.rows.push(Row { start: Svma(start), rule });
         }
         Some(())

@@ -1,13 +1,15 @@
 //! Finds the executable bytes and the call frame information of an ELF file, with or without section headers.
 
+use std::borrow::Cow;
+
 use gimli::{BaseAddresses, EhFrameHdr};
 use object::{
     LittleEndian,
-    elf::{EM_X86_64, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader64, SHF_COMPRESSED},
+    elf::{EM_X86_64, FileHeader64, PF_X, PT_GNU_EH_FRAME, PT_LOAD, ProgramHeader64, SectionHeader64},
     read::elf::{FileHeader, ProgramHeader, SectionHeader},
 };
 
-use super::UnwindError;
+use super::{UnwindError, compressed};
 
 /// A run of bytes of the file with the address that the file states for it.
 #[derive(Clone, Copy, Debug)]
@@ -49,9 +51,12 @@ pub(super) enum Format {
 }
 
 /// One section of call frame information.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct FrameSection<'data> {
-    pub(super) region: Region<'data>,
+    /// SVMA of the first byte; what is not loaded has 0.
+    pub(super) start: u64,
+    /// The bytes, decompressed.
+    pub(super) bytes: Cow<'data, [u8]>,
     pub(super) format: Format,
     /// How many FDEs there are, where only the lookup table of `.eh_frame_hdr` tells where the section ends.
     pub(super) max_fdes: u64,
@@ -64,6 +69,8 @@ pub(super) struct Image<'data> {
     pub(super) text: Vec<Region<'data>>,
     /// `.eh_frame` before `.debug_frame`: the former wins where both describe an address.
     pub(super) frames: Vec<FrameSection<'data>>,
+    /// Sections that are compressed in a way that is not read.
+    pub(super) unreadable: u64,
     /// The stated address at which the kernel or the dynamic loader enters the file; 0 for most libraries.
     pub(super) entry: u64,
 }
@@ -88,16 +95,47 @@ impl<'data> Image<'data> {
         if text.is_empty() {
             return Err(UnwindError::NoText);
         }
-        let mut frames: Vec<_> = section(header, file, b".eh_frame", Format::EhFrame)
-            .or_else(|| by_lookup_table(segments, file))
-            .into_iter()
-            .collect();
-        frames.extend(section(header, file, b".debug_frame", Format::DebugFrame));
-        if frames.is_empty() {
-            return Err(UnwindError::NoUnwindInformation);
+        let mut image = Self { text, frames: Vec::new(), unreadable: 0, entry: header.e_entry(endian) };
+        if !image.add_section(header, file, b".eh_frame", Format::EhFrame) {
+            image.frames.extend(by_lookup_table(segments, file));
         }
-        Ok(Self { text, frames, entry: header.e_entry(endian) })
+        if !image.add_section(header, file, b".debug_frame", Format::DebugFrame) {
+            image.add_section(header, file, b".zdebug_frame", Format::DebugFrame);
+        }
+        match (image.frames.is_empty(), image.unreadable) {
+            (false, _) => Ok(image),
+            (true, 0) => Err(UnwindError::NoUnwindInformation),
+            (true, _) => Err(UnwindError::Compressed { limit: compressed::LIMIT }),
+        }
     }
+
+    /// Takes up a section by its name; whether it is there. Damaged section headers are as good as none: the loader does
+    /// not need them either.
+    fn add_section(&mut self, header: &Header, file: &'data [u8], name: &[u8], format: Format) -> bool {
+        let Ok(sections) = header.sections(LittleEndian, file) else { return false };
+        let Some((_, section)) = sections.section_by_name(LittleEndian, name) else { return false };
+        let bytes = match compressed::contents(section, name, file) {
+            compressed::Contents::Plain => plain(section, file).map(Cow::Borrowed),
+            compressed::Contents::Decompressed(bytes) => Some(Cow::Owned(bytes)),
+            compressed::Contents::Unreadable => {
+                self.unreadable += 1;
+                return true;
+            }
+        };
+        let Some(bytes) = bytes else { return false };
+        self.frames.push(FrameSection {
+            start: section.sh_addr(LittleEndian),
+            bytes,
+            format,
+            max_fdes: u64::MAX,
+        });
+        true
+    }
+}
+
+fn plain<'data>(section: &SectionHeader64<LittleEndian>, file: &'data [u8]) -> Option<&'data [u8]> {
+    let (offset, size) = section.file_range(LittleEndian)?;
+    Region::clipped(file, section.sh_addr(LittleEndian), offset, size).map(|region| region.bytes)
 }
 
 /// The executable segments in the order of their addresses; one that overlaps an earlier one is left out.
@@ -124,23 +162,6 @@ fn segment_region<'data>(segment: &Segment, file: &'data [u8]) -> Option<Region<
     Region::clipped(file, segment.p_vaddr(LittleEndian), offset, size)
 }
 
-/// A section by its name. Damaged section headers are as good as none: the loader does not need them either.
-fn section<'data>(
-    header: &Header,
-    file: &'data [u8],
-    name: &[u8],
-    format: Format,
-) -> Option<FrameSection<'data>> {
-    let sections = header.sections(LittleEndian, file).ok()?;
-    let (_, section) = sections.section_by_name(LittleEndian, name)?;
-    if section.sh_flags(LittleEndian) & u64::from(SHF_COMPRESSED) != 0 {
-        return None;
-    }
-    let (offset, size) = section.file_range(LittleEndian)?;
-    let region = Region::clipped(file, section.sh_addr(LittleEndian), offset, size)?;
-    Some(FrameSection { region, format, max_fdes: u64::MAX })
-}
-
 /// `.eh_frame` by way of the segment that the C++ runtime uses (PT_GNU_EH_FRAME, Linux Standard Base Core 5.0, section
 /// 10.6.2): its header points at `.eh_frame` and says how many FDEs there are, but not where the section ends.
 fn by_lookup_table<'data>(segments: &[Segment], file: &'data [u8]) -> Option<FrameSection<'data>> {
@@ -149,11 +170,11 @@ fn by_lookup_table<'data>(segments: &[Segment], file: &'data [u8]) -> Option<Fra
     let bases = BaseAddresses::default().set_eh_frame_hdr(lookup.start);
     let parsed = EhFrameHdr::new(lookup.bytes, gimli::LittleEndian).parse(&bases, 8).ok()?;
     let start = parsed.eh_frame_ptr().direct().ok()?;
-    let region = segments
+    let bytes = segments
         .iter()
         .filter(|s| s.p_type(LittleEndian) == PT_LOAD)
         .filter_map(|s| segment_region(s, file))
-        .find_map(|loaded| Some(Region { start, bytes: loaded.slice(start, loaded.end())? }))?;
+        .find_map(|loaded| loaded.slice(start, loaded.end()))?;
     let max_fdes = parsed.table().map_or(u64::MAX, |table| table.iter(&bases).size_hint().0 as u64);
-    Some(FrameSection { region, format: Format::EhFrame, max_fdes })
+    Some(FrameSection { start, bytes: Cow::Borrowed(bytes), format: Format::EhFrame, max_fdes })
 }

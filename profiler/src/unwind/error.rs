@@ -23,6 +23,15 @@ pub enum UnwindError {
          pointers for true stacks"
     )]
     NoUnwindInformation,
+    /// There is call frame information, and it cannot be decompressed.
+    #[error(
+        "the only call frame information is compressed, and damaged, by an unknown method or of more than {limit} \
+         bytes; decompress it with objcopy --decompress-debug-sections"
+    )]
+    Compressed {
+        /// Bytes that a section may have, decompressed.
+        limit: u64,
+    },
 }
 
 /// Which capacity of the process's tables a module would exceed. The module stays without a table, those before it are

@@ -3,14 +3,16 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`rows`] | one ELF file becomes a sorted list of rows: from this address on, this rule |
-//! | `elf`, `cfi`, `rule` | its steps: find the sections, run the call frame instructions, name the rule |
+//! | `elf`, `compressed`, `cfi`, `rule` | its steps: find the sections, unpack them, run the call frame instructions, name the rule |
 //! | [`table`] | the rows of all modules of a process become rules, pages and chunks, ready for the BPF maps |
+//! | [`words`] | rules in words, for people |
 //! | [`walk`] | the walk over those tables, step by step as the BPF side does it |
 //!
 //! Nothing here opens a file or looks at a process: bytes come in, tables go out. The bytes are a target's and may be
 //! damaged on purpose; docs/unwinding.md says what is done about it, and how large the tables are.
 
 mod cfi;
+mod compressed;
 mod elf;
 mod error;
 mod rule;
@@ -18,8 +20,7 @@ mod rule;
 pub mod rows;
 pub mod table;
 pub mod walk;
-
-#[cfg(test)]
-mod differential;
+pub mod words;
 
 pub use error::{TableFull, UnwindError};
+pub use rule::Unsupported;

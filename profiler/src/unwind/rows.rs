@@ -4,7 +4,7 @@
 //! no call (they are prologues and epilogues) and are left out: the address of a call still finds the row that was made
 //! for it, any other address may find the row of a neighbour. See [`Pruning`].
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use profiler_common::tables::{Rule, cfa};
 
@@ -12,7 +12,7 @@ use super::{
     UnwindError,
     cfi::{Frames, Span},
     elf::{Image, Region},
-    rule::{END, Unsupported},
+    rule::END,
 };
 use crate::target::address::Svma;
 
@@ -49,6 +49,8 @@ pub struct ModuleRows {
     pub statistics: RowStatistics,
     /// How much of the text can be unwound.
     pub coverage: Coverage,
+    /// The text that no FDE describes although a call could be in it, in the order of addresses.
+    pub undescribed: Arc<[Range<Svma>]>,
 }
 
 /// What was seen while the rows of a file were made.
@@ -66,42 +68,10 @@ pub struct RowStatistics {
     pub raw_rows: u64,
     /// Rows that remain.
     pub kept_rows: u64,
-    /// Raw rows whose rule the walker has no words for, by reason.
-    pub unsupported: UnsupportedRows,
-    /// Raw rows that do not say where the caller's rbp is.
-    pub unknown_rbp: u64,
+    /// Sections of call frame information that are compressed in a way that is not read.
+    pub unreadable_sections: u64,
     /// Whether reading stopped early, because the file makes more work than any real one.
     pub beyond_budget: bool,
-}
-
-/// Rows that became [`cfa::UNSUPPORTED`], by reason.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct UnsupportedRows {
-    /// Stubs of the procedure linkage table. Harmless: no call returns there.
-    pub plt_stubs: u64,
-    /// The CFA is relative to another register than rsp and rbp.
-    pub cfa_register: u64,
-    /// The CFA is an expression other than `*(rsp + o)` and `*(rbp + o)`.
-    pub cfa_expression: u64,
-    /// The CFA's offset exceeds 32 bits.
-    pub cfa_offset: u64,
-    /// The return address is not at CFA - 8.
-    pub return_address: u64,
-    /// Marked as a signal trampoline, but not one of the Linux kernel's `struct rt_sigframe`.
-    pub signal_frame: u64,
-}
-
-impl UnsupportedRows {
-    pub(super) fn count(&mut self, reason: Unsupported) {
-        *match reason {
-            Unsupported::PltStub => &mut self.plt_stubs,
-            Unsupported::CfaRegister => &mut self.cfa_register,
-            Unsupported::CfaExpression => &mut self.cfa_expression,
-            Unsupported::CfaOffset => &mut self.cfa_offset,
-            Unsupported::ReturnAddress => &mut self.return_address,
-            Unsupported::SignalFrame => &mut self.signal_frame,
-        } += 1;
-    }
 }
 
 /// How much of a file's text can be unwound, in bytes.
@@ -150,6 +120,7 @@ pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
         pruning,
         statistics: frames.statistics,
         coverage: Coverage::default(),
+        undescribed: Vec::new(),
         entry: image.entry,
     };
     let mut spans = frames.spans.as_slice();
@@ -165,6 +136,7 @@ pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
         text_start: Svma(image.text.first().map_or(0, |region| region.start)),
         statistics: assembly.statistics,
         coverage: assembly.coverage,
+        undescribed: assembly.undescribed.into(),
     }
 }
 
@@ -173,6 +145,7 @@ struct Assembly {
     pruning: Pruning,
     statistics: RowStatistics,
     coverage: Coverage,
+    undescribed: Vec<Range<Svma>>,
     entry: u64,
 }
 
@@ -211,6 +184,7 @@ impl Assembly {
         };
         if undescribed {
             self.coverage.undescribed += end - start;
+            self.undescribed.push(Svma(start)..Svma(end));
             if (start..end).contains(&self.entry) {
                 // Nobody called the code at the entry point: a stack that leads there is whole.
                 if start < self.entry {

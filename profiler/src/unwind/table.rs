@@ -13,14 +13,14 @@ use profiler_common::{
 use super::{
     TableFull,
     rows::{ModuleRows, Row},
-    rule::UNSUPPORTED,
+    rule::Unsupported,
     walk::Tables,
 };
 use crate::target::address::{Avma, Svma};
 
 /// Index of the rule of undescribed text, `Rule::default()`.
 const NONE_ID: u16 = 0;
-/// Index of the rule that ends a walk as unsupported.
+/// Index of the rule that ends a walk as unsupported for want of room.
 const UNSUPPORTED_ID: u16 = 1;
 
 /// The distinct rules of all modules. Files have some hundred each and share most of them.
@@ -35,8 +35,9 @@ struct RuleDictionary {
 impl RuleDictionary {
     fn new(limit: u32) -> Self {
         let limit = usize::try_from(limit).unwrap_or(MAX_RULES).min(MAX_RULES);
-        let ids = HashMap::from([(Rule::default(), NONE_ID), (UNSUPPORTED, UNSUPPORTED_ID)]);
-        Self { rules: vec![Rule::default(), UNSUPPORTED], ids, limit, refused: 0 }
+        let unsupported = Unsupported::NoRoom.rule();
+        let ids = HashMap::from([(Rule::default(), NONE_ID), (unsupported, UNSUPPORTED_ID)]);
+        Self { rules: vec![Rule::default(), unsupported], ids, limit, refused: 0 }
     }
 
     /// The index of `rule`; that of "unsupported" when the dictionary is full, which is counted.
@@ -258,6 +259,15 @@ impl TableBuilder {
     #[must_use]
     pub fn rules(&self) -> &[Rule] {
         &self.dictionary.rules
+    }
+
+    /// What the tables take in the kernel, in bytes, where the maps are no larger than they must be. An array rounds its
+    /// values up to eight bytes (`array_map_alloc` in kernel/bpf/arraymap.c).
+    #[must_use]
+    pub fn kernel_bytes(&self) -> u64 {
+        const RULE: usize = size_of::<Rule>().next_multiple_of(8);
+        let chunks = self.rows.len() * size_of::<u32>();
+        (chunks + self.pages.len() * size_of::<PageRows>() + self.dictionary.rules.len() * RULE) as u64
     }
 
     /// How many rows are "unsupported" because the dictionary of rules was full.

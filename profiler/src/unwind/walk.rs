@@ -8,13 +8,15 @@
 use profiler_common::{
     limits::{MAX_FRAMES, PAGE_SHIFT},
     records::walk_end,
-    tables::{MappingRange, PageRows, Rule, cfa, rbp},
+    tables::{MappingRange, PageRows, Rule, cfa, rbp, rbx},
 };
 
 /// Where the kernel saves rbp for a signal handler, from where rsp points once the handler has returned. That is
 /// `struct ucontext` (arch/x86/include/uapi/asm/ucontext.h), whose `uc_mcontext` begins at 40 with r8 to r15, rdi, rsi,
 /// rbp, rbx, rdx, rax, rcx, rsp, rip (arch/x86/include/uapi/asm/sigcontext.h).
 pub(super) const SAVED_RBP: i32 = 120;
+/// The same for rbx.
+pub(super) const SAVED_RBX: i32 = 128;
 /// The same for rsp.
 pub(super) const SAVED_RSP: i32 = 160;
 /// The same for rip.
@@ -32,6 +34,18 @@ pub struct Registers {
     pub sp: u64,
     /// rbp; 0 where it is lost.
     pub bp: u64,
+    /// rbx.
+    pub bx: Rbx,
+}
+
+/// Where rbx is. Only the trampolines of the dynamic loader need it ([`cfa::RBX`]), so it is not read before it is
+/// asked for.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Rbx {
+    /// Its value; 0 where it is lost.
+    Value(u64),
+    /// In the stack, at this address.
+    At(u64),
 }
 
 /// The tables of a process, as they are in the BPF maps.
@@ -90,19 +104,22 @@ pub enum Found {
 
 /// Finds the caller of the frame in `registers`; `found` says how that frame itself was found.
 ///
-/// With `o` the offset of the rule's CFA and `p` that of its saved rbp; in all but the last, `ip = *(sp' - 8)`:
+/// With `o` the offset of the rule's CFA, `n` its addend and `p` the offset of its saved rbp; in all but the last,
+/// `ip = *(sp' - 8)`:
 ///
 /// | rule | (sp', bp') |
 /// |---|---|
-/// | `RSP`, `RBP` | `(sp + o, ..)`, `(bp + o, ..)` |
-/// | `RSP_DEREF`, `RBP_DEREF` | `(*(sp + o), ..)`, `(*(bp + o), ..)` |
+/// | `RSP`, `RBP`, `RBX` | `(sp + o, ..)`, `(bp + o, ..)`, `(bx + o, ..)` |
+/// | `RSP_DEREF`, `RBP_DEREF` | `(*(sp + o) + n, ..)`, `(*(bp + o) + n, ..)` |
+/// | `PLT` | `(sp + o, ..)`, or `(sp + o + 8, ..)` where the address looked up, modulo 16, is at least `n` |
 /// | `SAME`, `UNKNOWN` | `(.., bp)`, `(.., 0)` |
 /// | `AT_CFA`, `AT_RBP` | `(.., *(sp' + p))`, `(.., *(bp + p))` |
 /// | `NONE` | `(bp + 16, *bp)`, where `sp <= bp <= sp + 1 MiB` and `bp` is a multiple of 8 |
 /// | `SIGNAL` | `(ip, sp', bp') = (*(sp + 168), *(sp + 160), *(sp + 120))` |
 ///
-/// A lost rbp becomes 0: a frame that needs it then ends the walk, where an old value could go astray unnoticed. On
-/// [`Step::End`] the registers are as they were.
+/// rbx goes as rbp does, but for `AT_RBP`, and is lost where a frame is guessed. A lost register becomes 0: a frame that
+/// needs it then ends the walk, where an old value could go astray unnoticed. On [`Step::End`] the registers are as they
+/// were.
 pub fn step(
     registers: &mut Registers,
     found: Found,
@@ -120,7 +137,7 @@ pub fn step(
 }
 
 fn caller(
-    Registers { ip, sp, bp }: Registers,
+    Registers { ip, sp, bp, bx }: Registers,
     found: Found,
     tables: &Tables<'_>,
     read_stack: &mut dyn FnMut(u64) -> Option<u64>,
@@ -129,16 +146,26 @@ fn caller(
     let rule = tables.rule_at(looked_up).ok_or(walk_end::NO_MAPPING)?;
     let mut read = |address| read_stack(address).ok_or(walk_end::UNREADABLE);
     let at = |base: u64, offset: i32| base.wrapping_add_signed(offset.into());
+    let addend = u64::from(rule.cfa_addend);
 
     let cfa = match rule.cfa_kind {
         cfa::RSP => at(sp, rule.cfa_offset),
         cfa::RBP => at(bp, rule.cfa_offset),
-        cfa::RSP_DEREF => read(at(sp, rule.cfa_offset))?,
-        cfa::RBP_DEREF => read(at(bp, rule.cfa_offset))?,
+        cfa::RBX => {
+            let bx = match bx {
+                Rbx::Value(value) => value,
+                Rbx::At(address) => read(address)?,
+            };
+            at(bx, rule.cfa_offset)
+        }
+        cfa::RSP_DEREF => read(at(sp, rule.cfa_offset))?.wrapping_add(addend),
+        cfa::RBP_DEREF => read(at(bp, rule.cfa_offset))?.wrapping_add(addend),
+        cfa::PLT => at(sp, rule.cfa_offset).wrapping_add(8 * u64::from(looked_up % 16 >= addend)),
         cfa::SIGNAL => {
             let bp = read(at(sp, SAVED_RBP))?;
-            let interrupted = Registers { bp, ip: read(at(sp, SAVED_RIP))?, sp: read(at(sp, SAVED_RSP))? };
-            return Ok((interrupted, Found::Interrupted));
+            let bx = Rbx::At(at(sp, SAVED_RBX));
+            let (ip, sp) = (read(at(sp, SAVED_RIP))?, read(at(sp, SAVED_RSP))?);
+            return Ok((Registers { ip, sp, bp, bx }, Found::Interrupted));
         }
         cfa::END => return Err(walk_end::COMPLETE),
         cfa::NONE if bp >= sp && bp - sp <= MAX_GUESSED_FRAME && bp.is_multiple_of(8) => bp.wrapping_add(16),
@@ -149,7 +176,7 @@ fn caller(
         return Err(walk_end::NOT_ADVANCING);
     }
     if rule.cfa_kind == cfa::NONE {
-        let caller = Registers { bp: read(bp)?, ip: read(at(cfa, -8))?, sp: cfa };
+        let caller = Registers { bp: read(bp)?, ip: read(at(cfa, -8))?, sp: cfa, bx: Rbx::Value(0) };
         return Ok((caller, Found::Guessed));
     }
     let bp = match rule.rbp_kind {
@@ -158,7 +185,12 @@ fn caller(
         rbp::AT_RBP => read(at(bp, rule.rbp_offset.into()))?,
         _ => 0,
     };
-    Ok((Registers { ip: read(at(cfa, -8))?, sp: cfa, bp }, Found::Called))
+    let bx = match rule.rbx_kind {
+        rbx::SAME => bx,
+        rbx::AT_CFA => Rbx::At(at(cfa, rule.rbx_offset.into())),
+        _ => Rbx::Value(0),
+    };
+    Ok((Registers { ip: read(at(cfa, -8))?, sp: cfa, bp, bx }, Found::Called))
 }
 
 /// A whole stack.

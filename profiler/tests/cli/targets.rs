@@ -44,11 +44,16 @@ impl Drop for Held {
 }
 
 fn no_such_process() {
+    let mut child = Command::new("true").spawn().unwrap();
+    child.wait().unwrap();
+    let ended = child.id().to_string();
     // PID_MAX_LIMIT of include/linux/threads.h is 2 to the 22nd.
-    for absent in ["4194304", "0", "99999999999999999999", "heapscope-no-such-name"] {
+    for absent in ["4194304", "0", "99999999999999999999", "heapscope-no-such-name", &ended] {
         let text = refused(&["attach", absent]);
         assert!(text.contains(&format!("no running process matches `{absent}`")), "{text}");
     }
+    let text = refused(&["attach", ""]);
+    assert!(text.starts_with("no process was named: "), "{text}");
 }
 
 fn several_of_a_name() {

@@ -41,7 +41,7 @@ fn every_command_has_examples() {
 
 fn commands_to_come_are_absent() {
     let overview = outcome(&["--help"]).output;
-    for command in ["report", "diff", "top", "doctor"] {
+    for command in ["report", "diff", "top"] {
         assert!(!overview.contains(&format!("\n  {command} ")), "{command}: {overview}");
         let attempt = outcome(&[command]);
         assert_eq!(attempt.status, 2, "{command}: {}", attempt.errors);
@@ -65,6 +65,11 @@ fn wrong_usage_is_status_2() {
         &["run"],
         &["run", "--"],
         &["run", "true"],
+        &["doctor"],
+        &["doctor", "--unwind"],
+        &["doctor", "--rows"],
+        &["doctor", "--unwind", "/bin/sh", "--rows=some"],
+        &["doctor", "1234"],
         &["completions", "tclsh"],
     ] {
         let attempt = outcome(arguments);

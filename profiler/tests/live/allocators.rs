@@ -115,7 +115,9 @@ pub(crate) const CASES: &[Case] = &[
     case_with("allocators::jemalloc_linked_in", &[Need::Library("libjemalloc.a")], || assert_exact(5)),
     case_with("allocators::tcmalloc", &[Need::Library(LIBRARY_TCMALLOC)], || assert_exact(6)),
     case_with("allocators::tcmalloc_minimal", &[Need::Library(LIBRARY_TCMALLOC_MINIMAL)], || assert_exact(7)),
-    case_with("allocators::tcmalloc_linked_in", &[Need::Library("libtcmalloc_minimal.a")], || assert_exact(8)),
+    case_with("allocators::tcmalloc_linked_in", &[Need::Library("libtcmalloc_minimal.a")], || {
+        assert_exact(8)
+    }),
     case_with("allocators::mimalloc", &[Need::Library(LIBRARY_MIMALLOC)], || assert_exact(9)),
     case_with("allocators::another_malloc", &[], || assert_exact(10)),
 ];
@@ -185,7 +187,8 @@ fn preloaded(name: &str) -> Command {
 
 fn linked_in(archive: &str) -> PathBuf {
     let archive = library(archive).unwrap();
-    let whole = ["-rdynamic", "-Wl,--no-as-needed", "-Wl,--whole-archive", &archive, "-Wl,--no-whole-archive"];
+    let whole =
+        ["-rdynamic", "-Wl,--no-as-needed", "-Wl,--whole-archive", &archive, "-Wl,--no-whole-archive"];
     build("calls.c", &[&whole[..], &["-lstdc++", "-lm"]].concat())
 }
 
@@ -257,7 +260,8 @@ impl Session {
             for order in orders {
                 let (function, arguments) = order.split_once(' ').unwrap();
                 let answer = self.script.try_order(&format!("{path} {function} {} {arguments}", self.slot));
-                let fails = order.contains(TOO_MUCH) || order.starts_with("calloc 9") || order.contains(" 3 ");
+                let fails =
+                    order.contains(TOO_MUCH) || order.starts_with("calloc 9") || order.contains(" 3 ");
                 let may_be_null = fails || order.ends_with(" 0");
                 assert!(may_be_null || !matches!(answer, Some(Answer::Null(_))), "{order}: {answer:?}");
             }
@@ -359,7 +363,10 @@ impl Session {
                     "{} {}, {column}: {:?}",
                     variant.name,
                     variant.linked,
-                    wrong.iter().map(|path| (found.get(**path), self.script.expected(path))).collect::<Vec<_>>()
+                    wrong
+                        .iter()
+                        .map(|path| (found.get(**path), self.script.expected(path)))
+                        .collect::<Vec<_>>()
                 ),
             };
             row.insert(column, cell);

@@ -156,7 +156,10 @@ fn a_function_left_by_longjmp() {
         }
         // What comes afterwards is not taken for what was left.
         script.orders(&["red malloc 1 200", "red calloc 2 3 100"]);
-        assert_eq!(script.interrupted("green malloc 3 77", "red any 4 x_malloc_raising 400", 400), Answer::Block);
+        assert_eq!(
+            script.interrupted("green malloc 3 77", "red any 4 x_malloc_raising 400", 400),
+            Answer::Block
+        );
         script.free(1);
         script.drop_by(4, "x_free @");
     });

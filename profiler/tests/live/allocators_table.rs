@@ -14,7 +14,8 @@ use crate::{
 
 pub(crate) const CASES: &[Case] = &[case("allocators::table_in_the_docs", table_in_the_docs)];
 
-const BEGIN: &str = "<!-- The table is written by `HEAPSCOPE_BLESS=1 cargo test -p heapscope --test live -- table`. -->\n";
+const BEGIN: &str =
+    "<!-- The table is written by `HEAPSCOPE_BLESS=1 cargo test -p heapscope --test live -- table`. -->\n";
 const END: &str = "<!-- End of the table. -->\n";
 
 /// A line of the table: how it begins, and the whole of it.

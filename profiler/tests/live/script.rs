@@ -284,7 +284,8 @@ impl Script {
     fn outcome(&mut self, order: &str, size: u64, reallocates: bool, answer: Answer) {
         let mut words = order.split(' ');
         let path = words.next().unwrap();
-        let path = if path.starts_with(STEP) { path } else { path.trim_end_matches(|c: char| c.is_ascii_digit()) };
+        let path =
+            if path.starts_with(STEP) { path } else { path.trim_end_matches(|c: char| c.is_ascii_digit()) };
         let slot = words.nth(1).unwrap().parse().unwrap();
         match answer {
             // The block is gone; nothing comes in its place.

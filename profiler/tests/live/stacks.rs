@@ -20,6 +20,7 @@ pub(crate) const CASES: &[Case] = &[
     case("stacks::four_hundred_frames_are_cut_and_counted", four_hundred_frames_are_cut_and_counted),
     case("stacks::frames_of_unknown_size", frames_of_unknown_size),
     case("stacks::behind_a_signal_everything_is_a_guess", behind_a_signal_everything_is_a_guess),
+    case("stacks::below_a_lazy_binding", below_a_lazy_binding),
     case("stacks::a_library_loaded_later_is_taken_up", a_library_loaded_later_is_taken_up),
     case_with("stacks::new_and_delete", &[Need::Program("c++")], new_and_delete),
     case_with("stacks::exceptions_and_inlining", &[Need::Program("c++")], exceptions_and_inlining),
@@ -115,6 +116,25 @@ fn behind_a_signal_everything_is_a_guess() {
     let interrupted = &site.stack[handler + 2..];
     assert!(!interrupted.is_empty() && interrupted.iter().all(|frame| frame.guessed), "{site:#?}");
     assert!(report.quality.guessed_frames > 0);
+}
+
+fn below_a_lazy_binding() {
+    let library = fixture::build("lazy_library.c", &["-shared", "-fPIC"]);
+    let program = fixture::build("lazy.c", &["-Wl,-z,lazy,--no-as-needed", library.to_str().unwrap()]);
+    let mut program = Program::start_until(&mut std::process::Command::new(program), "ready");
+    let heapscope = Heapscope::attach(program.pid(), &[]);
+    assert_eq!(program.ask("41"), "42");
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    report.assert_stacks_whole();
+    let [site] = &report.sites[..] else { panic!("{:#?}", report.sites) };
+    assert_eq!(site.totals.inuse_space, 4711);
+    let functions = site.functions();
+    // Between them the dynamic loader, which may come without symbols.
+    assert_eq!(functions[..2], ["resolver_inside", "resolver"]);
+    let caller = functions.iter().position(|function| *function == "first_call").unwrap();
+    assert!(caller >= 4, "{functions:?}");
+    assert_eq!(functions[caller + 1], "main");
 }
 
 fn a_library_loaded_later_is_taken_up() {

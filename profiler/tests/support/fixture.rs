@@ -25,9 +25,14 @@ pub(crate) fn folder() -> &'static Path {
     })
 }
 
-/// The program made from a fixture's source with more flags. C++ sources go to the C++ compiler.
+/// The program made from a fixture's source with more flags, by the compiler of its language.
 pub(crate) fn build(source: &str, flags: &[&str]) -> PathBuf {
-    let compiler = if source.ends_with(".cpp") { "c++" } else { "cc" };
+    let compiler = match source.rsplit('.').next() {
+        Some("cpp") => "c++",
+        Some("rs") => "rustc",
+        Some("go") => "go",
+        _ => "cc",
+    };
     build_with(compiler, source, flags)
 }
 
@@ -90,7 +95,15 @@ fn compile(compiler: &str, source: &str, flags: &[&str], key: &str) -> PathBuf {
     let program = folder().join(format!("{stem}-{distinct:08x}"));
     let fresh = folder().join(format!("{stem}-{distinct:08x}.{}", std::process::id()));
     let mut command = Command::new(compiler);
-    command.args(USUAL).args(flags).arg(self::source(source)).args(["-o".as_ref(), fresh.as_os_str()]);
+    match compiler {
+        "rustc" => command.args(["--edition", "2024", "-O", "-Cstrip=debuginfo"]),
+        "go" => command
+            .envs([("GO111MODULE", "off"), ("CGO_ENABLED", "1")])
+            .env("GOCACHE", folder().join("go"))
+            .arg("build"),
+        _ => command.args(USUAL),
+    };
+    command.args(flags).args(["-o".as_ref(), fresh.as_os_str()]).arg(self::source(source));
     let made = command.output().unwrap_or_else(|error| panic!("{compiler}: {error}"));
     assert!(made.status.success(), "{command:?}: {}", String::from_utf8_lossy(&made.stderr));
     // A build from an earlier run may still be executing.

@@ -4,11 +4,13 @@
 //! that a hang becomes a failure.
 
 pub(crate) mod case;
+pub(crate) mod elf;
 pub(crate) mod fixture;
 pub(crate) mod heapscope;
 pub(crate) mod needs;
 pub(crate) mod program;
 pub(crate) mod report;
+pub(crate) mod sense;
 
 use std::time::{Duration, Instant};
 

@@ -13,6 +13,8 @@ pub(crate) enum Need {
     Probes,
     /// A program on the PATH.
     Program(&'static str),
+    /// gdb, on a machine whose debug registers work.
+    Debugger,
     /// A shared library in Debian's folder or the loader's other ones.
     Library(&'static str),
     /// The rights to become another user.
@@ -33,6 +35,7 @@ impl Need {
         match self {
             Self::Probes => no_probes(),
             Self::Program(name) => (!has_program(name)).then(|| format!("{name} is not installed")),
+            Self::Debugger => no_debugger(),
             Self::Library(name) => library(name).is_none().then(|| format!("{name} is not installed")),
             Self::Root => (!has_capability(CAP_SETUID)).then(|| "changing the user needs root".into()),
             Self::KernelThreads => no_kernel_threads(),
@@ -49,6 +52,24 @@ pub(crate) fn library(name: &str) -> Option<String> {
         .iter()
         .map(|folder| format!("{folder}/{name}"))
         .find(|path| Path::new(path).exists())
+}
+
+fn no_debugger() -> Option<String> {
+    static LACKING: OnceLock<Option<String>> = OnceLock::new();
+    let lacking = || {
+        let mut gdb = Command::new("gdb");
+        gdb.args(["-batch", "-nx", "-ex", "starti", "-ex", "hbreak *$pc", "-ex", "continue", "true"]);
+        match gdb.output() {
+            Ok(output) if String::from_utf8_lossy(&output.stdout).contains("exited normally") => None,
+            Ok(output) => {
+                let errors = String::from_utf8_lossy(&output.stderr);
+                let last = errors.lines().last().unwrap_or_default();
+                Some(format!("gdb sets no hardware breakpoints here: {last}"))
+            }
+            Err(_) => Some("gdb is not installed".into()),
+        }
+    };
+    LACKING.get_or_init(lacking).clone()
 }
 
 fn has_program(name: &str) -> bool {

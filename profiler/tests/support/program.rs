@@ -109,9 +109,19 @@ impl Program {
         self.input = None;
     }
 
+    /// Whether it can still be spoken to.
+    pub(crate) fn has_input(&self) -> bool {
+        self.input.is_some()
+    }
+
     /// Waits for its end.
     pub(crate) fn wait(&mut self) -> ExitStatus {
         wait(&mut self.child)
+    }
+
+    /// All that it has still printed. For a program that has ended.
+    pub(crate) fn rest(&self) -> String {
+        self.output.rest()
     }
 
     pub(crate) fn is_alive(&mut self) -> bool {

@@ -67,7 +67,19 @@ pub(crate) struct Frame {
     pub(crate) file: Option<String>,
     pub(crate) line: Option<u32>,
     pub(crate) module: Option<String>,
+    address: String,
+    kind: String,
+    inlined: bool,
     pub(crate) guessed: bool,
+}
+
+impl Frame {
+    /// The return address of a frame that is really on the stack; `None` for an inlined function, one of a language's
+    /// own, and the note that stands where a stack ends early.
+    pub(crate) fn return_address(&self) -> Option<u64> {
+        let address = u64::from_str_radix(self.address.strip_prefix("0x").unwrap(), 16).unwrap();
+        (self.kind == "native" && !self.inlined && address != 0).then_some(address)
+    }
 }
 
 impl Totals {
@@ -153,8 +165,22 @@ impl Site {
         self.stack.iter().any(|frame| frame.function.as_deref() == Some(function))
     }
 
+    /// The return addresses on the stack, as a debugger would list them.
+    pub(crate) fn return_addresses(&self) -> Vec<u64> {
+        self.stack.iter().filter_map(Frame::return_address).collect()
+    }
+
+    /// Whether a note stands where the rest of the stack should.
+    pub(crate) fn ended_early(&self) -> bool {
+        self.functions().last().is_some_and(|last| last.starts_with("[stack "))
+    }
+
+    /// Whether it ends with a function that no other function called.
+    pub(crate) fn reaches_the_first_function(&self) -> bool {
+        FIRST_FUNCTIONS.contains(&self.functions().last().copied().unwrap_or_default())
+    }
+
     pub(crate) fn is_whole(&self) -> bool {
-        let root = self.functions().last().copied().unwrap_or_default();
-        FIRST_FUNCTIONS.contains(&root) && self.stack.iter().all(|frame| !frame.guessed)
+        self.reaches_the_first_function() && self.stack.iter().all(|frame| !frame.guessed)
     }
 }

@@ -25,6 +25,8 @@ use toolchain::{BPF_TARGET, RUSTC, Toolchain};
 const OBJECT: &str = "profiler/bpf/heapscope.bpf.o";
 /// The binary of `profiler-ebpf` that becomes the object.
 const BINARY: &str = "heapscope-ebpf";
+/// The one that benchmarks load in its place.
+const MEASURING_BINARY: &str = "heapscope-measure";
 /// The folders that the object is built from. `profiler-ebpf` includes sources of `profiler-common` by their path.
 const SOURCES: &[&str] = &["profiler-ebpf", "profiler-common"];
 /// The exit status of `--check` where the toolchain is absent: nothing was compared, which is not a pass.
@@ -61,7 +63,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 fn write(workspace: &Workspace, toolchain: &Toolchain) -> Result<ExitCode> {
     let committed = workspace.root.join(OBJECT);
     fs::create_dir_all(committed.parent().context("the object has no folder")?)?;
-    build(&workspace.root, &workspace.target.join("ebpf"), toolchain, &committed)?;
+    build(BINARY, &workspace.root, &workspace.target.join("ebpf"), toolchain, &committed)?;
     println!("{OBJECT}: {} bytes, sha256 {}", fs::metadata(&committed)?.len(), sha256(&committed)?);
     Ok(ExitCode::SUCCESS)
 }
@@ -79,7 +81,10 @@ fn check(workspace: &Workspace, toolchain: &Toolchain) -> Result<ExitCode> {
             .with_context(|| format!("copying {folder}"))?;
     }
     let rebuilt = elsewhere.path().join("heapscope.bpf.o");
-    build(&sources, &elsewhere.path().join("target"), toolchain, &rebuilt)?;
+    let target = elsewhere.path().join("target");
+    build(BINARY, &sources, &target, toolchain, &rebuilt)?;
+    // Not committed, but it must build from the same sources.
+    build(MEASURING_BINARY, &sources, &target, toolchain, &elsewhere.path().join("measure.bpf.o"))?;
 
     if fs::read(&rebuilt)? == expected {
         println!("{OBJECT}: comes from its sources, sha256 {}", sha256(&committed)?);
@@ -93,8 +98,16 @@ fn check(workspace: &Workspace, toolchain: &Toolchain) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Builds the object from the sources under `root` into the file `object`.
-fn build(root: &Path, target: &Path, toolchain: &Toolchain, object: &Path) -> Result<()> {
+/// Builds the object that benchmarks load, which is not committed; its path.
+pub(crate) fn build_measuring_object(workspace: &Workspace) -> Result<PathBuf> {
+    let target = workspace.target.join("ebpf");
+    let object = target.join("measure.bpf.o");
+    build(MEASURING_BINARY, &workspace.root, &target, &Toolchain::find()?, &object)?;
+    Ok(object)
+}
+
+/// Builds one binary from the sources under `root` into the file `object`.
+fn build(binary: &str, root: &Path, target: &Path, toolchain: &Toolchain, object: &Path) -> Result<()> {
     let sources = root.join("profiler-ebpf");
     let cargo = |subcommand: &str| -> Result<Command> {
         let mut cargo = isolated_cargo();
@@ -109,8 +122,8 @@ fn build(root: &Path, target: &Path, toolchain: &Toolchain, object: &Path) -> Re
     // The folder of the registry's sources is named after the registry: fetch first, so that it is there to be seen.
     run_command(&mut cargo("fetch")?)?;
     let flags = rustflags(root, target)?;
-    run_command(cargo("build")?.args(["--release", "--bin", BINARY]).env("CARGO_ENCODED_RUSTFLAGS", flags))?;
-    let built = target.join(BPF_TARGET).join("release").join(BINARY);
+    run_command(cargo("build")?.args(["--release", "--bin", binary]).env("CARGO_ENCODED_RUSTFLAGS", flags))?;
+    let built = target.join(BPF_TARGET).join("release").join(binary);
     // Only DWARF goes; BTF stays. binutils' strip does not know BPF.
     run_command(Command::new(&toolchain.strip).arg("-g").arg("-o").arg(object).arg(&built))
 }

@@ -22,10 +22,14 @@ use summary::Summary;
 /// Programs that some tests run beside heapscope, with Debian's packages of them. A test skips where one is absent.
 const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
+    ("clang++", "clang"),
     ("g++", "g++"),
     ("gdb", "gdb"),
+    ("go", "golang-go"),
+    ("musl-gcc", "musl-tools"),
     ("node", "nodejs"),
     ("python3", "python3"),
+    ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
 ];

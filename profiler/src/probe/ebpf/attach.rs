@@ -162,19 +162,31 @@ impl Attachments {
 
     /// Sum of the programs' run times while the kernel measured them.
     pub(super) fn run_time(&self) -> RunTime {
-        let programs: Vec<&OwnedFd> = match &self.loaded {
-            Loaded::Session { allocate, free, .. } => vec![allocate, free],
-            Loaded::Multi { entry, at_return, free, .. } => vec![entry, at_return, free],
-            Loaded::Perf => Vec::new(),
-        };
         let mut sum = RunTime::default();
-        for program in programs {
+        for (_, program) in self.programs() {
             if let Ok(one) = bpf::run_time(program.as_fd()) {
                 sum.nanoseconds += one.nanoseconds;
                 sum.runs += one.runs;
             }
         }
         sum
+    }
+
+    /// Each program with the number of instructions that the verifier followed.
+    pub(super) fn verified_instructions(&self) -> io::Result<Vec<(&'static str, u32)>> {
+        let programs = self.programs().into_iter();
+        programs.map(|(name, program)| Ok((name, bpf::verified_instructions(program.as_fd())?))).collect()
+    }
+
+    /// The programs that run in the target, as far as we hold them.
+    fn programs(&self) -> Vec<(&'static str, &OwnedFd)> {
+        match &self.loaded {
+            Loaded::Session { allocate, free, .. } => vec![("alloc_session", allocate), ("free_entry", free)],
+            Loaded::Multi { entry, at_return, free, .. } => {
+                vec![("alloc_entry", entry), ("alloc_return", at_return), ("free_entry", free)]
+            }
+            Loaded::Perf => Vec::new(),
+        }
     }
 }
 

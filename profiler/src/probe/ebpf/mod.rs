@@ -17,17 +17,16 @@ use aya::{
 use bytemuck::Zeroable;
 use profiler_common::{
     counters::Counter,
-    limits::MAX_FRAMES,
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey,
-        STATE_CLOSED, STATE_GENERATION, SiteCounters, StackHead, TAKEN_OVER,
+        STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER,
     },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
 
 use self::{
     attach::Attachments,
-    object::{damaged, map_fd},
+    object::{Programs, damaged, map_fd},
 };
 use super::{AttachMethod, Counters, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
 use crate::sys::bpf::{
@@ -67,12 +66,20 @@ impl EbpfProbe {
     /// # Errors
     /// [`ProbeError::NotPermitted`] and [`ProbeError::KernelTooOld`] first of all.
     pub fn load(settings: &ProbeSettings) -> Result<Self, ProbeError> {
+        Self::load_object(object::OBJECT, settings)
+    }
+
+    /// As [`Self::load`], from another object with the same maps and programs; its bytes are aligned to 8.
+    ///
+    /// # Errors
+    /// As [`Self::load`], and [`ProbeError::Object`] where something is missing in it.
+    pub fn load_object(object: &[u8], settings: &ProbeSettings) -> Result<Self, ProbeError> {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         if rights::kernel_version(&release).is_some_and(|version| version < (5, 15)) {
             return Err(ProbeError::KernelTooOld { release });
         }
-        let mut ebpf = load_maps(settings)?;
-        let programs = object::Programs::new(&ebpf)?;
+        let mut ebpf = load_maps(object, settings)?;
+        let programs = Programs::new(&ebpf, object)?;
         let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
         let exec_watched = watch_exec(&mut ebpf);
         let ring = ebpf.take_map("STACKS").ok_or_else(|| damaged("no map STACKS"))?;
@@ -172,6 +179,12 @@ impl EbpfProbe {
         Ok(ranges.len().saturating_sub(table.ranges.len()))
     }
 
+    /// The number of the mapping table that the walkers use: [`StackHead::generation`] of the stacks that they take.
+    #[must_use]
+    pub fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// Whether the target has replaced its program by exec, which closed the ledger.
     ///
     /// # Errors
@@ -185,14 +198,9 @@ impl EbpfProbe {
     /// Hands out the stacks that were met for the first time since the last call.
     pub fn new_stacks(&mut self, mut each: impl FnMut(StackRecord)) {
         while let Some(item) = self.stacks.next() {
-            let Some((head, frames)) = item.split_at_checked(size_of::<StackHead>()) else { continue };
-            let head: StackHead = bytemuck::pod_read_unaligned(head);
-            let frames = frames
-                .chunks_exact(8)
-                .take(usize::from(head.frames).min(MAX_FRAMES))
-                .map(bytemuck::pod_read_unaligned)
-                .collect();
-            each(StackRecord { head, frames });
+            if let Some(stack) = StackRecord::parse(&item) {
+                each(stack);
+            }
         }
     }
 
@@ -254,10 +262,19 @@ impl EbpfProbe {
     pub fn run_time(&self) -> RunTime {
         self.attachments.run_time()
     }
+
+    /// Each program that runs in the target with the number of instructions that the verifier followed to let it in;
+    /// empty where probes are perf events.
+    ///
+    /// # Errors
+    /// What bpf(2) answers.
+    pub fn verified_instructions(&self) -> io::Result<Vec<(&'static str, u32)>> {
+        self.attachments.verified_instructions()
+    }
 }
 
 /// Makes the maps with their real sizes.
-fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
+fn load_maps(object: &[u8], settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
     let sites = (settings.max_memory / 8 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
     let memos =
         u32::try_from(settings.max_memory / 16 / BYTES_PER_MEMO).unwrap_or(1 << 20).clamp(1 << 10, 1 << 20);
@@ -294,7 +311,7 @@ fn load_maps(settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
         .override_global("TARGET_PID", &settings.identity.pid, true)
         .override_global("PID_NAMESPACE_DEVICE", &settings.identity.namespace_device, true)
         .override_global("PID_NAMESPACE_INODE", &settings.identity.namespace_inode, true);
-    loader.load(object::OBJECT).map_err(|error| match attach::io_cause(&error) {
+    loader.load(object).map_err(|error| match attach::io_cause(&error) {
         Some(source) if source.kind() == io::ErrorKind::PermissionDenied => rights::explain(&source),
         Some(source) => ProbeError::Map { name: "of the account", source },
         None => ProbeError::Object(error.to_string()),

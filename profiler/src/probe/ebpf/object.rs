@@ -39,9 +39,9 @@ pub(super) struct Programs {
 }
 
 impl Programs {
-    /// Binds the programs to the maps of `ebpf`.
-    pub(super) fn new(ebpf: &Ebpf) -> Result<Self, ProbeError> {
-        let mut object = Object::parse(OBJECT).map_err(damaged)?;
+    /// Binds the programs of the object in `bytes` to the maps of `ebpf`.
+    pub(super) fn new(ebpf: &Ebpf, bytes: &[u8]) -> Result<Self, ProbeError> {
+        let mut object = Object::parse(bytes).map_err(damaged)?;
         let features = aya::features().btf().ok_or_else(|| damaged("the kernel has no BTF"))?;
         let btf = object
             .fixup_and_sanitize_btf(features)
@@ -124,6 +124,7 @@ pub(super) fn map_fd(map: &Map) -> Result<BorrowedFd<'_>, ProbeError> {
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)
+        | Map::StackTraceMap(data)
         | Map::RingBuf(data) => data,
         other => return Err(damaged(format!("a map of an unexpected kind: {other:?}"))),
     };

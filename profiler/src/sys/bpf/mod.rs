@@ -283,6 +283,18 @@ pub fn run_time(program: BorrowedFd<'_>) -> io::Result<RunTime> {
     Ok(RunTime { nanoseconds: info[24], runs: info[25] })
 }
 
+/// How many instructions the verifier followed, over all paths, before it let a program in. The kernel refuses a program
+/// of more than a million.
+///
+/// # Errors
+/// What bpf(2) answers to `BPF_OBJ_GET_INFO_BY_FD`.
+pub fn verified_instructions(program: BorrowedFd<'_>) -> io::Result<u32> {
+    // `struct bpf_prog_info`: verified_insns at byte 216 (kernel 5.16; zero before).
+    let mut info = [0u32; 64];
+    object_info(program, &mut info)?;
+    Ok(info[54])
+}
+
 /// Has the kernel describe a BPF object; it writes as many bytes as `info` has, or fewer.
 fn object_info<T: NoUninit + bytemuck::AnyBitPattern>(
     object: BorrowedFd<'_>,

@@ -18,6 +18,7 @@ use rustix::{
 
 use super::{
     Answer, Event, LaunchError, Stopped,
+    bell::EventSender,
     child::{Child, Program},
     loader::{Loader, Progress},
     ptrace::{Resume, Stop, SystemCall, Tracee},
@@ -48,7 +49,7 @@ struct Tracer {
     phase: Phase,
     /// A thread other than the main one executes a program, and has not come to a stop yet.
     takeover: Option<Takeover>,
-    events: Sender<Event>,
+    events: EventSender,
 }
 
 /// The body of the tracer thread. `start` receives the child as soon as it executes the program, or why there is none.
@@ -57,7 +58,7 @@ pub(super) fn trace(
     start: &Sender<Result<Child, LaunchError>>,
     alarm: Sender<Notice>,
     inbox: &Receiver<Notice>,
-    events: Sender<Event>,
+    events: EventSender,
 ) {
     let mut child = match program.fork() {
         Ok(child) => child,
@@ -99,7 +100,7 @@ pub(super) fn trace(
 }
 
 /// The body of the watch thread: tells stops to the tracer, one at a time, and the end to everybody.
-fn watch(pid: Pid, alarm: &Sender<Notice>, taken: &Receiver<()>, events: &Sender<Event>) {
+fn watch(pid: Pid, alarm: &Sender<Notice>, taken: &Receiver<()>, events: &EventSender) {
     let wait = |options| retry_on_intr(|| waitid(WaitId::Pid(pid), options)).ok().flatten();
     let mut traced = true;
     loop {

@@ -92,10 +92,26 @@ fn a_thread_is_refused_with_its_process() {
 
 #[test]
 fn absent_processes_are_absent() {
-    for wanted in ["0", "4294967295", "99999999999999999999", "no such program", ""] {
+    for wanted in ["0", "4294967295", "99999999999999999999", "no such program"] {
         let error = Process::find(wanted).unwrap_err();
         assert!(matches!(&error, TargetError::NoSuchProcess { wanted: w } if w == wanted), "{error}");
     }
+    assert!(matches!(Process::find(""), Err(TargetError::NothingWanted)));
+}
+
+#[test]
+fn of_the_candidates_only_those_that_are_still_there_count() {
+    let vanished = || Err(TargetError::NoSuchProcess { wanted: "1".into() });
+    let ended = || Err(TargetError::Exited { pid: 2 });
+    let zombie = || Err(TargetError::Zombie { pid: 3, comm: "sh".into() });
+    let denied = || Err(TargetError::NotPermitted { pid: 4, owner: 0 });
+    let choose = |candidates: Vec<(u32, Result<char, TargetError>)>| choose(candidates.into_iter());
+    assert!(choose(vec![(1, vanished()), (2, ended())]).unwrap_err().is_empty());
+    assert_eq!(choose(vec![(1, vanished()), (5, Ok('a')), (3, zombie())]).unwrap().unwrap(), 'a');
+    assert_eq!(choose(vec![(6, Ok('b')), (2, ended()), (4, denied())]).unwrap_err(), [6, 4]);
+    let alone = choose(vec![(2, ended()), (3, zombie())]).unwrap();
+    assert!(matches!(alone, Err(TargetError::Zombie { pid: 3, .. })));
+    assert!(matches!(choose(vec![(4, denied())]).unwrap(), Err(TargetError::NotPermitted { pid: 4, .. })));
 }
 
 #[test]

@@ -12,9 +12,13 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::unwind::{
+    Unsupported,
     elf::{Format, FrameSection},
     table::{Capacity, TableBuilder},
 };
+
+/// A bound that turns a hang into a failure, on however crowded a machine.
+const HANG: Duration = Duration::from_secs(120);
 
 /// A library that this test has mapped, so that it exists wherever the test runs.
 fn mapped_library(name: &str) -> Vec<u8> {
@@ -58,7 +62,7 @@ proptest! {
         flips in prop::collection::vec((any::<prop::sample::Index>(), any::<u8>()), 1..24),
         cut in prop::option::weighted(0.2, any::<prop::sample::Index>()),
     ) {
-        let mut section = Image::parse(loader()).unwrap().frames[0].region.bytes.to_vec();
+        let mut section = Image::parse(loader()).unwrap().frames[0].bytes.to_vec();
         for (at, value) in flips {
             let at = at.index(section.len());
             section[at] = value;
@@ -67,12 +71,11 @@ proptest! {
             section.truncate(cut.index(section.len()));
         }
         let mut image = Image::parse(loader()).unwrap();
-        let region = Region { start: image.frames[0].region.start, bytes: &section };
-        image.frames[0].region = region;
+        image.frames[0].bytes = section.into();
         let begun = Instant::now();
         check_sense(&assemble(&image, Pruning::None));
         check_sense(&assemble(&image, Pruning::CallSites));
-        prop_assert!(begun.elapsed() < Duration::from_secs(10));
+        prop_assert!(begun.elapsed() < HANG);
     }
 
     #[test]
@@ -97,7 +100,7 @@ proptest! {
         if let Ok(module) = rows_with(&file, Pruning::None) {
             check_sense(&module);
         }
-        prop_assert!(begun.elapsed() < Duration::from_secs(10));
+        prop_assert!(begun.elapsed() < HANG);
     }
 }
 
@@ -160,10 +163,15 @@ fn section_with(initial: &[u8], fdes: &[&[u8]]) -> Vec<u8> {
 }
 
 fn assemble_section(section: &[u8]) -> ModuleRows {
-    let region = Region { start: 0, bytes: section };
     let image = Image {
         text: vec![Region { start: 0x1000, bytes: &[0xE8; 0x400] }],
-        frames: vec![FrameSection { region, format: Format::EhFrame, max_fdes: u64::MAX }],
+        frames: vec![FrameSection {
+            start: 0,
+            bytes: section.into(),
+            format: Format::EhFrame,
+            max_fdes: u64::MAX,
+        }],
+        unreadable: 0,
         entry: 0,
     };
     assemble(&image, Pruning::None)
@@ -196,8 +204,7 @@ fn a_damaged_fde_does_not_cost_those_behind_it() {
 #[test]
 fn an_offset_beyond_32_bits_is_unsupported() {
     let module = assemble_section(&section_with(&ORDINARY, &[&[0x0E, 0x80, 0x80, 0x80, 0x80, 0x10]]));
-    assert_eq!(module.rows[0].rule.cfa_kind, cfa::UNSUPPORTED);
-    assert_eq!(module.statistics.unsupported.cfa_offset, 1);
+    assert_eq!(Unsupported::of(module.rows[0].rule), Some(Unsupported::CfaOffset));
 }
 
 #[test]
@@ -208,5 +215,5 @@ fn work_is_bounded_where_one_long_cie_serves_many_fdes() {
     let begun = Instant::now();
     let module = assemble_section(&section);
     assert!(module.statistics.beyond_budget);
-    assert!(begun.elapsed() < Duration::from_secs(20), "{:?}", begun.elapsed());
+    assert!(begun.elapsed() < HANG, "{:?}", begun.elapsed());
 }

@@ -27,6 +27,7 @@ fn module(text_start: u64, rows: &[(u64, i32)]) -> ModuleRows {
         text_start: Svma(text_start),
         statistics: RowStatistics::default(),
         coverage: Coverage::default(),
+        undescribed: [].into(),
     }
 }
 
@@ -155,7 +156,7 @@ fn a_crowded_page_is_unsupported_where_it_is_cut() {
     let tables = builder.tables(std::slice::from_ref(&mapping));
     assert_eq!(tables.rule_at(2 * 4094), Some(rule(8)));
     for cut in [2 * 4095, 2 * 4096, PAGE - 1] {
-        assert_eq!(tables.rule_at(cut), Some(UNSUPPORTED));
+        assert_eq!(tables.rule_at(cut), Some(Unsupported::NoRoom.rule()));
     }
 }
 

@@ -44,10 +44,17 @@ fn word(index: u64) -> u64 {
 }
 
 fn rule(cfa_kind: u8, cfa_offset: i32, rbp_kind: u8, rbp_offset: i16) -> Rule {
-    Rule { cfa_offset, rbp_offset, cfa_kind, rbp_kind }
+    Rule { cfa_offset, rbp_offset, cfa_kind, rbp_kind, rbx_kind: rbx::SAME, ..Rule::default() }
 }
 
-const END: Rule = Rule { cfa_offset: 0, rbp_offset: 0, cfa_kind: cfa::END, rbp_kind: rbp::SAME };
+const END: Rule = crate::unwind::rule::END;
+
+/// What rbx holds where a test does not say otherwise.
+const BX: Rbx = Rbx::Value(0xb00);
+
+fn at_registers(ip: u64, sp: u64, bp: u64) -> Registers {
+    Registers { ip, sp, bp, bx: BX }
+}
 
 fn step_once(
     rules: &[Rule],
@@ -68,18 +75,23 @@ fn step_once(
 #[test]
 fn each_rule_is_its_equation() {
     let stack = [100, word(6), 102, 103, 104, 105, 106, 107];
-    let here = Registers { ip: at(0), sp: word(0), bp: word(2) };
+    let here = at_registers(at(0), word(0), word(2));
     let cases = [
         // (sp', bp') = (sp + 16, bp)
-        (rule(cfa::RSP, 16, rbp::SAME, 0), Registers { ip: word(6), sp: word(2), bp: word(2) }),
+        (rule(cfa::RSP, 16, rbp::SAME, 0), at_registers(word(6), word(2), word(2))),
         // (sp', bp') = (sp + 32, *(sp' - 32))
-        (rule(cfa::RSP, 32, rbp::AT_CFA, -32), Registers { ip: 103, sp: word(4), bp: 100 }),
+        (rule(cfa::RSP, 32, rbp::AT_CFA, -32), at_registers(103, word(4), 100)),
         // (sp', bp') = (bp + 16, *(sp' - 16))
-        (rule(cfa::RBP, 16, rbp::AT_CFA, -16), Registers { ip: 103, sp: word(4), bp: 102 }),
+        (rule(cfa::RBP, 16, rbp::AT_CFA, -16), at_registers(103, word(4), 102)),
         // (sp', bp') = (*(bp - 8), *bp)
-        (rule(cfa::RBP_DEREF, -8, rbp::AT_RBP, 0), Registers { ip: 105, sp: word(6), bp: 102 }),
+        (rule(cfa::RBP_DEREF, -8, rbp::AT_RBP, 0), at_registers(105, word(6), 102)),
         // (sp', bp') = (*(sp + 8), 0)
-        (rule(cfa::RSP_DEREF, 8, rbp::UNKNOWN, 0), Registers { ip: 105, sp: word(6), bp: 0 }),
+        (rule(cfa::RSP_DEREF, 8, rbp::UNKNOWN, 0), at_registers(105, word(6), 0)),
+        // (sp', bp') = (*(sp + 8) + 8, bp)
+        (
+            Rule { cfa_addend: 8, ..rule(cfa::RSP_DEREF, 8, rbp::SAME, 0) },
+            at_registers(106, word(7), word(2)),
+        ),
     ];
     for (rule, expected) in cases {
         assert_eq!(
@@ -91,10 +103,55 @@ fn each_rule_is_its_equation() {
 }
 
 #[test]
+fn rbx_is_read_when_a_frame_needs_it_and_not_before() {
+    // malloc's caller saved rbx, the next left it alone: the dynamic loader's trampoline finds its CFA by it.
+    let saves = Rule { rbx_kind: rbx::AT_CFA, rbx_offset: -16, ..rule(cfa::RSP, 24, rbp::SAME, 0) };
+    let trampoline = rule(cfa::RBX, 16, rbp::SAME, 0);
+    let loses = Rule { rbx_kind: rbx::UNKNOWN, ..saves };
+    let rules = [saves, rule(cfa::RSP, 16, rbp::SAME, 0), trampoline, END, loses];
+    let stack = [0, word(8), at(1), 0, at(2), 0, 0, 0, 0, at(3)];
+    let walk_of = |first: u64, stack: &[u64]| {
+        let registers = Registers { bx: Rbx::Value(3), ..at_registers(at(first), word(0), 0) };
+        with_rules(&rules, |tables| walk(registers, tables, &mut memory(stack)))
+    };
+    let whole = walk_of(0, &stack);
+    assert_eq!((whole.frames, whole.end), (vec![at(0), at(1), at(2), at(3)], walk_end::COMPLETE));
+    // Lost, the walk ends rather than go astray.
+    assert_eq!(walk_of(4, &stack).end, walk_end::NOT_ADVANCING);
+    // Nobody saved it: it is what it was.
+    let here = Registers { bx: Rbx::Value(word(1)), ..at_registers(at(0), word(0), 0) };
+    let expected = Registers { bx: here.bx, ..at_registers(102, word(3), 0) };
+    assert_eq!(
+        step_once(&[trampoline], &[100, 101, 102], here, Found::Called),
+        Ok((expected, Found::Called))
+    );
+    // A frame that is guessed may have changed it.
+    let here = at_registers(JIT + 9, word(0), word(0));
+    let expected = Registers { bx: Rbx::Value(0), ..at_registers(at(0), word(2), word(5)) };
+    assert_eq!(step_once(&[], &[word(5), at(0)], here, Found::Called), Ok((expected, Found::Guessed)));
+    // An address that cannot be read matters to those only who need it.
+    let here = Registers { bx: Rbx::At(STACK + (1 << 30)), ..at_registers(at(0), word(0), 0) };
+    let end_of = |rule| step_once(&[rule], &[100, 101], here, Found::Called).err();
+    assert_eq!(end_of(rule(cfa::RSP, 16, rbp::SAME, 0)), None);
+    assert_eq!(end_of(trampoline), Some(walk_end::UNREADABLE));
+}
+
+#[test]
+fn a_signal_may_interrupt_a_plt_stub_on_either_side_of_its_push() {
+    let stub = Rule { cfa_addend: 11, ..rule(cfa::PLT, 8, rbp::SAME, 0) };
+    let sp_after = |ip| {
+        let here = at_registers(ip, word(0), 0);
+        step_once(&[stub], &[1, 2, 3], here, Found::Interrupted).unwrap().0.sp
+    };
+    assert_eq!([MODULE, MODULE + 10, MODULE + 32].map(sp_after), [word(1); 3]);
+    assert_eq!([MODULE + 11, MODULE + 15, MODULE + 43].map(sp_after), [word(2); 3]);
+}
+
+#[test]
 fn the_call_is_looked_up_but_what_a_signal_interrupted_as_it_is() {
     // The return address is the first byte of the next function: the call before it never returns.
     let rules = [rule(cfa::RSP, 8, rbp::SAME, 0), rule(cfa::RSP, 16, rbp::SAME, 0)];
-    let here = Registers { ip: MODULE + 256, sp: word(0), bp: 0 };
+    let here = at_registers(MODULE + 256, word(0), 0);
     let sp_after = |found| step_once(&rules, &[1, 2, 3], here, found).unwrap().0.sp;
     assert_eq!(sp_after(Found::Called), word(1));
     assert_eq!(sp_after(Found::Guessed), word(1));
@@ -112,9 +169,10 @@ fn a_signal_frame_gives_what_the_kernel_saved() {
     stack[index(libc::REG_RSP)] = word(1);
     stack[index(libc::REG_RIP)] = at(3);
     // The interrupted stack may lie anywhere, also below: that of a handler on an alternate stack.
-    let here = Registers { ip: at(0), sp: word(0), bp: 5 };
+    let here = at_registers(at(0), word(0), 5);
     let rules = [rule(cfa::SIGNAL, 0, rbp::UNKNOWN, 0)];
-    let expected = Registers { ip: at(3), sp: word(1), bp: word(9) };
+    let expected = Registers { bx: Rbx::At(word(16)), ..at_registers(at(3), word(1), word(9)) };
+    assert_eq!(index(libc::REG_RBX), 16);
     assert_eq!(step_once(&rules, &stack, here, Found::Called), Ok((expected, Found::Interrupted)));
     assert_eq!(step_once(&rules, &stack[..16], here, Found::Called), Err(walk_end::UNREADABLE));
 }
@@ -124,10 +182,10 @@ fn without_a_table_a_plausible_frame_pointer_is_followed_and_marked() {
     let stack = [0, 0, word(5), at(0), 0, 0, 0];
     for ip in [JIT + 100, at(0)] {
         let step_with = |bp| {
-            let here = Registers { ip, sp: word(1), bp };
+            let here = at_registers(ip, word(1), bp);
             step_once(&[Rule::default()], &stack, here, Found::Called)
         };
-        let expected = Registers { ip: at(0), sp: word(4), bp: word(5) };
+        let expected = Registers { bx: Rbx::Value(0), ..at_registers(at(0), word(4), word(5)) };
         assert_eq!(step_with(word(2)), Ok((expected, Found::Guessed)));
         assert_eq!(step_with(word(0)), Err(walk_end::NO_TABLE), "below rsp");
         assert_eq!(step_with(word(2) + 4), Err(walk_end::NO_TABLE), "not aligned");
@@ -140,7 +198,7 @@ fn without_a_table_a_plausible_frame_pointer_is_followed_and_marked() {
 #[test]
 fn every_end_has_its_reason() {
     let stack = [0, 1, 2, 3];
-    let here = Registers { ip: at(0), sp: word(0), bp: word(0) };
+    let here = at_registers(at(0), word(0), word(0));
     let end_of = |rule, here| step_once(&[rule], &stack, here, Found::Called).unwrap_err();
     assert_eq!(end_of(END, here), walk_end::COMPLETE);
     assert_eq!(end_of(rule(cfa::RSP, 8, 0, 0), here), walk_end::COMPLETE);
@@ -179,7 +237,7 @@ fn a_whole_stack() {
     let rules = [rule(cfa::RSP, 16, rbp::SAME, 0), rule(cfa::RBP, 16, rbp::AT_CFA, -16), END];
     // malloc's caller, a JIT frame, a function with a frame pointer, the thread's first function.
     let stack = [0, JIT + 9, word(5), at(1), 0, word(9), at(2), 0];
-    let registers = Registers { ip: at(0), sp: word(0), bp: word(2) };
+    let registers = at_registers(at(0), word(0), word(2));
     let found = with_rules(&rules, |tables| walk(registers, tables, &mut memory(&stack)));
     let frames = vec![at(0), JIT + 9, at(1), at(2)];
     assert_eq!(found, Walk { frames, guessed: [0b100, 0, 0, 0], end: walk_end::COMPLETE });
@@ -188,7 +246,7 @@ fn a_whole_stack() {
 #[test]
 fn the_frame_limit_cuts_the_stack_but_not_one_frame_too_early() {
     let rules = [rule(cfa::RSP, 8, rbp::SAME, 0), END];
-    let registers = Registers { ip: at(0), sp: word(0), bp: 0 };
+    let registers = at_registers(at(0), word(0), 0);
     let walk_of = |depth: usize| {
         let mut stack = vec![at(0); depth - 2];
         stack.push(at(1));
@@ -204,7 +262,7 @@ fn the_frame_limit_cuts_the_stack_but_not_one_frame_too_early() {
 fn guesses_are_marked_up_to_the_last_frame() {
     let stack: Vec<u64> =
         (0..2 * MAX_FRAMES as u64 + 8).map(|i| if i % 2 == 0 { word(i + 2) } else { JIT + 5 }).collect();
-    let registers = Registers { ip: JIT + 5, sp: word(0), bp: word(0) };
+    let registers = at_registers(JIT + 5, word(0), word(0));
     let found = with_rules(&[], |tables| walk(registers, tables, &mut memory(&stack)));
     assert_eq!(found.guessed, [u64::MAX - 1, u64::MAX, u64::MAX, u64::MAX]);
     assert_eq!((found.frames.len(), found.end), (MAX_FRAMES, walk_end::TRUNCATED));

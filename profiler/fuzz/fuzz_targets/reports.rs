@@ -1,0 +1,159 @@
+//! Reports of a profile whose every name is hostile: the picture stays well-formed XML, JSON stays JSON, a folded line
+//! keeps its shape, and a table's line its width.
+#![no_main]
+
+use std::{
+    collections::BTreeMap,
+    str::from_utf8,
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use arbitrary::Arbitrary;
+use heapscope::{
+    report::{
+        flamegraph, folded, json,
+        options::ReportOptions,
+        profile::{Mode, Profile, Quality, SiteReport, TargetInfo, Totals},
+        table,
+    },
+    symbolize::{
+        frame::{Frame, FrameKind},
+        role::role_of,
+    },
+};
+use libfuzzer_sys::fuzz_target;
+use quick_xml::{Reader, events::Event};
+
+#[derive(Arbitrary, Debug)]
+struct Input<'a> {
+    command: &'a str,
+    sampling: &'a str,
+    lost: BTreeMap<String, u64>,
+    incomplete: BTreeMap<String, u64>,
+    warnings: Vec<String>,
+    overhead: Option<f64>,
+    age: Option<u32>,
+    duration: u32,
+    width: u8,
+    full_stacks: bool,
+    sites: Vec<Site<'a>>,
+}
+
+#[derive(Arbitrary, Debug)]
+struct Site<'a> {
+    numbers: [u64; 4],
+    oldest: Option<u32>,
+    allocator: &'a str,
+    stack: Vec<(Option<&'a str>, Option<&'a str>, Option<&'a str>, bool, u32)>,
+}
+
+impl Site<'_> {
+    fn report(&self) -> SiteReport {
+        let [inuse_space, inuse_objects, alloc_space, alloc_objects] = self.numbers;
+        let frame = |(function, file, module, python, line): &(
+            Option<&str>,
+            Option<&str>,
+            Option<&str>,
+            bool,
+            u32,
+        )| {
+            Arc::new(Frame {
+                function: function.map(str::to_owned),
+                file: file.map(str::to_owned),
+                line: Some(*line),
+                module: module.map(str::to_owned),
+                address: u64::from(*line) << 20,
+                module_offset: (line % 3 > 0).then_some((*line).into()),
+                kind: if *python { FrameKind::Python } else { FrameKind::Native },
+                inlined: false,
+                guessed: line % 5 == 0,
+                role: role_of(*module, *function, None),
+            })
+        };
+        SiteReport {
+            totals: Totals { inuse_space, inuse_objects, alloc_space, alloc_objects },
+            oldest: self.oldest.map(|seconds| Duration::from_secs(seconds.into())),
+            allocator: self.allocator.to_owned(),
+            stack: self.stack.iter().map(frame).collect(),
+        }
+    }
+}
+
+fn profile(input: &Input<'_>) -> Profile {
+    let sites: Vec<_> = input.sites.iter().map(Site::report).collect();
+    let totals = sites.iter().fold(Totals::default(), |sum, site| Totals {
+        inuse_space: sum.inuse_space.saturating_add(site.totals.inuse_space),
+        inuse_objects: sum.inuse_objects.saturating_add(site.totals.inuse_objects),
+        alloc_space: sum.alloc_space.saturating_add(site.totals.alloc_space),
+        alloc_objects: sum.alloc_objects.saturating_add(site.totals.alloc_objects),
+    });
+    Profile {
+        target: TargetInfo { pid: 7, command: input.command.to_owned(), exe: input.command.to_owned() },
+        started: SystemTime::UNIX_EPOCH,
+        duration: Duration::from_secs(input.duration.into()),
+        mode: Mode {
+            sampling: input.sampling.to_owned(),
+            min_age: input.age.map(|seconds| Duration::from_secs(seconds.into())),
+            ..Mode::default()
+        },
+        totals,
+        quality: Quality {
+            lost: input.lost.clone(),
+            incomplete_stacks: input.incomplete.clone(),
+            overhead_percent: input.overhead,
+            warnings: input.warnings.clone(),
+            ..Quality::default()
+        },
+        sites,
+    }
+}
+
+/// Reads to the end; every reference must be one that XML knows and every character one that XML allows.
+fn check_xml(text: &str) {
+    let is_allowed = |c: char| matches!(c, '\t' | '\n' | '\r' | '\u{20}'..='\u{fffd}' | '\u{10000}'..);
+    assert!(text.chars().all(is_allowed), "only characters of XML 1.0");
+    let mut reader = Reader::from_str(text);
+    let mut open = 0_usize;
+    loop {
+        match reader.read_event().expect("well-formed XML") {
+            Event::Start(tag) => {
+                open += 1;
+                assert!(tag.attributes().all(|attribute| attribute.is_ok()));
+            }
+            Event::End(_) => open = open.checked_sub(1).expect("a start for each end"),
+            Event::Eof => break,
+            _ => {}
+        }
+    }
+    assert_eq!(open, 0, "an end for each start");
+}
+
+fuzz_target!(|input: Input<'_>| {
+    let profile = profile(&input);
+    let options = ReportOptions { full_stacks: input.full_stacks, width: input.width.into(), sites: 5 };
+    let mut out = Vec::new();
+    // The one error there is: sums beyond 64 bits.
+    if flamegraph::write(&profile, &options, &mut out).is_ok() {
+        check_xml(from_utf8(&out).expect("UTF-8"));
+    }
+    out.clear();
+    json::write(&profile, &options, &mut out).expect("no error of a vector");
+    serde_json::from_slice::<serde_json::Value>(&out).expect("JSON");
+    assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
+    out.clear();
+    folded::write(&profile, &options, &mut out).expect("no error of a vector");
+    for line in from_utf8(&out).expect("UTF-8").lines().filter(|line| !line.starts_with("# ")) {
+        let (stack, bytes) = line.rsplit_once(' ').expect("a stack and its bytes");
+        assert!(
+            bytes.parse::<u64>().is_ok_and(|bytes| bytes > 0)
+                && stack.split(';').all(|name| !name.is_empty())
+        );
+    }
+    out.clear();
+    table::write(&profile, &options, &mut out).expect("no error of a vector");
+    for line in from_utf8(&out).expect("UTF-8").lines() {
+        assert!(line.chars().count() <= options.width.max(80), "a line fits the terminal: {line}");
+        assert!(!line.contains(char::is_control));
+    }
+});

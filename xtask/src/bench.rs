@@ -1,0 +1,44 @@
+//! Benchmarks: each is a `cargo bench` target of `profiler` that prints one table; here is what they need beside it.
+
+use std::process::{Command, ExitCode};
+
+use anyhow::Result;
+
+use crate::{
+    ebpf,
+    process::run as run_command,
+    workspace::{Workspace, cargo},
+};
+
+/// What to measure.
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// The benchmark
+    what: What,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+enum What {
+    /// A stack taken by unwind tables, beside an empty probe and the kernel's walk by frame pointers (needs root)
+    Walk,
+    /// Unwind tables of a process the size of clang
+    Tables,
+    /// Names for 10,000 addresses of a file with 150 MB of debug information, beside llvm-symbolizer and addr2line
+    Symbols,
+}
+
+/// Runs `cargo xtask bench`.
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    let (name, object) = match options.what {
+        What::Walk => ("walk", Some(ebpf::build_measuring_object(workspace)?)),
+        What::Tables => ("tables", None),
+        What::Symbols => ("symbols", None),
+    };
+    let mut bench: Command = cargo();
+    bench.current_dir(&workspace.root).args(["bench", "--quiet", "-p", "heapscope", "--bench", name]);
+    if let Some(object) = object {
+        bench.env("HEAPSCOPE_MEASURING_OBJECT", object);
+    }
+    run_command(&mut bench)?;
+    Ok(ExitCode::SUCCESS)
+}
