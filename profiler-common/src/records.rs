@@ -181,7 +181,7 @@ pub struct StackHead {
     /// When the walk began: `CLOCK_MONOTONIC` in nanoseconds.
     pub time: u64,
 }
-const _: () = assert!(size_of::<StackHead>() == 56);
+const _: () = assert!(size_of::<StackHead>() == 88);
 
 /// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart; the cookie
 /// those that jumped into one another, as glibc's `realloc(NULL, n)` into `malloc`.

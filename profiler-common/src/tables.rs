@@ -30,6 +30,10 @@ pub mod cfa {
     /// `CFA = rsp + offset + 8 * (rip % 16 >= addend)`: a stub of the procedure linkage table, whose second instruction
     /// pushes. No call returns into one, but a signal may interrupt one.
     pub const PLT: u8 = 9;
+    /// `CFA = *(*(rsp + offset) + addend) - *(rsp + rbx_offset) + 8`: `runtime.asmcgocall` of Go, which is on the system
+    /// thread's stack. It has saved the goroutine, which knows the upper end of its stack, and how far below that end
+    /// the stack goes on.
+    pub const GOROUTINE: u8 = 10;
 }
 
 /// How to find the caller's rbp.
@@ -64,7 +68,7 @@ pub struct Rule {
     pub cfa_offset: i32,
     /// Offset of the saved rbp, in bytes.
     pub rbp_offset: i16,
-    /// Offset of the saved rbx, in bytes.
+    /// Offset of the saved rbx, in bytes; of another word with [`cfa::GOROUTINE`].
     pub rbx_offset: i16,
     /// One of [`cfa`].
     pub cfa_kind: u8,

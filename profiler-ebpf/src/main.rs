@@ -4,6 +4,7 @@
 //! - `function`: which function it is, and its arguments;
 //! - `account`: live blocks and sites;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
+//! - `search`: the tables that the walk asks;
 //! - `memo`: a stack met before is recognised without a search;
 //! - `maps`: every BPF map and every constant set at load.
 //!
@@ -20,6 +21,7 @@ mod calls;
 mod function;
 mod maps;
 mod memo;
+mod search;
 mod walk;
 
 #[allow(dead_code, reason = "part of it is for the user side")]

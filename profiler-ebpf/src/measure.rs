@@ -11,6 +11,7 @@
 mod account;
 mod maps;
 mod memo;
+mod search;
 mod walk;
 
 #[path = "../../profiler-common/src/counters.rs"]

@@ -1,14 +1,9 @@
 //! The stack walk: from an allocator's caller to the thread's first function, by the unwind tables.
 //!
-//! One program walks up to [`MAX_FRAMES`] frames. Searches are branch-free (a branch a step would multiply the paths
-//! that the verifier must follow): the comparison becomes a mask by an arithmetic shift. The target's stack is read
-//! page by page into claimed scratch memory. `profiler/src/unwind/walk.rs` is the same walk in user
-//! space; the two must agree.
+//! One program walks up to [`MAX_FRAMES`] frames. The target's stack is read page by page into claimed scratch memory.
+//! `profiler/src/unwind/walk.rs` is the same walk in user space; the two must agree.
 
-use core::{
-    arch::asm,
-    intrinsics::{AtomicOrdering, atomic_xchg},
-};
+use core::intrinsics::{AtomicOrdering, atomic_xchg};
 
 use aya_ebpf::{
     bindings::pt_regs,
@@ -17,11 +12,12 @@ use aya_ebpf::{
 
 use crate::{
     counters::Counter,
-    limits::{MAX_FRAMES, MAX_MAPPINGS, PAGE_SHIFT, ROWS_PER_CHUNK, WINDOW_BYTES},
-    maps::{MAPPINGS, PAGES, ROWS, RULES, SCRATCH, Scratch, count, generation, scratch_mask},
+    limits::{MAX_FRAMES, MAX_MAPPINGS, PAGE_SHIFT, WINDOW_BYTES},
+    maps::{MAPPINGS, RULES, SCRATCH, Scratch, count, generation, scratch_mask},
     memo::MEMO_FRAMES,
     opaque,
     records::walk_end,
+    search::{find_mapping, find_rule},
     tables::{Rule, cfa, rbp, rbx},
 };
 
@@ -43,15 +39,6 @@ const NO_TABLE: Rule = Rule {
 const GO_ON: i64 = 0;
 const fn end(code: u8) -> i64 {
     code as i64 + 1
-}
-
-/// All ones if `a < b`, else 0, without a branch; for values below 1 << 63.
-#[inline(always)]
-fn less_mask(a: u64, b: u64) -> u64 {
-    let mut difference = a.wrapping_sub(b);
-    // SAFETY: arithmetic on one register.
-    unsafe { asm!("{0} s>>= 63", inout(reg) difference, options(pure, nomem, nostack)) };
-    difference
 }
 
 /// Claims a scratch slot; `None` if all that may be tried are in use by walks that were preempted.
@@ -80,67 +67,6 @@ pub fn claim() -> Option<u32> {
 pub fn release(scratch: *mut Scratch) {
     // SAFETY: the field of a map value; the exchange orders it behind the writes of the walk.
     unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).claimed, 0) };
-}
-
-/// Index of the mapping that holds `ip`, or a negative number.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn find_mapping(ip: u64, table: u64) -> i64 {
-    let Some(table) = MAPPINGS.get(table as u32 & 1) else { return -1 };
-    let mappings = table.count as u64;
-    let mut position = 0u64;
-    macro_rules! halve {
-        ($($width:literal)*) => {$({
-            let probe = opaque(position + $width);
-            // SAFETY: masked to the array's length.
-            let begin = unsafe { table.ranges.get_unchecked(probe as usize & (MAX_MAPPINGS - 1)) }.begin;
-            let take = less_mask(probe, mappings) & !less_mask(ip, begin);
-            position = opaque(position + ($width & take));
-        })*};
-    }
-    halve!(1024 512 256 128 64 32 16 8 4 2 1);
-    // SAFETY: masked to the array's length.
-    let found = unsafe { table.ranges.get_unchecked(position as usize & (MAX_MAPPINGS - 1)) };
-    if ip < found.begin || ip >= found.end {
-        return -1;
-    }
-    (position & (MAX_MAPPINGS as u64 - 1)) as i64
-}
-
-/// Index of the rule that holds at `low` within `page`, or a negative number.
-#[inline(never)]
-#[unsafe(no_mangle)]
-extern "C" fn find_rule(page: u64, low: u64) -> i64 {
-    let Some(rows) = PAGES.get(page as u32) else { return -1 };
-    let count = rows.count as u64;
-    if count == 0 {
-        return -1;
-    }
-    let first = rows.first as u64 % ROWS_PER_CHUNK as u64;
-    let Some(chunk) = ROWS.get(rows.first / ROWS_PER_CHUNK as u32) else { return -1 };
-    let mut position = 0u64;
-    macro_rules! row {
-        ($at:expr) => {
-            // SAFETY: masked to the array's length.
-            unsafe { *chunk.rows.get_unchecked(($at) as usize & (ROWS_PER_CHUNK - 1)) as u64 }
-        };
-    }
-    macro_rules! halve {
-        ($($width:literal)*) => {$({
-            let probe = opaque(position + $width);
-            let take = less_mask(probe, count) & !less_mask(low, row!(first + probe) & 0xffff);
-            position = opaque(position + ($width & take));
-        })*};
-    }
-    if count > 256 {
-        halve!(2048 1024 512 256);
-    }
-    halve!(128 64 32 16 8 4 2 1);
-    let found = row!(first + position);
-    if found & 0xffff > low {
-        return -1;
-    }
-    (found >> 16) as i64
 }
 
 /// Reads one word of the target's stack, through the window: the rest of the page that holds the word. A read never
@@ -251,6 +177,16 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
             }
             word.wrapping_add(rule.cfa_addend as u64)
         }
+        cfa::GOROUTINE => {
+            let (mut high, mut depth) = (0, 0);
+            if !read_stack(scratch, sp.wrapping_add(rule.cfa_offset as i64 as u64), &mut word)
+                || !read_stack(scratch, sp.wrapping_add(rule.rbx_offset as i64 as u64), &mut depth)
+                || !read_stack(scratch, word.wrapping_add(rule.cfa_addend as u64), &mut high)
+            {
+                return end(walk_end::UNREADABLE);
+            }
+            high.wrapping_sub(depth).wrapping_add(8)
+        }
         cfa::SIGNAL => return leave_signal_frame(scratch),
         cfa::END => return end(walk_end::COMPLETE),
         cfa::NONE => {
@@ -263,7 +199,8 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
         }
         _ => return end(walk_end::UNSUPPORTED),
     };
-    if cfa <= sp {
+    // Another stack may lie anywhere.
+    if cfa <= sp && rule.cfa_kind != cfa::GOROUTINE {
         return end(walk_end::NOT_ADVANCING);
     }
     let saved_rbp = match rule.rbp_kind {

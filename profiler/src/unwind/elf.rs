@@ -73,6 +73,8 @@ pub(super) struct Image<'data> {
     pub(super) unreadable: u64,
     /// The stated address at which the kernel or the dynamic loader enters the file; 0 for most libraries.
     pub(super) entry: u64,
+    /// Whether Go's linker made it.
+    pub(super) is_go: bool,
 }
 
 type Header = FileHeader64<LittleEndian>;
@@ -95,7 +97,13 @@ impl<'data> Image<'data> {
         if text.is_empty() {
             return Err(UnwindError::NoText);
         }
-        let mut image = Self { text, frames: Vec::new(), unreadable: 0, entry: header.e_entry(endian) };
+        let mut image = Self {
+            text,
+            frames: Vec::new(),
+            unreadable: 0,
+            entry: header.e_entry(endian),
+            is_go: is_go(header, file),
+        };
         if !image.add_section(header, file, b".eh_frame", Format::EhFrame) {
             image.frames.extend(by_lookup_table(segments, file));
         }
@@ -131,6 +139,12 @@ impl<'data> Image<'data> {
         });
         true
     }
+}
+
+/// Whether it has the table of functions that a Go program needs to run (src/debug/gosym of Go).
+fn is_go(header: &Header, file: &[u8]) -> bool {
+    let sections = header.sections(LittleEndian, file);
+    sections.is_ok_and(|sections| sections.section_by_name(LittleEndian, b".gopclntab").is_some())
 }
 
 fn plain<'data>(section: &SectionHeader64<LittleEndian>, file: &'data [u8]) -> Option<&'data [u8]> {

@@ -3,6 +3,7 @@
 //! | file | what it does |
 //! |---|---|
 //! | [`rows`] | one ELF file becomes a sorted list of rows: from this address on, this rule |
+//! | `goroutine` | what Go's call frame information leaves out |
 //! | `elf`, `compressed`, `cfi`, `rule` | its steps: find the sections, unpack them, run the call frame instructions, name the rule |
 //! | [`table`] | the rows of all modules of a process become rules, pages and chunks, ready for the BPF maps |
 //! | [`words`] | rules in words, for people |
@@ -15,6 +16,7 @@ mod cfi;
 mod compressed;
 mod elf;
 mod error;
+mod goroutine;
 mod rule;
 
 pub mod rows;

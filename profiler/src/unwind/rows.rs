@@ -12,6 +12,7 @@ use super::{
     UnwindError,
     cfi::{Frames, Span},
     elf::{Image, Region},
+    goroutine,
     rule::END,
 };
 use crate::target::address::Svma;
@@ -103,6 +104,9 @@ pub fn rows_with(elf_bytes: &[u8], pruning: Pruning) -> Result<ModuleRows, Unwin
     Ok(assemble(&image, pruning))
 }
 
+/// Corrections of a file that are made. Go's runtime needs seven.
+const MAX_CORRECTIONS: usize = 64;
+
 /// Whether text can hold a call (`E8` or an `FF /2`, with or without prefixes), or a system call: that is where a
 /// thread sits when a signal interrupts it in the kernel. Short of disassembly this errs on the side of "yes".
 fn can_hold_a_call(text: &[u8]) -> bool {
@@ -129,6 +133,11 @@ pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
         let (inside, later) = spans.split_at(here);
         assembly.segment(segment, inside, &frames.rows);
         spans = later;
+    }
+    if image.is_go {
+        let corrections: Vec<_> =
+            image.text.iter().flat_map(goroutine::corrections).take(MAX_CORRECTIONS).collect();
+        goroutine::correct(&mut assembly.rows, &corrections);
     }
     assembly.statistics.kept_rows = assembly.rows.len() as u64;
     ModuleRows {

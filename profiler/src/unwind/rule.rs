@@ -40,17 +40,20 @@ pub enum Unsupported {
     ReturnAddress = 4,
     /// Marked as a signal trampoline, but not one of the Linux kernel's `struct rt_sigframe`.
     SignalFrame = 5,
+    /// The function moves to another stack, and the way back is not on the one it moved to.
+    StackSwitch = 6,
 }
 
 impl Unsupported {
     /// Every reason.
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoRoom,
         Self::CfaRegister,
         Self::CfaExpression,
         Self::CfaOffset,
         Self::ReturnAddress,
         Self::SignalFrame,
+        Self::StackSwitch,
     ];
 
     /// The reason that a rule carries; `None` for a rule that is supported.
@@ -75,6 +78,7 @@ impl fmt::Display for Unsupported {
             Self::CfaOffset => "CFA offset beyond 32 bits",
             Self::ReturnAddress => "return address elsewhere than at CFA - 8",
             Self::SignalFrame => "signal frame of an unknown form",
+            Self::StackSwitch => "moved to another stack in a way that is not followed",
         })
     }
 }
@@ -84,7 +88,7 @@ pub(super) const END: Rule = bare(cfa::END);
 const SIGNAL: Rule = bare(cfa::SIGNAL);
 
 /// A rule that needs no offsets and says nothing of registers.
-const fn bare(cfa_kind: u8) -> Rule {
+pub(super) const fn bare(cfa_kind: u8) -> Rule {
     Rule {
         cfa_offset: 0,
         rbp_offset: 0,

@@ -111,6 +111,7 @@ pub enum Found {
 /// |---|---|
 /// | `RSP`, `RBP`, `RBX` | `(sp + o, ..)`, `(bp + o, ..)`, `(bx + o, ..)` |
 /// | `RSP_DEREF`, `RBP_DEREF` | `(*(sp + o) + n, ..)`, `(*(bp + o) + n, ..)` |
+/// | `GOROUTINE` | `(*(*(sp + o) + n) - *(sp + offset of rbx) + 8, ..)` |
 /// | `PLT` | `(sp + o, ..)`, or `(sp + o + 8, ..)` where the address looked up, modulo 16, is at least `n` |
 /// | `SAME`, `UNKNOWN` | `(.., bp)`, `(.., 0)` |
 /// | `AT_CFA`, `AT_RBP` | `(.., *(sp' + p))`, `(.., *(bp + p))` |
@@ -160,6 +161,11 @@ fn caller(
         }
         cfa::RSP_DEREF => read(at(sp, rule.cfa_offset))?.wrapping_add(addend),
         cfa::RBP_DEREF => read(at(bp, rule.cfa_offset))?.wrapping_add(addend),
+        cfa::GOROUTINE => {
+            let goroutine = read(at(sp, rule.cfa_offset))?;
+            let high = read(goroutine.wrapping_add(addend))?;
+            high.wrapping_sub(read(at(sp, rule.rbx_offset.into()))?).wrapping_add(8)
+        }
         cfa::PLT => at(sp, rule.cfa_offset).wrapping_add(8 * u64::from(looked_up % 16 >= addend)),
         cfa::SIGNAL => {
             let bp = read(at(sp, SAVED_RBP))?;
@@ -172,7 +178,8 @@ fn caller(
         cfa::NONE => return Err(walk_end::NO_TABLE),
         _ => return Err(walk_end::UNSUPPORTED),
     };
-    if cfa <= sp {
+    // Another stack may lie anywhere.
+    if cfa <= sp && rule.cfa_kind != cfa::GOROUTINE {
         return Err(walk_end::NOT_ADVANCING);
     }
     if rule.cfa_kind == cfa::NONE {

@@ -25,6 +25,9 @@ impl fmt::Display for CfaInWords {
             cfa::RSP_DEREF => write!(f, "*(rsp{offset:+}){}", Addend(rule)),
             cfa::RBP_DEREF => write!(f, "*(rbp{offset:+}){}", Addend(rule)),
             cfa::PLT => write!(f, "rsp{offset:+}+8*(rip%16>={})", rule.cfa_addend),
+            cfa::GOROUTINE => {
+                write!(f, "*(*(rsp{offset:+})+{})-*(rsp{:+})+8", rule.cfa_addend, rule.rbx_offset)
+            }
             cfa::SIGNAL => f.write_str("signal frame"),
             cfa::END => f.write_str("end of stack"),
             cfa::NONE => f.write_str("not described"),
@@ -80,6 +83,10 @@ mod tests {
             (rule(cfa::RBP_DEREF, -8, rbp::AT_RBP, 0), "*(rbp-8)+11 *(rbp+0)"),
             (Rule { cfa_addend: 0, ..rule(cfa::RSP_DEREF, 40, rbp::SAME, 0) }, "*(rsp+40) same"),
             (rule(cfa::PLT, 8, rbp::SAME, 0), "rsp+8+8*(rip%16>=11) same"),
+            (
+                Rule { rbx_offset: 40, ..rule(cfa::GOROUTINE, 48, rbp::SAME, 0) },
+                "*(*(rsp+48)+11)-*(rsp+40)+8 same",
+            ),
             (rule(cfa::SIGNAL, 0, rbp::UNKNOWN, 0), "signal frame saved"),
             (rule(cfa::END, 0, rbp::UNKNOWN, 0), "end of stack -"),
             (Rule::default(), "not described -"),

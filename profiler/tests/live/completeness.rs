@@ -16,7 +16,7 @@ pub(crate) const CASES: &[Case] = &[
     case_with("completeness::python", &[Need::Program("python3")], || whole("python", Worker::python())),
     case_with("completeness::cpp", &[Need::Program("c++")], || certain("cpp", Worker::cpp())),
     case_with("completeness::rust", &[Need::Program("rustc")], || certain("rust", Worker::rust())),
-    case_with("completeness::go", &[Need::Program("go")], go_ends_at_the_crossing),
+    case_with("completeness::go", &[Need::Program("go")], go_crosses_to_the_goroutine),
     case_with("completeness::musl", &[Need::Program("musl-gcc")], || musl_ends_below_main("musl", &[])),
     case_with("completeness::static_musl", &[Need::Program("musl-gcc")], || {
         musl_ends_below_main("static musl", &["-static"]);
@@ -97,20 +97,24 @@ fn too_deep() {
     assert_eq!((whole, reached), (0.0, 0.0));
     assert_eq!(report.quality.truncated_stacks, report.quality.stacks_walked);
     for site in &report.sites {
-        assert!(site.functions().last().unwrap().contains("cut at 256 frames"), "{site:#?}");
-        assert_eq!(site.return_addresses().len(), 256);
+        assert!(site.functions().last().unwrap().contains("cut at 512 frames"), "{site:#?}");
+        assert_eq!(site.return_addresses().len(), 512);
     }
 }
 
-/// C that Go called runs on the system thread's stack, and nothing in the unwind information leads back to the
-/// goroutine's: the stack ends at the crossing, and says so.
-fn go_ends_at_the_crossing() {
+/// C that Go called runs on the system thread's stack. The stack goes on at the goroutine's, also below a callback: how
+/// many allocations lie below how many callbacks follows from the program.
+fn go_crosses_to_the_goroutine() {
     let report = Worker::go().watch();
-    rates("go", &report, Site::reaches_the_first_function);
-    let ended = &report.quality.incomplete_stacks["no_unwind_info"];
-    assert_eq!((*ended, report.incomplete()), (report.quality.stacks_walked, report.quality.stacks_walked));
-    let crossed = report.sum(|site| site.has("runtime.asmcgocall") || site.has("runtime.asmcgocall.abi0"));
-    assert_eq!(crossed, report.totals, "{:#?}", report.sites);
+    let begins = |site: &Site| site.functions().last().is_some_and(|last| last.starts_with("runtime.goexit"));
+    let (whole, reached) = rates("go", &report, begins);
+    assert!(whole >= ENOUGH && reached >= ENOUGH, "{whole} {reached} {:?}", report.quality);
+    let callbacks =
+        |site: &Site| site.functions().iter().filter(|function| **function == "main.fromC").count();
+    for depth in 0..5 {
+        let below = report.sum(|site| site.has("main.work") && begins(site) && callbacks(site) == depth);
+        assert_eq!(below.alloc_objects, 2000 / 5 * (5 - depth as u64), "below {depth} callbacks");
+    }
 }
 
 /// musl describes none of its own frames: the way ends where `main` would return to.

@@ -38,7 +38,7 @@ pub(crate) const CASES: &[Case] = &[
     case_with("oracle::cpp", &[Need::Debugger, Need::Program("c++")], || all_same(Worker::cpp(), 150)),
     case_with("oracle::rust", &[Need::Debugger, Need::Program("rustc")], || all_same(Worker::rust(), 150)),
     case_with("oracle::go", &[Need::Debugger, Need::Program("go")], || {
-        compare(Worker::go(), 20, Some(ASTRAY));
+        compare(Worker::go(), 100, Some(CROSSING));
     }),
     case_with("oracle::recursion", &[Need::Debugger], || all_same(Worker::shape("recursion"), 100)),
     case_with("oracle::variable", &[Need::Debugger], || all_same(Worker::shape("variable"), 60)),
@@ -56,9 +56,11 @@ pub(crate) const CASES: &[Case] = &[
 /// gdb shows the zero at which a stack ends for a frame.
 const ZERO: &str = "gdb shows the zero that ends the stack";
 /// Through code without unwind information gdb goes by the look of the code, and arrives where there is none.
+/// What Go's call frame information does not say.
+const CROSSING: &str = "gdb does not get from the thread's stack to the goroutine's, up to there the same";
 const ASTRAY: &str = "gdb leaves the code where there is no unwind information";
-/// 256 frames, and the rest is not there.
-const CUT: &str = "cut at 256 frames, up to there the same";
+/// 512 frames, and the rest is not there.
+const CUT: &str = "cut at 512 frames, up to there the same";
 
 /// What heapscope knows of the stacks with the same return addresses.
 #[derive(Default)]
@@ -68,6 +70,8 @@ struct Known {
     certain: usize,
     /// Whether the walk itself says that it did not come to the end.
     ended_early: bool,
+    /// The first frame of the function by which Go calls C.
+    crossing: Option<usize>,
 }
 
 /// Return addresses, the allocator's caller first.
@@ -153,6 +157,9 @@ fn stacks_of(report: &Report) -> HashMap<Stack, Known> {
         known.allocations += site.totals.alloc_objects;
         known.certain = frames.iter().position(|frame| frame.guessed).unwrap_or(frames.len());
         known.ended_early |= site.ended_early();
+        known.crossing = frames.iter().position(|frame| {
+            frame.function.as_deref().is_some_and(|function| function.starts_with("runtime.asmcgocall"))
+        });
     }
     stacks
 }
@@ -186,7 +193,10 @@ fn verdict(
 fn explains(reason: &str, stack: &[u64], known: &HashMap<Stack, Known>, code: &[(u64, u64)]) -> bool {
     match reason {
         ZERO => stack.strip_suffix(&[0]).is_some_and(|stack| known.contains_key(stack)),
-        CUT => stack.get(..256).and_then(|stack| known.get(stack)).is_some_and(|known| known.ended_early),
+        CUT => stack.get(..512).and_then(|stack| known.get(stack)).is_some_and(|known| known.ended_early),
+        CROSSING => known.iter().any(|(ours, known)| {
+            known.crossing.is_some_and(|at| stack.starts_with(&ours[..=at])) && !known.ended_early
+        }),
         _ => {
             let is_code = |address: &u64| code.iter().any(|(begin, end)| (begin..end).contains(&address));
             !stack.iter().all(is_code)

@@ -16,8 +16,8 @@ use crate::{
 
 pub(crate) const CASES: &[Case] = &[
     case("stacks::frames_and_lines_are_named", frames_and_lines_are_named),
-    case("stacks::two_hundred_frames_are_whole", two_hundred_frames_are_whole),
-    case("stacks::four_hundred_frames_are_cut_and_counted", four_hundred_frames_are_cut_and_counted),
+    case("stacks::four_hundred_frames_are_whole", four_hundred_frames_are_whole),
+    case("stacks::seven_hundred_frames_are_cut_and_counted", seven_hundred_frames_are_cut_and_counted),
     case("stacks::frames_of_unknown_size", frames_of_unknown_size),
     case("stacks::behind_a_signal_everything_is_a_guess", behind_a_signal_everything_is_a_guess),
     case("stacks::below_a_lazy_binding", below_a_lazy_binding),
@@ -63,22 +63,22 @@ fn deep(frames: usize) -> (Script, Report) {
     (script, report)
 }
 
-fn two_hundred_frames_are_whole() {
-    let (_, report) = deep(200);
+fn four_hundred_frames_are_whole() {
+    let (_, report) = deep(400);
     report.assert_stacks_whole();
     let functions = report.sites[0].functions();
-    assert_eq!(functions.iter().filter(|function| **function == "deep").count(), 200);
+    assert_eq!(functions.iter().filter(|function| **function == "deep").count(), 400);
     assert!(functions.contains(&"main"));
 }
 
-fn four_hundred_frames_are_cut_and_counted() {
-    let (_, report) = deep(400);
+fn seven_hundred_frames_are_cut_and_counted() {
+    let (_, report) = deep(700);
     assert_eq!((report.quality.truncated_stacks, report.incomplete()), (1, 0));
     let functions = report.sites[0].functions();
-    // 256 frames, one of which was inlined into another, and the note.
-    assert_eq!(functions.len(), 256 + 1 + 1, "{functions:?}");
-    assert_eq!(functions.iter().filter(|function| **function == "deep").count(), 255);
-    assert!(functions.last().unwrap().contains("cut at 256 frames"), "{functions:?}");
+    // 512 frames, one of which was inlined into another, and the note.
+    assert_eq!(functions.len(), 512 + 1 + 1, "{functions:?}");
+    assert_eq!(functions.iter().filter(|function| **function == "deep").count(), 511);
+    assert!(functions.last().unwrap().contains("cut at 512 frames"), "{functions:?}");
 }
 
 fn frames_of_unknown_size() {

@@ -173,6 +173,7 @@ fn assemble_section(section: &[u8]) -> ModuleRows {
         }],
         unreadable: 0,
         entry: 0,
+        is_go: false,
     };
     assemble(&image, Pruning::None)
 }

@@ -57,6 +57,7 @@ fn assemble_bytes(text: &[u8], section: &[u8], format: Format, pruning: Pruning)
         frames: vec![FrameSection { start: 0, bytes: section.into(), format, max_fdes: u64::MAX }],
         unreadable: 0,
         entry: ENTRY,
+        is_go: false,
     };
     assemble(&image, pruning)
 }
