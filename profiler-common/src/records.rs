@@ -2,42 +2,105 @@
 
 use crate::limits::MAX_FRAMES;
 
-/// What an allocator function does with its arguments, as the probe that sits on it is told (low byte of the attach
-/// cookie; the next byte is the index of the allocator that owns it).
+/// What an allocator function does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 #[repr(u8)]
 pub enum CallKind {
-    /// `f(size)` returns a block: malloc, valloc, pvalloc, operator new.
-    Malloc = 1,
-    /// `f(count, size)` returns a block: calloc.
-    Calloc = 2,
-    /// `f(block, size)` returns a block: realloc.
-    Realloc = 3,
-    /// `f(alignment, size)` returns a block: memalign, aligned_alloc.
-    Memalign = 4,
-    /// `f(out, alignment, size)` returns 0 and stores a block: posix_memalign.
-    PosixMemalign = 5,
-    /// `f(block)`: free, cfree, operator delete.
+    /// Returns a block: malloc, calloc, memalign, operator new.
+    Allocate = 1,
+    /// Returns 0 and stores a block: posix_memalign.
+    AllocateInto = 2,
+    /// Takes a block and returns a block, or none, which leaves the one handed in as it was: realloc.
+    Reallocate = 3,
+    /// The same, but where it returns none, the block handed in is gone: reallocf.
+    ReallocateOrFree = 4,
+    /// Takes a block that stays where it is and returns the size that it has now, which may be less than asked for:
+    /// xallocx.
+    Resize = 5,
+    /// Takes a block: free, cfree, operator delete.
     Free = 6,
-    /// `f(block, count, size)` returns a block: reallocarray.
-    Reallocarray = 7,
 }
 
-impl CallKind {
-    /// The attach cookie of a probe on a function of this kind that belongs to the allocator with this index.
+/// What an allocator function does, and in which of its integer arguments it is told what: 0 to 5 stand for rdi, rsi,
+/// rdx, rcx, r8 and r9 (System V ABI for x86-64, 3.2.3).
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
+pub struct Call {
+    /// What it does.
+    pub kind: CallKind,
+    /// The argument that holds the bytes asked for, or the bytes of one element; [`Self::NOTHING`] for none.
+    pub size: u8,
+    /// The argument that holds the number of elements; [`Self::ONE`] where there is one.
+    pub count: u8,
+    /// The argument that holds the block handed in, or where the block's address is to be stored; [`Self::NOTHING`] for
+    /// none.
+    pub block: u8,
+}
+
+impl Call {
+    /// Number of integer arguments that come in registers.
+    pub const ARGUMENTS: u8 = 6;
+    /// Stands for an argument that is always 1.
+    pub const ONE: u8 = 6;
+    /// Stands for an argument that is always 0.
+    pub const NOTHING: u8 = 7;
+    /// Set in the cookie of a probe on an allocator that the user named.
+    pub const CUSTOM: u64 = 1 << 48;
+
+    /// `f(…, size, …)` returns a block.
     #[must_use]
-    pub const fn cookie(self, allocator: u8) -> u64 {
-        self as u64 | (allocator as u64) << 8
+    pub const fn allocate(size: u8) -> Self {
+        Self { kind: CallKind::Allocate, size, count: Self::ONE, block: Self::NOTHING }
     }
 
-    /// Whether the block is known only when the function returns.
+    /// `f(…, out, …, size, …)` stores a block.
+    #[must_use]
+    pub const fn allocate_into(out: u8, size: u8) -> Self {
+        Self { kind: CallKind::AllocateInto, size, count: Self::ONE, block: out }
+    }
+
+    /// `f(…, block, …, size, …)` returns a block.
+    #[must_use]
+    pub const fn reallocate(block: u8, size: u8) -> Self {
+        Self { kind: CallKind::Reallocate, size, count: Self::ONE, block }
+    }
+
+    /// `f(…, block, …)` takes a block.
+    #[must_use]
+    pub const fn free(block: u8) -> Self {
+        Self { kind: CallKind::Free, size: Self::NOTHING, count: Self::ONE, block }
+    }
+
+    /// The same for an array of so many elements.
+    #[must_use]
+    pub const fn of_array(self, count: u8) -> Self {
+        Self { count, ..self }
+    }
+
+    /// The same arguments for another kind of call.
+    #[must_use]
+    pub const fn but(self, kind: CallKind) -> Self {
+        Self { kind, ..self }
+    }
+
+    /// Whether the outcome is known only when the function returns.
     #[must_use]
     pub const fn needs_return(self) -> bool {
-        !matches!(self, Self::Free)
+        !matches!(self.kind, CallKind::Free)
+    }
+
+    /// The attach cookie of a probe on this function: number `function` of the allocator with the index `allocator`.
+    /// From the low byte on: kind, allocator, size, count, block, function; [`Self::CUSTOM`] may be added.
+    #[must_use]
+    pub const fn cookie(self, allocator: u8, function: u8) -> u64 {
+        u64::from_le_bytes([self.kind as u8, allocator, self.size, self.count, self.block, function, 0, 0])
     }
 }
 
-/// One live block, the value of the BPF map `LIVE`; its key is the block's address.
+/// Set in the key of `LIVE` for a block of an allocator that the user named: such an allocator may hand out parts of a
+/// block of another one, the first of which has that block's address. (User space ends far below.)
+pub const CUSTOM_BLOCK: u64 = 1 << 63;
+
+/// One live block, the value of the BPF map `LIVE`; its key is the block's address, with [`CUSTOM_BLOCK`] where that holds.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -120,20 +183,20 @@ pub struct StackHead {
 }
 const _: () = assert!(size_of::<StackHead>() == 88);
 
-/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart; kind and
-/// allocator those that jumped into one another, as glibc's `realloc(NULL, n)` into `malloc`.
+/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart; the cookie
+/// those that jumped into one another, as glibc's `realloc(NULL, n)` into `malloc`.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
 pub struct PendingKey {
-    /// The value of rsp at the function's entry, where its return address lies, with the kind of the function in its
-    /// three low bits, which are zero in rsp.
+    /// The value of rsp at the function's entry, where its return address lies.
     pub sp: u64,
-    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them, with the
-    /// allocator in the highest byte, which is zero in a process id.
+    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them.
     pub pid_tgid: u64,
+    /// The attach cookie of the function.
+    pub cookie: u64,
 }
-const _: () = assert!(size_of::<PendingKey>() == 16);
+const _: () = assert!(size_of::<PendingKey>() == 24);
 
 /// A call between its entry and its return, the value of the BPF map `PENDING`.
 #[repr(C)]
@@ -147,8 +210,8 @@ pub struct PendingCall {
     /// What the ledger held of the block handed in; taken out at the entry, because another thread may be given its
     /// address before the return is seen, and put back when the call fails.
     pub old: LiveBlock,
-    /// 1 where `old` is filled.
-    pub has_old: u64,
+    /// The key that `old` had in `LIVE`; 0 where there is none, or [`TAKEN_OVER`].
+    pub old_key: u64,
     /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds.
     pub entered: u64,
 }
@@ -157,8 +220,11 @@ const _: () = assert!(size_of::<PendingCall>() == 56);
 impl PendingCall {
     /// A call of which nothing is known yet.
     pub const EMPTY: Self =
-        Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, has_old: 0, entered: 0 };
+        Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, old_key: 0, entered: 0 };
 }
+
+/// In place of a key: a call inside the call has taken `old` over.
+pub const TAKEN_OVER: u64 = u64::MAX;
 
 /// Index in the BPF map `STATE` of the mapping tables' generation: the walkers use the table of that number modulo 2.
 pub const STATE_GENERATION: u32 = 0;

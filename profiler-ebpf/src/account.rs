@@ -9,47 +9,63 @@ use aya_ebpf::{
 };
 
 use crate::{
+    calls::ALREADY_THERE,
     counters::Counter,
+    function::Function,
     limits::MAX_FRAMES,
-    maps::{LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count},
+    maps::{LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
     memo,
-    records::{LiveBlock, OVERFLOW_SITE, SiteCounters, StackHead, walk_end},
+    records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SiteCounters, StackHead, walk_end},
     walk,
 };
-
-/// -EEXIST of include/uapi/asm-generic/errno-base.h.
-const ALREADY_THERE: i32 = -17;
 
 /// Enters a block that the allocator has just returned, at `now`, from a call that was entered at `entered`.
 ///
 /// Allocators call one another: glibc's `realloc(NULL, n)` calls `malloc`, a preloaded `malloc` calls the C library's. A
 /// record of this address from after our entry can only be such a call's, because nobody else may hold a block that is
-/// being handed to us: the outer call's record takes its place. An older record means that a free was not seen.
+/// being handed to us: the outer call's record takes its place. An older record means that a free was not seen; but if
+/// one of the two allocators was named by the user, it may be of the block that our block is the first part of.
 #[inline(always)]
-pub fn enter(registers: &pt_regs, allocator: u8, address: u64, size: u64, entered: u64, now: u64) {
-    let site = site(registers, allocator);
+pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, entered: u64, now: u64) {
+    let site = site(registers, function.allocator());
     let block = LiveBlock { size, site, born: now };
-    if let Err(error) = LIVE.insert(&address, &block, BPF_NOEXIST as u64) {
+    let key = function.key_of(address);
+    if custom_allocators() != 0 {
+        let other_key = key ^ CUSTOM_BLOCK;
+        // SAFETY: one word of a map value.
+        if LIVE.get_ptr(&other_key).is_some_and(|other| unsafe { (*other).born } >= entered)
+            && let Some(nested) = take(other_key)
+        {
+            uncount(&nested);
+        }
+    }
+    if let Err(error) = LIVE.insert(&key, &block, BPF_NOEXIST as u64) {
         if error != ALREADY_THERE {
             count(Counter::LiveMapFull, 1);
             return;
         }
-        if let Some(other) = take(address) {
+        if let Some(other) = take(key) {
             if other.born >= entered {
-                count(Counter::NestedCalls, 1);
-                count_allocated(&other, MINUS_ONE);
-                uncount_stack(&other);
+                uncount(&other);
             } else {
                 count(Counter::AddressClash, 1);
                 freed(&other);
             }
         }
-        if LIVE.insert(&address, &block, BPF_ANY as u64).is_err() {
+        if LIVE.insert(&key, &block, BPF_ANY as u64).is_err() {
             count(Counter::LiveMapFull, 1);
             return;
         }
     }
     count_allocated(&block, 1);
+}
+
+/// Takes back the record of a call inside a call.
+#[inline(always)]
+fn uncount(nested: &LiveBlock) {
+    count(Counter::NestedCalls, 1);
+    count_allocated(nested, MINUS_ONE);
+    uncount_stack(nested);
 }
 
 /// -1 for a counter.
@@ -83,17 +99,33 @@ fn count_allocated(block: &LiveBlock, times: u64) {
 /// Takes a block out of the ledger without calling it freed yet. Of two threads that hand in the same address, one
 /// gets it.
 #[inline(always)]
-pub fn take(address: u64) -> Option<LiveBlock> {
+pub fn take(key: u64) -> Option<LiveBlock> {
     // SAFETY: copied at once, before anything else can change the entry.
-    let block = unsafe { *LIVE.get_ptr(&address)? };
-    LIVE.remove(&address).ok()?;
+    let block = unsafe { *LIVE.get_ptr(&key)? };
+    LIVE.remove(&key).ok()?;
     Some(block)
+}
+
+/// Takes out the block that is handed to this function, with its key. What an allocator named by the user has passed on
+/// from `malloc` may go to `free` itself; but a block of `malloc` that goes to the `free` of such an allocator is left
+/// to the call of `free` that is to come: its address may be that of a part.
+#[inline(always)]
+pub fn take_handed_in(function: Function, address: u64) -> Option<(u64, LiveBlock)> {
+    let key = function.key_of(address);
+    match take(key) {
+        Some(block) => Some((key, block)),
+        None if custom_allocators() != 0 && !function.is_custom() => {
+            let key = key | CUSTOM_BLOCK;
+            Some((key, take(key)?))
+        }
+        None => None,
+    }
 }
 
 /// Puts back what `take` took: the call has failed and the block lives on.
 #[inline(always)]
-pub fn put_back(address: u64, block: &LiveBlock) {
-    if LIVE.insert(&address, block, BPF_ANY as u64).is_err() {
+pub fn put_back(key: u64, block: &LiveBlock) {
+    if LIVE.insert(&key, block, BPF_ANY as u64).is_err() {
         count(Counter::LiveMapFull, 1);
         freed(block);
     }
@@ -115,14 +147,31 @@ pub fn freed(block: &LiveBlock) {
 
 /// Takes out a block that is being freed; whether the ledger held it.
 #[inline(always)]
-pub fn forget(address: u64) -> bool {
-    match take(address) {
-        Some(block) => {
+pub fn forget(function: Function, address: u64) -> bool {
+    match take_handed_in(function, address) {
+        Some((_, block)) => {
             freed(&block);
             true
         }
         None => false,
     }
+}
+
+/// Counts a block as freed that was entered before this time. Since then another may have come to its address.
+#[inline(always)]
+pub fn forget_older(key: u64, time: u64) {
+    // SAFETY: one word of a map value.
+    if LIVE.get_ptr(&key).is_some_and(|block| unsafe { (*block).born } < time)
+        && let Some(block) = take(key)
+    {
+        freed(&block);
+    }
+}
+
+/// Whether the ledger holds a block of `malloc` at this address.
+#[inline(always)]
+pub fn holds(address: u64) -> bool {
+    LIVE.get_ptr(&address).is_some()
 }
 
 /// The site of the call that is returning, with its stack on the way to the user side if it is new.

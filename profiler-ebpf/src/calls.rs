@@ -1,30 +1,29 @@
 //! What a probe does when the target enters an allocator function, and when the function returns.
 //!
-//! The attach cookie says which kind of function it is and whose. With uprobe sessions (kernel 6.13) one program runs
+//! The attach cookie says what the function does with which arguments, and whose it is. With uprobe sessions (kernel 6.13) one program runs
 //! at both ends, and the kernel carries the size from the entry to the return; otherwise, and for calls that carry more
 //! than a size, the call waits in `PENDING` under its thread and stack pointer, so that nested calls do not meet.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, bpf_pidns_info, pt_regs},
+    bindings::{BPF_ANY, BPF_NOEXIST, bpf_pidns_info, pt_regs},
     helpers::generated::{
-        bpf_get_attach_cookie, bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid, bpf_ktime_get_ns,
-        bpf_probe_read_user,
+        bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
     },
 };
 
 use crate::{
     account,
     counters::Counter,
+    function::{Arguments, Function},
     maps::{
-        FAILED, PENDING, REALLOCATING, STATE, closed, count, max_size, min_size, pid_namespace_device,
-        pid_namespace_inode, target_pid,
+        FAILED, FREED, PENDING, REALLOCATING, STATE, closed, count, custom_allocators, max_size, min_size,
+        pid_namespace_device, pid_namespace_inode, target_pid,
     },
-    opaque,
     records::{
-        CLOSED_BY_EXEC, CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, PendingCall, PendingKey,
-        STATE_CLOSED,
+        CLOSED_BY_EXEC, CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, LiveBlock, PendingCall,
+        PendingKey, STATE_CLOSED, TAKEN_OVER,
     },
 };
 
@@ -69,16 +68,13 @@ fn now() -> u64 {
     unsafe { bpf_ktime_get_ns() }
 }
 
+/// -EEXIST of include/uapi/asm-generic/errno-base.h.
+pub const ALREADY_THERE: i32 = -17;
+
 /// A session's answer at the entry: run again at the return.
 const RUN_AT_RETURN: u32 = 0;
 /// A session's answer at the entry: this call is of no interest.
 const SKIP_RETURN: u32 = 1;
-
-const MALLOC: u8 = CallKind::Malloc as u8;
-const CALLOC: u8 = CallKind::Calloc as u8;
-const REALLOC: u8 = CallKind::Realloc as u8;
-const POSIX_MEMALIGN: u8 = CallKind::PosixMemalign as u8;
-const REALLOCARRAY: u8 = CallKind::Reallocarray as u8;
 
 /// Where the kernel keeps eight bytes from a session's entry to its return (`bpf_session_cookie`). The loader turns
 /// the placeholder call into a call of the kernel function.
@@ -99,42 +95,14 @@ fn session_is_return(ctx: *mut c_void) -> bool {
     call(ctx)
 }
 
-/// Kind of the function and index of its allocator.
-#[inline(always)]
-fn function(ctx: *mut c_void) -> (u8, u8) {
-    // SAFETY: the context that the kernel passed.
-    let cookie = unsafe { bpf_get_attach_cookie(ctx) };
-    (cookie as u8, (cookie >> 8) as u8)
-}
-
-/// Bytes asked for by a call at its entry; what overflows is taken as too much to be served.
-#[inline(always)]
-fn requested(kind: u8, registers: &pt_regs) -> u64 {
-    match kind {
-        MALLOC => registers.rdi,
-        CALLOC => product(registers.rdi, registers.rsi),
-        REALLOCARRAY => product(registers.rsi, registers.rdx),
-        POSIX_MEMALIGN => registers.rdx,
-        _ => registers.rsi,
-    }
-}
-
-/// `a * b`, or the largest number if that overflows: such a call returns no memory.
-#[inline(always)]
-fn product(a: u64, b: u64) -> u64 {
-    // Where both factors fit 32 bits, which is nearly always, no division is needed. The quotient is hidden from the
-    // compiler, which would make a 128-bit product of it that BPF does not have.
-    if (a | b) >> 32 == 0 || a == 0 || b <= opaque(u64::MAX / a) { a.wrapping_mul(b) } else { u64::MAX }
-}
-
 #[inline(always)]
 fn wanted(size: u64) -> bool {
     size >= min_size() && size <= max_size()
 }
 
 #[inline(always)]
-fn pending_key(sp: u64, kind: u8, allocator: u8) -> PendingKey {
-    PendingKey { sp: sp | kind as u64, pid_tgid: thread() | (allocator as u64) << 56 }
+fn pending_key(sp: u64, function: Function) -> PendingKey {
+    PendingKey { sp, pid_tgid: thread(), cookie: function.0 }
 }
 
 /// Process and thread, as the kernel's first pid namespace has them.
@@ -144,59 +112,114 @@ fn thread() -> u64 {
     unsafe { bpf_get_current_pid_tgid() }
 }
 
-/// The entry of a function whose block is known at its return. `in_cookie` takes the size where the kernel carries it.
+/// The entry of a function whose outcome is known at its return. `in_cookie` takes the size where the kernel carries it.
 #[inline(always)]
-fn entered(kind: u8, allocator: u8, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
+fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
     count(Counter::ProbeHits, 1);
     if closed() {
         return SKIP_RETURN;
     }
-    let size = requested(kind, registers);
-    let reallocates = kind == REALLOC || kind == REALLOCARRAY;
-    if !reallocates {
-        if !wanted(size) {
-            count(Counter::FilteredAllocations, 1);
-            return SKIP_RETURN;
+    let arguments = Arguments::of(registers);
+    let size = arguments.size(function);
+    let takes_block = function.takes_block();
+    if !takes_block && !wanted(size) {
+        count(Counter::FilteredAllocations, 1);
+        return SKIP_RETURN;
+    }
+    if let Some(cookie) = in_cookie {
+        let fits = function.is(CallKind::Allocate);
+        let carried = if fits { Carried::pack(size, now()) } else { Carried::NOTHING };
+        // SAFETY: the kernel's eight bytes for this call.
+        unsafe { *cookie = carried.0 };
+        if carried.0 != Carried::NOTHING.0 {
+            return RUN_AT_RETURN;
         }
-        if let Some(cookie) = in_cookie {
-            let carried = if kind == POSIX_MEMALIGN { Carried::NOTHING } else { Carried::pack(size, now()) };
-            // SAFETY: the kernel's eight bytes for this call.
-            unsafe { *cookie = carried.0 };
-            if carried.0 != Carried::NOTHING.0 {
-                return RUN_AT_RETURN;
-            }
-        }
-    } else if let Some(cookie) = in_cookie {
-        // SAFETY: as above.
-        unsafe { *cookie = Carried::NOTHING.0 };
     }
     let mut call = PendingCall::EMPTY;
     call.size = size;
     call.entered = now();
-    call.pointer = registers.rdi;
-    if reallocates && call.pointer != 0 {
-        if let Some(old) = account::take(call.pointer) {
+    call.pointer = arguments.block(function);
+    let key = pending_key(registers.rsp, function);
+    if takes_block && call.pointer != 0 {
+        if let Some((old_key, old)) = hand_in(function, call.pointer) {
             call.old = old;
-            call.has_old = 1;
+            call.old_key = old_key;
+        } else if custom_allocators() != 0 && function.is_custom() && account::holds(call.pointer) {
+            // A block of `malloc`, on which a call of `realloc` or `free` inside this one will decide.
+            call.old_key = TAKEN_OVER;
         }
         // Without room a free inside the call counts as unmatched, no more.
-        let _ = REALLOCATING.insert(&call.pointer, &thread(), BPF_ANY as u64);
+        let _ = REALLOCATING.insert(&call.pointer, &key, BPF_ANY as u64);
     }
-    if PENDING.insert(&pending_key(registers.rsp, kind, allocator), &call, BPF_ANY as u64).is_err() {
+    let mut kept = PENDING.insert(&key, &call, BPF_NOEXIST as u64);
+    if kept == Err(ALREADY_THERE) {
+        // The same place of the same thread's stack: a call that was left by a longjmp, and will not return.
+        abandon(&key);
+        kept = PENDING.insert(&key, &call, BPF_ANY as u64);
+    }
+    if kept.is_err() {
         count(Counter::PendingMapFull, 1);
         let _ = REALLOCATING.remove(&call.pointer);
         // The outcome will not be seen: the block stays as it was known.
-        if call.has_old != 0 {
-            account::put_back(call.pointer, &call.old);
+        if is_known(call.old_key) {
+            account::put_back(call.old_key, &call.old);
         }
         return SKIP_RETURN;
     }
     RUN_AT_RETURN
 }
 
+/// Takes the record of a block that is handed to a realloc: out of the ledger, or over from a call that the block was
+/// handed to before.
+#[inline(always)]
+fn hand_in(function: Function, address: u64) -> Option<(u64, LiveBlock)> {
+    account::take_handed_in(function, address).or_else(|| take_over(address))
+}
+
+/// Takes over what is known of a block that this thread has handed to a realloc which has not returned: a call inside
+/// that one decides on the block, or one that follows it, if it was left by a longjmp. The key is 0 where nothing is
+/// known, and `TAKEN_OVER` where that has happened before. (Of another thread's call nothing can be said: by now the
+/// address may be that of another block.)
+#[inline(always)]
+fn take_over(address: u64) -> Option<(u64, LiveBlock)> {
+    // SAFETY: copied at once.
+    let key = unsafe { *REALLOCATING.get_ptr(&address)? };
+    if key.pid_tgid != thread() {
+        return None;
+    }
+    let call = PENDING.get_ptr_mut(&key)?;
+    // SAFETY: fields of a map value that was just looked up, and that only this thread uses.
+    unsafe {
+        if (*call).pointer != address {
+            return None;
+        }
+        let taken = ((*call).old_key, (*call).old);
+        (*call).old_key = TAKEN_OVER;
+        Some(taken)
+    }
+}
+
+/// Ends a call that will not return: the block handed to it lives on, for all that is known.
+#[inline(always)]
+fn abandon(key: &PendingKey) {
+    let Some(call) = PENDING.get_ptr(key) else { return };
+    // SAFETY: copied at once; the key is this thread's own.
+    let call = unsafe { *call };
+    if is_known(call.old_key) {
+        let _ = REALLOCATING.remove(&call.pointer);
+        account::put_back(call.old_key, &call.old);
+    }
+}
+
+/// Whether a block handed to a realloc has a record, and it has not been taken over.
+#[inline(always)]
+fn is_known(old_key: u64) -> bool {
+    old_key != 0 && old_key != TAKEN_OVER
+}
+
 /// The return of such a function, with what the kernel carried for it.
 #[inline(always)]
-fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
+fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     count(Counter::ProbeHits, 1);
     if closed() {
         return;
@@ -207,12 +230,12 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
         if address == 0 {
             failed(carried.entered(now), now);
         } else {
-            account::enter(registers, allocator, address, carried.size(), carried.entered(now), now);
+            account::enter(registers, function, address, carried.size(), carried.entered(now), now);
         }
         return;
     }
     // The return address has been taken off the stack since the entry.
-    let key = pending_key(registers.rsp.wrapping_sub(8), kind, allocator);
+    let key = pending_key(registers.rsp.wrapping_sub(8), function);
     let Some(call) = PENDING.get_ptr(&key) else {
         count(Counter::UnpairedReturn, 1);
         return;
@@ -220,11 +243,11 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
     // SAFETY: copied at once; the key is this thread's own.
     let call = unsafe { *call };
     let _ = PENDING.remove(&key);
-    let reallocates = kind == REALLOC || kind == REALLOCARRAY;
-    if reallocates && call.pointer != 0 {
+    let reallocates = function.takes_block() && call.pointer != 0;
+    if reallocates {
         let _ = REALLOCATING.remove(&call.pointer);
     }
-    if kind == POSIX_MEMALIGN {
+    if function.is(CallKind::AllocateInto) {
         // The address is stored only where the call succeeds, which is when it returns 0.
         let out = (&raw mut address).cast();
         // SAFETY: the helper checks the user address.
@@ -232,27 +255,37 @@ fn returned(kind: u8, allocator: u8, registers: &pt_regs, carried: Carried) {
         {
             address = 0;
         }
+    } else if function.is(CallKind::Resize) {
+        if registers.rax < call.size {
+            // Nothing was asked for in place of the block: not even a failed allocation.
+            keep(&call);
+            return;
+        }
+        address = call.pointer;
     }
     if address == 0 {
         // realloc(block, 0) frees the block and returns nothing; any other call that returns nothing has failed.
-        if reallocates && call.pointer != 0 && call.size == 0 {
+        if reallocates && call.size == 0 {
             settle(&call);
             return;
         }
         failed(call.entered, now());
-        if call.has_old != 0 {
-            account::put_back(call.pointer, &call.old);
+        if reallocates && function.is(CallKind::ReallocateOrFree) {
+            settle(&call);
+            account::forget_older(function.key_of(call.pointer), call.entered);
+        } else {
+            keep(&call);
         }
         return;
     }
-    if reallocates && call.pointer != 0 {
+    if reallocates {
         settle(&call);
         if !wanted(call.size) {
             count(Counter::FilteredAllocations, 1);
             return;
         }
     }
-    account::enter(registers, allocator, address, call.size, call.entered, now());
+    account::enter(registers, function, address, call.size, call.entered, now());
 }
 
 /// Counts a call that returned no memory, unless a call inside it has been counted for that already.
@@ -270,10 +303,18 @@ fn failed(entered: u64, now: u64) {
 /// The block handed to a realloc is gone.
 #[inline(always)]
 fn settle(call: &PendingCall) {
-    if call.has_old != 0 {
-        account::freed(&call.old);
-    } else {
+    if call.old_key == 0 {
         count(Counter::UnmatchedFrees, 1);
+    } else if is_known(call.old_key) {
+        account::freed(&call.old);
+    }
+}
+
+/// The block handed to a realloc is as it was.
+#[inline(always)]
+fn keep(call: &PendingCall) {
+    if is_known(call.old_key) {
+        account::put_back(call.old_key, &call.old);
     }
 }
 
@@ -281,25 +322,25 @@ fn settle(call: &PendingCall) {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
 extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
-    let (kind, allocator) = function(ctx);
+    let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
     let registers = unsafe { &*ctx.cast::<pt_regs>() };
     let cookie = session_cookie(ctx);
     if session_is_return(ctx) {
         // SAFETY: the kernel's eight bytes for this call.
-        returned(kind, allocator, registers, Carried(unsafe { *cookie }));
+        returned(function, registers, Carried(unsafe { *cookie }));
         return 0;
     }
-    entered(kind, allocator, registers, Some(cookie))
+    entered(function, registers, Some(cookie))
 }
 
 /// Entry without sessions.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
 extern "C" fn alloc_entry(ctx: *mut c_void) -> u32 {
-    let (kind, allocator) = function(ctx);
+    let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    entered(kind, allocator, unsafe { &*ctx.cast::<pt_regs>() }, None);
+    entered(function, unsafe { &*ctx.cast::<pt_regs>() }, None);
     0
 }
 
@@ -307,9 +348,9 @@ extern "C" fn alloc_entry(ctx: *mut c_void) -> u32 {
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uretprobe")]
 extern "C" fn alloc_return(ctx: *mut c_void) -> u32 {
-    let (kind, allocator) = function(ctx);
+    let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    returned(kind, allocator, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
+    returned(function, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
     0
 }
 
@@ -318,18 +359,48 @@ extern "C" fn alloc_return(ctx: *mut c_void) -> u32 {
 #[unsafe(link_section = "uprobe")]
 extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
     count(Counter::ProbeHits, 1);
+    let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    let address = unsafe { &*ctx.cast::<pt_regs>() }.rdi;
+    let address = Arguments::of(unsafe { &*ctx.cast::<pt_regs>() }).block(function);
     if address == 0 || closed() {
         return 0;
     }
-    // A realloc that frees its block itself has taken it out of the ledger already.
-    // SAFETY: one word of a map value.
-    let reallocating = || REALLOCATING.get_ptr(&address).is_some_and(|by| unsafe { *by } == thread());
-    if !account::forget(address) && !reallocating() {
-        count(Counter::UnmatchedFrees, 1);
+    if account::forget(function, address) {
+        note_custom(function, address);
+        return 0;
+    }
+    match take_over(address) {
+        Some((TAKEN_OVER, _)) => {}
+        Some((0, _)) => count(Counter::UnmatchedFrees, 1),
+        Some((_, block)) => account::freed(&block),
+        None if custom_allocators() != 0 && is_handed_on(function, address) => {}
+        None => {
+            note_custom(function, address);
+            count(Counter::UnmatchedFrees, 1);
+        }
     }
     0
+}
+
+/// Notes what an allocator that the user named has freed: if it hands the block on to `free`, that is no other block.
+#[inline(always)]
+fn note_custom(function: Function, address: u64) {
+    if custom_allocators() != 0 && function.is_custom() {
+        let _ = FREED.insert(&thread(), &address, BPF_ANY as u64);
+    }
+}
+
+/// Whether this free and another one are about the same block: the `free` of an allocator that the user named is about
+/// to hand it on to `free`, or has just done so.
+#[inline(always)]
+fn is_handed_on(function: Function, address: u64) -> bool {
+    if function.is_custom() {
+        return account::holds(address);
+    }
+    let thread = thread();
+    // SAFETY: one word of a map value.
+    let same = FREED.get_ptr(&thread).is_some_and(|freed| unsafe { *freed } == address);
+    same && FREED.remove(&thread).is_ok()
 }
 
 /// Does nothing: what a hit of it costs is what every hit costs at least.

@@ -1,6 +1,7 @@
 //! The BPF side of heapscope: probes on the target's allocators keep a ledger of live blocks in BPF maps.
 //!
 //! - `calls`: what a probe does at the entry and at the return of an allocator function;
+//! - `function`: which function it is, and its arguments;
 //! - `account`: live blocks and sites;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `search`: the tables that the walk asks;
@@ -17,6 +18,7 @@
 
 mod account;
 mod calls;
+mod function;
 mod maps;
 mod memo;
 mod search;

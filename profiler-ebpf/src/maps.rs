@@ -33,9 +33,13 @@ pub static SITES: HashMap<u64, SiteCounters> = HashMap::with_max_entries(1 << 16
 #[map]
 pub static PENDING: HashMap<PendingKey, PendingCall> = HashMap::with_max_entries(8192, 0);
 
-/// Blocks handed to a realloc that has not returned, with the thread that did.
+/// Blocks handed to a realloc that has not returned, with its key in `PENDING`.
 #[map]
-pub static REALLOCATING: HashMap<u64, u64> = HashMap::with_max_entries(8192, 0);
+pub static REALLOCATING: HashMap<u64, PendingKey> = HashMap::with_max_entries(8192, 0);
+
+/// The block that each thread last handed to the `free` of an allocator that the user named.
+#[map]
+pub static FREED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 
 /// When each thread's last failed allocation was counted.
 #[map]
@@ -132,6 +136,9 @@ static MIN_SIZE: u64 = 0;
 /// Allocations above this size are left out, in bytes.
 #[unsafe(no_mangle)]
 static MAX_SIZE: u64 = u64::MAX;
+/// Not 0 where the user named an allocator. Without one, what is only for them is dead code to the verifier.
+#[unsafe(no_mangle)]
+static CUSTOM_ALLOCATORS: u32 = 0;
 /// The target's process id in its own pid namespace.
 #[unsafe(no_mangle)]
 static TARGET_PID: u32 = 0;
@@ -155,6 +162,7 @@ constant!(scratch_mask, SCRATCH_MASK, u32);
 constant!(memo_mask, MEMO_MASK, u32);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
+constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);
 constant!(target_pid, TARGET_PID, u32);
 constant!(pid_namespace_device, PID_NAMESPACE_DEVICE, u64);
 constant!(pid_namespace_inode, PID_NAMESPACE_INODE, u64);

@@ -31,7 +31,7 @@ use heapscope::{
 use object::{Object, ObjectSymbol};
 use profiler_common::{
     counters::Counter,
-    records::{CallKind, walk_end},
+    records::{Call, walk_end},
     tables::{MappingRange, RowChunk},
 };
 use support::{fixture, program::Program};
@@ -99,6 +99,7 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         identity: process.own_identity().unwrap(),
         min_size: 0,
         max_size: u64::MAX,
+        custom_allocators: false,
         max_memory: 256 << 20,
         method: Some(method),
         row_chunks: CAPACITY.chunks,
@@ -212,7 +213,14 @@ impl Target {
 
     fn point(&self, way: Way) -> ProbePoint {
         let path = self.module.attach_path().unwrap();
-        ProbePoint { path, offset: self.probed, kind: CallKind::Malloc, allocator: way as u8 - 1 }
+        ProbePoint {
+            path,
+            offset: self.probed,
+            call: Call::allocate(0),
+            allocator: way as u8 - 1,
+            function: 0,
+            custom: false,
+        }
     }
 }
 

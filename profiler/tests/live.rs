@@ -12,6 +12,14 @@
 
 #[path = "live/allocators.rs"]
 mod allocators;
+#[path = "live/allocators_custom.rs"]
+mod allocators_custom;
+#[path = "live/allocators_names.rs"]
+mod allocators_names;
+#[path = "live/allocators_rust.rs"]
+mod allocators_rust;
+#[path = "live/allocators_table.rs"]
+mod allocators_table;
 #[path = "live/calls.rs"]
 mod calls;
 #[path = "live/changes.rs"]
@@ -65,6 +73,9 @@ fn main() -> ExitCode {
         oracle::CASES,
         completeness::CASES,
         allocators::CASES,
+        allocators_custom::CASES,
+        allocators_rust::CASES,
+        allocators_table::CASES,
         stacks::CASES,
         threads::CASES,
         life::CASES,

@@ -11,6 +11,7 @@ use crate::{
     probe::AttachMethod,
     report::format::Format,
     session::options::{AttachOptions, CommonOptions, DoctorOptions, OutputSpec, RowsShown, RunOptions},
+    target::allocator::custom::CustomAllocator,
 };
 
 /// Shows by stack the memory that a running process allocated and never freed.
@@ -64,7 +65,8 @@ Examples:
   sudo heapscope attach redis-server -d 30s         by name, for 30 seconds
   sudo heapscope attach 1234 -d 1m --min-age 20s    only blocks that have lived for 20 seconds
   sudo heapscope attach 1234 -d 10s -o - --format folded | flamegraph.pl > heap.svg
-  sudo heapscope attach 1234 --interval 5s          a table every 5 seconds";
+  sudo heapscope attach 1234 --interval 5s          a table every 5 seconds
+  sudo heapscope attach 1234 --allocator 'alloc=pool_get(size=1);free=pool_put(ptr=1)'";
 
 const RUN_EXAMPLES: &str = "\
 Examples:
@@ -133,6 +135,12 @@ struct CommonArgs {
     /// Record only allocations of at most this size
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     max_size: Option<u64>,
+
+    /// Watch an allocator of the program's own too: `alloc=my_malloc(size=0);free=my_free(ptr=0)` says which functions
+    /// and at which place their arguments are; `@libpool.so` at the end names the file (may be given several times; see
+    /// docs/allocators.md)
+    #[arg(long, value_name = "FUNCTIONS")]
+    allocator: Vec<CustomAllocator>,
 
     /// Print the table of sites again and again while watching
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
@@ -255,6 +263,7 @@ impl CommonArgs {
             min_age: self.min_age,
             min_size: self.min_size,
             max_size: self.max_size,
+            allocators: self.allocator,
             interval: self.interval,
             top: self.top,
             full_stacks: self.full_stacks,

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{CallKind, StackHead},
+    records::{Call, StackHead},
 };
 
 use crate::target::{address::FileOffset, process::OwnIdentity};
@@ -47,10 +47,22 @@ pub struct ProbePoint {
     pub path: PathBuf,
     /// Where in the file.
     pub offset: FileOffset,
-    /// What the function there does.
-    pub kind: CallKind,
+    /// What the function there does with its arguments.
+    pub call: Call,
     /// Index of the allocator that it belongs to.
     pub allocator: u8,
+    /// Number of the function in its allocator.
+    pub function: u8,
+    /// Whether the user named the allocator.
+    pub custom: bool,
+}
+
+impl ProbePoint {
+    /// What the program there is told.
+    #[must_use]
+    pub const fn cookie(&self) -> u64 {
+        self.call.cookie(self.allocator, self.function) | if self.custom { Call::CUSTOM } else { 0 }
+    }
 }
 
 /// What the probes are told before they are loaded.
@@ -64,6 +76,8 @@ pub struct ProbeSettings {
     pub min_size: u64,
     /// Largest allocation to record, in bytes.
     pub max_size: u64,
+    /// Whether there are allocators that the user named.
+    pub custom_allocators: bool,
     /// Most kernel memory for live blocks and sites, in bytes.
     pub max_memory: u64,
     /// The way to attach, where the user insists on one.

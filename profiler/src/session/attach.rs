@@ -34,6 +34,7 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
         allocator::find(process, &Maps::read(process)?, &mut ModuleCache::default())?;
         observation.look()?;
     }
+    observation.require_custom_allocators()?;
     announce(&observation, common);
     let ended = watch(&mut observation, &mut namer, common, &stop, &printer, |observation, _, wait| {
         observation.wait(observation.process.as_fd(), wait);

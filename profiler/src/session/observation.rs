@@ -1,7 +1,7 @@
 //! One target under observation: its code, the probes in it, and the stacks met so far.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     os::fd::BorrowedFd,
     sync::Arc,
     time::{Duration, Instant, SystemTime},
@@ -28,7 +28,9 @@ use crate::{
         AttachMethod, Counters, ProbePoint, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError,
     },
     target::{
-        allocator::{self, Allocator},
+        address::Svma,
+        allocator::{self, Allocator, custom::CustomAllocator},
+        error::TargetError,
         module::Module,
         placement,
         process::Process,
@@ -56,6 +58,14 @@ pub(super) struct Reading {
     pub(super) replaced: bool,
 }
 
+/// An allocator that the user named.
+struct Custom {
+    allocator: CustomAllocator,
+    is_found: bool,
+    /// What was wrong with the file that came nearest to defining it.
+    complaint: Option<TargetError>,
+}
+
 /// The target under observation.
 pub(super) struct Observation {
     pub(super) process: Process,
@@ -66,6 +76,7 @@ pub(super) struct Observation {
     pub(super) started: SystemTime,
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
+    custom: Vec<Custom>,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
     /// The most executable mappings at a time that the walkers had no room for.
@@ -91,6 +102,7 @@ impl Observation {
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
+            custom_allocators: !options.allocators.is_empty(),
             max_memory: options.max_memory,
             method: options.method,
             row_chunks: capacity.chunks,
@@ -105,6 +117,7 @@ impl Observation {
             allocators: Vec::new(),
             started: SystemTime::now(),
             warnings: Vec::new(),
+            custom: options.allocators.iter().cloned().map(Custom::new).collect(),
             outdated: 0,
             left_out: 0,
             probe,
@@ -260,24 +273,49 @@ impl Observation {
                 return Ok(());
             }
         };
+        let known: HashSet<Svma> =
+            found.iter().flat_map(|known| &known.functions).map(|function| function.entry).collect();
         for allocator in found {
-            let points = self.points(&allocator)?;
-            self.probe
-                .attach(&points)
-                .with_context(|| format!("cannot probe {} in {}", allocator.name, module.path.display()))?;
-            self.allocators.push(allocator.name);
+            self.attach(allocator, false)?;
+        }
+        for index in 0..self.custom.len() {
+            let Some(custom) = self.custom.get_mut(index) else { continue };
+            let found = custom.find_in(module, &known);
+            if let Some(found) = found {
+                self.attach(found, true)?;
+            }
         }
         Ok(())
     }
 
+    /// Fails where an allocator that the user named has not been found.
+    pub(super) fn require_custom_allocators(&mut self) -> Result<(), TargetError> {
+        let pid = self.process.pid;
+        self.custom.iter_mut().filter(|custom| !custom.is_found).try_for_each(|custom| {
+            Err(custom.complaint.take().unwrap_or_else(|| TargetError::NoCustomAllocator {
+                pid,
+                functions: custom.allocator.functions().map(str::to_owned).collect(),
+            }))
+        })
+    }
+
+    fn attach(&mut self, allocator: Allocator, custom: bool) -> anyhow::Result<()> {
+        let points = self.points(&allocator, custom)?;
+        self.probe.attach(&points).with_context(|| {
+            format!("cannot probe {} in {}", allocator.name, allocator.module.path.display())
+        })?;
+        self.allocators.push(allocator.name);
+        Ok(())
+    }
+
     /// Where the probes of one allocator go.
-    fn points(&mut self, allocator: &Allocator) -> anyhow::Result<Vec<ProbePoint>> {
+    fn points(&mut self, allocator: &Allocator, custom: bool) -> anyhow::Result<Vec<ProbePoint>> {
         let index =
             u8::try_from(self.allocators.len()).context("the process has more than 256 allocators")?;
         let module = &allocator.module;
         let path = module.attach_path().context("an allocator outside every file")?;
         let mut points = Vec::new();
-        for function in &allocator.functions {
+        for (number, function) in allocator.functions.iter().enumerate() {
             match placement::place(module, function) {
                 Ok(place) => {
                     if !place.emulated {
@@ -288,8 +326,15 @@ impl Observation {
                             module.name()
                         ));
                     }
-                    let (offset, kind) = (place.file_offset, function.kind);
-                    points.push(ProbePoint { path: path.clone(), offset, kind, allocator: index });
+                    points.push(ProbePoint {
+                        path: path.clone(),
+                        offset: place.file_offset,
+                        call: function.call,
+                        allocator: index,
+                        // It only tells functions apart that jump into one another; no allocator has so many.
+                        function: u8::try_from(number).unwrap_or(u8::MAX),
+                        custom,
+                    });
                 }
                 Err(error) => {
                     self.warn(format!("`{}` in {} is not watched: {error}", function.name, module.name()));
@@ -302,6 +347,37 @@ impl Observation {
     fn warn(&mut self, warning: String) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
+        }
+    }
+}
+
+impl Custom {
+    fn new(allocator: CustomAllocator) -> Self {
+        Self { allocator, is_found: false, complaint: None }
+    }
+
+    /// The allocator as this file defines it, unless it has a function that is `known` and so watched already.
+    fn find_in(&mut self, module: &Arc<Module>, known: &HashSet<Svma>) -> Option<Allocator> {
+        let found = self.allocator.find_in(module).and_then(|found| {
+            let watched = found.iter().flat_map(|found| &found.functions).find(|f| known.contains(&f.entry));
+            match watched {
+                Some(function) => Err(TargetError::CustomFunction {
+                    path: module.path.clone(),
+                    function: function.name.clone(),
+                    reason: "it is watched without being named".to_owned(),
+                }),
+                None => Ok(found),
+            }
+        });
+        match found {
+            Ok(found) => {
+                self.is_found |= found.is_some();
+                found
+            }
+            Err(complaint) => {
+                self.complaint.get_or_insert(complaint);
+                None
+            }
         }
     }
 }

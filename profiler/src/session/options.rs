@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{probe::AttachMethod, report::format::Format};
+use crate::{probe::AttachMethod, report::format::Format, target::allocator::custom::CustomAllocator};
 
 /// `heapscope attach`.
 #[derive(Clone, Debug)]
@@ -61,6 +61,8 @@ pub struct CommonOptions {
     pub min_size: Option<u64>,
     /// Record only allocations of at most so many bytes.
     pub max_size: Option<u64>,
+    /// Allocators that the target is said to have beside those known by their names.
+    pub allocators: Vec<CustomAllocator>,
     /// Print the table at this interval.
     pub interval: Option<Duration>,
     /// Sites in the table.

@@ -144,6 +144,10 @@ impl Program {
                                 .into(),
                         );
                     }
+                    if let Err(missing) = started.require_custom_allocators() {
+                        // A library that comes later may define it.
+                        started.warnings.push(format!("Not found when the program began: {missing}"));
+                    }
                     stopped.resume();
                     return Ok(Some(started));
                 }

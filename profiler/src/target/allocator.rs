@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use profiler_common::records::CallKind;
+use profiler_common::records::Call;
 
 use self::{
     names::{Family, GLIBC_MALLOC, Known, LOADER_MARKER, MARKERS, Vocabulary},
@@ -27,6 +27,7 @@ use super::{
     process::Process,
 };
 
+pub mod custom;
 mod names;
 mod symbols;
 mod wrapper;
@@ -58,7 +59,7 @@ pub struct AllocatorFunction {
     /// The other names of the same address.
     pub aliases: Vec<String>,
     /// What it does with its arguments.
-    pub kind: CallKind,
+    pub call: Call,
     /// Its first instruction.
     pub entry: Svma,
     /// Bytes of its code.
@@ -118,10 +119,10 @@ pub fn find_in(module: &Arc<Module>) -> Result<Vec<Allocator>, TargetError> {
     };
     let all = groups.iter().flat_map(|group| &group.functions);
     let callees = Callees {
-        entries: all.map(|(&address, function)| (address, function.known.kind)).collect(),
+        entries: all.map(|(&address, function)| (address, function.known.call)).collect(),
         slots: symbols
             .function_slots()
-            .filter_map(|(slot, name)| Some((slot, vocabulary.get(name)?.kind)))
+            .filter_map(|(slot, name)| Some((slot, vocabulary.get(name)?.call)))
             .collect(),
         code_at: &|address| code_at(address, 16),
     };
@@ -129,7 +130,7 @@ pub fn find_in(module: &Arc<Module>) -> Result<Vec<Allocator>, TargetError> {
         let (mut functions, mut wrappers) = (Vec::new(), Vec::new());
         for (&entry, function) in &group.functions {
             let size = usize::try_from(function.size).unwrap_or(MAX_FUNCTION).min(MAX_FUNCTION);
-            let hands_on = is_wrapper(&code_at(entry, size), entry, function.known.kind, &callees);
+            let hands_on = is_wrapper(&code_at(entry, size), entry, function.known.call, &callees);
             if hands_on { wrappers.push(function) } else { functions.push((entry, function)) }
         }
         functions.sort_by_key(|(_, function)| function.known.order);
@@ -178,7 +179,7 @@ impl Candidate<'_> {
         AllocatorFunction {
             name: self.name.to_owned(),
             aliases: self.aliases.iter().map(|&alias| alias.to_owned()).collect(),
-            kind: self.known.kind,
+            call: self.known.call,
             entry: Svma(entry),
             size: self.size,
         }
@@ -240,12 +241,9 @@ impl<'data> Survey<'data> {
             // A C library's own operators are those of the C++ library linked into the same static program.
             plain.retain(|_, function| !function.known.is_operator);
         }
-        let defines =
-            |family: &Family, base: &str| names.contains(format!("{}{base}", family.prefix()).as_str());
-        let complete: Vec<_> = Family::ALL
-            .into_iter()
-            .filter(|family| defines(family, "malloc") && defines(family, "free"))
-            .collect();
+        let defines_all = |needed: [String; 2]| needed.iter().all(|name| names.contains(name.as_str()));
+        let complete: Vec<_> =
+            Family::ALL.into_iter().filter(|family| defines_all(family.essentials())).collect();
         if !complete.is_empty() {
             add_aliases_and_sizes(&mut families, symbols);
         }

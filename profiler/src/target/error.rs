@@ -148,6 +148,30 @@ pub enum TargetError {
         /// The function.
         function: String,
     },
+    /// A function that the user named, which cannot be used.
+    #[error(
+        "`{function}` cannot be watched in {}: {reason}. Compare --allocator with the output of `nm` for that file.",
+        path.display()
+    )]
+    CustomFunction {
+        /// The file as the target sees it.
+        path: PathBuf,
+        /// The name given.
+        function: String,
+        /// What is wrong.
+        reason: String,
+    },
+    /// No mapped file defines the functions that the user named.
+    #[error(
+        "no file that process {pid} has mapped defines {}, as --allocator says. Compare it with the output of `nm`; a          function that is inlined everywhere, or a stripped one, cannot be watched.",
+        functions.join(", ")
+    )]
+    NoCustomAllocator {
+        /// Its pid.
+        pid: u32,
+        /// The names given.
+        functions: Vec<String>,
+    },
     /// A read failed for a reason of the operating system.
     #[error("{} could not be read ({source}). Check that it is accessible, and try again.", path.display())]
     Unreadable {

@@ -12,7 +12,7 @@ use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
     Register, UsedMemory,
 };
-use profiler_common::records::CallKind;
+use profiler_common::records::{Call, CallKind};
 
 use super::{address::FileOffset, allocator::AllocatorFunction, error::TargetError, module::Module};
 
@@ -20,8 +20,9 @@ use super::{address::FileOffset, allocator::AllocatorFunction, error::TargetErro
 const REACH: u64 = 64;
 /// Bytes of a function that are searched for branches; a longer function is probed at its entry or not at all.
 pub(super) const MAX_FUNCTION: usize = 64 << 10;
-/// The registers of a function's first three integer arguments (System V ABI for x86-64, 3.2.3).
-const ARGUMENTS: [Register; 3] = [Register::RDI, Register::RSI, Register::RDX];
+/// The registers of a function's integer arguments (System V ABI for x86-64, 3.2.3).
+const ARGUMENTS: [Register; Call::ARGUMENTS as usize] =
+    [Register::RDI, Register::RSI, Register::RDX, Register::RCX, Register::R8, Register::R9];
 
 /// Where a probe sits.
 #[derive(Clone, PartialEq, Eq, Debug)]
@@ -50,12 +51,12 @@ pub fn place(module: &Module, function: &AllocatorFunction) -> Result<Placement,
     let size = function.size.min(module.bytes_from(function.entry));
     let length = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FUNCTION + 1);
     let code = module.bytes_at(entry, length)?;
-    place_in(&code, function.kind, entry).ok_or_else(unplaceable)
+    place_in(&code, function.call, entry).ok_or_else(unplaceable)
 }
 
 /// Finds the place in `code`, the whole function, whose entry lies at `entry` in the file.
 #[must_use]
-pub fn place_in(code: &[u8], kind: CallKind, entry: FileOffset) -> Option<Placement> {
+pub fn place_in(code: &[u8], call: Call, entry: FileOffset) -> Option<Placement> {
     let first_target = first_branch_target(code);
     let mut stack_offset = 0_u32;
     let mut fallback = None;
@@ -82,7 +83,7 @@ pub fn place_in(code: &[u8], kind: CallKind, entry: FileOffset) -> Option<Placem
             }
             fallback = Some(placement);
         }
-        match stack_growth_if_harmless(&instruction, kind, &mut info) {
+        match stack_growth_if_harmless(&instruction, call, &mut info) {
             Some(growth) => stack_offset = stack_offset.checked_add(growth)?,
             None => break,
         }
@@ -148,17 +149,16 @@ fn can_hold_a_probe(instruction: &Instruction, bytes: &[u8]) -> bool {
 /// By how many bytes the instruction grows the stack, where a probe behind it still sees what it needs; else `None`.
 fn stack_growth_if_harmless(
     instruction: &Instruction,
-    kind: CallKind,
+    call: Call,
     info: &mut InstructionInfoFactory,
 ) -> Option<u32> {
     if instruction.flow_control() != FlowControl::Next {
         return None;
     }
-    let arguments = ARGUMENTS.get(..argument_count(kind))?;
     let info = info.info(instruction);
     // Once a block may have been put back into a list, another thread may get it before its free is seen.
     let writes_memory = |used: &UsedMemory| used.base() != Register::RSP && is_write(used.access());
-    if kind == CallKind::Free && info.used_memory().iter().any(writes_memory) {
+    if call.kind == CallKind::Free && info.used_memory().iter().any(writes_memory) {
         return None;
     }
     let mut moves_stack = false;
@@ -167,12 +167,12 @@ fn stack_growth_if_harmless(
         if is_write(used.access()) {
             moves_stack |= register == Register::RSP;
             // The unwinder takes rbp for the caller's.
-            if register == Register::RBP || arguments.contains(&register) {
+            if register == Register::RBP || is_argument(call, register) {
                 return None;
             }
         }
     }
-    match (moves_stack, kind.needs_return()) {
+    match (moves_stack, call.needs_return()) {
         (false, _) => Some(0),
         (true, true) => None,
         (true, false) => u32::try_from(stack_growth(instruction)?).ok(),
@@ -196,13 +196,10 @@ pub(super) fn is_write(access: OpAccess) -> bool {
     matches!(access, OpAccess::Write | OpAccess::CondWrite | OpAccess::ReadWrite | OpAccess::ReadCondWrite)
 }
 
-/// How many argument registers the probe reads.
-fn argument_count(kind: CallKind) -> usize {
-    match kind {
-        CallKind::Malloc | CallKind::Free => 1,
-        CallKind::Calloc | CallKind::Realloc | CallKind::Memalign => 2,
-        CallKind::PosixMemalign | CallKind::Reallocarray => 3,
-    }
+/// Whether the probe reads this register.
+fn is_argument(call: Call, register: Register) -> bool {
+    let read = [call.size, call.count, call.block];
+    read.iter().any(|&index| ARGUMENTS.get(usize::from(index)) == Some(&register))
 }
 
 #[cfg(test)]

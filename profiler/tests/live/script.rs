@@ -51,6 +51,9 @@ pub(crate) const THREAD_CACHE: u64 = 64 * 7;
 /// What the driver's paths are called.
 const PATHS: [&str; 6] = ["red", "green", "blue", "deep", "variable", "aligned"];
 
+/// A path of so many calls of this function: `step1`, `step2` and so on are paths of their own.
+const STEP: &str = "step";
+
 impl Script {
     pub(crate) fn start() -> Self {
         Self::of(&mut Command::new(fixture::calls()))
@@ -86,6 +89,15 @@ impl Script {
         let answer = self.say(order);
         self.account(order, answer);
         answer
+    }
+
+    /// The same, where the driver may lack the function: then `None`.
+    pub(crate) fn try_order(&mut self, order: &str) -> Option<Answer> {
+        let answer = self.say(order);
+        (answer != Answer::Null(0) || order.ends_with(" 0")).then(|| {
+            self.account(order, answer);
+            answer
+        })
     }
 
     /// Several, none of which may fail.
@@ -156,9 +168,69 @@ impl Script {
         self.paths.get(path).copied().unwrap_or_default()
     }
 
-    /// Holds a report against the account, to the byte.
-    pub(crate) fn assert_account(&self, report: &Report) {
-        assert_eq!(report.target.pid, self.pid());
+    /// Calls any function that gives a block of this size: `red any SLOT NAME ARGUMENTS…`, or `into` where it stores the
+    /// block. With `@` among the arguments it is handed the block in the slot, as realloc is.
+    pub(crate) fn any(&mut self, order: &str, size: u64) -> Answer {
+        let answer = self.say(order);
+        self.outcome(order, size, order.contains(" @"), answer);
+        answer
+    }
+
+    /// Calls a function that raises a signal, whose handler carries out another order; the answer is the function's.
+    pub(crate) fn interrupted(&mut self, by: &str, order: &str, size: u64) -> Answer {
+        let answer = self.say(&format!("interrupted {} {by} {order}", by.split(' ').count()));
+        // The handler's stack ends at the function, whose return address is the kernel's as long as it is watched.
+        self.account(by, Answer::Block);
+        self.outcome(order, size, order.contains(" @"), answer);
+        answer
+    }
+
+    /// Calls a function that resizes a block in place: `red resize SLOT NAME ARGUMENTS…`. Whether it has that size now.
+    pub(crate) fn resize(&mut self, order: &str, size: u64) -> bool {
+        let now: u64 = self.program.ask(order).strip_prefix("size ").unwrap().parse().unwrap();
+        if now >= size {
+            self.outcome(order, size, true, Answer::Same);
+        }
+        now >= size
+    }
+
+    /// Calls a function that frees the block in the slot: `NAME ARGUMENTS…`.
+    pub(crate) fn drop_by(&mut self, slot: u64, call: &str) {
+        self.control(&format!("drop {slot} {call}"), "done");
+        self.freed(slot);
+    }
+
+    /// A function of the C library that is known to allocate without a stack to a path.
+    pub(crate) fn tolerate(&mut self, function: &'static str) {
+        self.helpers.push(function);
+    }
+
+    /// Whether anything was allocated on a path.
+    pub(crate) fn made(&self, path: &str) -> bool {
+        self.paths.contains_key(path)
+    }
+
+    /// Holds the sum over all sites against the sum over all paths, up to what a thread's start may allocate.
+    pub(crate) fn assert_totals(&self, report: &Report) {
+        let mut sum = Totals::default();
+        self.paths.values().for_each(|totals| sum.add(*totals));
+        let of_threads = report.sum(|site| path_of(site).is_none() && site.has("pthread_create"));
+        sum.add(of_threads);
+        assert_eq!(report.totals, sum);
+    }
+
+    /// Notes that the block in the slot is gone, by something that was not ordered here.
+    pub(crate) fn gone(&mut self, slot: u64) {
+        self.freed(slot);
+    }
+
+    /// Whether the driver can call this function.
+    pub(crate) fn has(&mut self, function: &str) -> bool {
+        self.program.ask(&format!("has {function}")) == "yes"
+    }
+
+    /// What a report says of each path; sites that lie on none must be of functions known to allocate for themselves.
+    pub(crate) fn found(&self, report: &Report) -> BTreeMap<String, Totals> {
         let mut found: BTreeMap<String, Totals> = BTreeMap::new();
         for site in &report.sites {
             match path_of(site) {
@@ -170,7 +242,18 @@ impl Script {
                 }
             }
         }
-        assert_eq!(found, self.paths);
+        found
+    }
+
+    /// Holds a report against the account, to the byte.
+    pub(crate) fn assert_account(&self, report: &Report) {
+        assert_eq!(report.target.pid, self.pid());
+        assert_eq!(self.found(report), self.paths);
+        self.assert_quality(report);
+    }
+
+    /// The same for all but the sites.
+    pub(crate) fn assert_quality(&self, report: &Report) {
         report.assert_nothing_lost();
         let quality = &report.quality;
         assert_eq!(
@@ -193,17 +276,23 @@ impl Script {
 
     fn account(&mut self, order: &str, answer: Answer) {
         let words: Vec<&str> = order.split(' ').collect();
-        let (path, function) = (words[0].trim_end_matches(|c: char| c.is_ascii_digit()), words[1]);
         let number = |index: usize| words[index].parse::<u64>().unwrap();
-        let slot = number(2);
-        let size = match function {
+        let size = match words[1] {
             "malloc" | "valloc" | "pvalloc" | "realloc" | "plugin" => number(3),
             "calloc" | "reallocarray" => number(3).saturating_mul(number(4)),
             "memalign" | "aligned_alloc" | "posix_memalign" => number(4),
             "strdup" => number(3) + 1,
             _ => panic!("{order}"),
         };
-        let reallocates = function.starts_with("realloc");
+        self.outcome(order, size, words[1].starts_with("realloc"), answer);
+    }
+
+    fn outcome(&mut self, order: &str, size: u64, reallocates: bool, answer: Answer) {
+        let mut words = order.split(' ');
+        let path = words.next().unwrap();
+        let path =
+            if path.starts_with(STEP) { path } else { path.trim_end_matches(|c: char| c.is_ascii_digit()) };
+        let slot = words.nth(1).unwrap().parse().unwrap();
         match answer {
             // The block is gone; nothing comes in its place.
             Answer::Null(_) if reallocates && size == 0 && self.slots.contains_key(&slot) => self.freed(slot),
@@ -241,9 +330,13 @@ impl Script {
 }
 
 /// The driver's path on which a site lies: the one nearest to the root.
-fn path_of(site: &Site) -> Option<String> {
+pub(crate) fn path_of(site: &Site) -> Option<String> {
     let mut functions = site.functions();
     functions.reverse();
+    let steps = functions.iter().filter(|&&function| function == STEP).count();
+    if steps > 0 {
+        return Some(format!("{STEP}{steps}"));
+    }
     functions.into_iter().find(|function| PATHS.contains(function)).map(str::to_owned)
 }
 

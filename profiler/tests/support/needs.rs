@@ -23,6 +23,8 @@ pub(crate) enum Need {
     KernelThreads,
     /// A kernel that runs 32-bit programs.
     ThirtyTwoBit,
+    /// The crates of the Rust programs with allocators of their own, on this machine or within reach.
+    Crates,
     /// New namespaces, with the rights in them that heapscope has here.
     Namespaces,
 }
@@ -38,6 +40,7 @@ impl Need {
             Self::Root => (!has_capability(CAP_SETUID)).then(|| "changing the user needs root".into()),
             Self::KernelThreads => no_kernel_threads(),
             Self::ThirtyTwoBit => no_32_bit(),
+            Self::Crates => no_crates(),
             Self::Namespaces => no_namespaces(),
         }
     }
@@ -111,6 +114,24 @@ fn no_namespaces() -> Option<String> {
         Err(error) => Some(format!("unshare: {error}")),
     }
 }
+
+/// Fetches them, once, unless they are here already.
+fn no_crates() -> Option<String> {
+    static ANSWER: OnceLock<Option<String>> = OnceLock::new();
+    let fetch = |how: &[&str]| {
+        let mut cargo = Command::new(env!("CARGO"));
+        cargo.args(["fetch", "--locked", "--manifest-path", CRATES]).args(how).output()
+    };
+    let is_done = |how: &[&str]| fetch(how).is_ok_and(|output| output.status.success());
+    ANSWER
+        .get_or_init(|| {
+            (!is_done(&["--offline"]) && !is_done(&[]))
+                .then(|| "the crates of tests/fixtures/rust-allocators cannot be fetched".into())
+        })
+        .clone()
+}
+
+const CRATES: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/fixtures/rust-allocators/Cargo.toml");
 
 fn no_kernel_threads() -> Option<String> {
     (read("/proc/2/comm") != "kthreadd\n").then(|| "kernel threads are not visible here".into())

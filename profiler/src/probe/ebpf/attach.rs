@@ -81,7 +81,7 @@ impl Attachments {
     /// Places probes: frees, then returns, then entries.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, points: &[ProbePoint]) -> Result<(), ProbeError> {
         let (returning, freeing): (Vec<_>, Vec<_>) =
-            points.iter().partition(|point| point.kind.needs_return());
+            points.iter().partition(|point| point.call.needs_return());
         match &self.loaded {
             Loaded::Session { allocate, free, .. } => {
                 let pid = self.pid;
@@ -116,7 +116,7 @@ impl Attachments {
         for point in points {
             let place = UProbeAttachPoint {
                 location: UProbeAttachLocation::AbsoluteOffset(point.offset.0),
-                cookie: Some(point.kind.cookie(point.allocator)),
+                cookie: Some(point.cookie()),
             };
             let link = program.attach(place, &point.path, UProbeScope::OneProcess(pid)).map_err(|error| {
                 let source = io_cause(&error).unwrap_or_else(|| io::Error::other(error.to_string()));
@@ -239,7 +239,7 @@ fn multi(
     for point in points {
         let (offsets, cookies) = by_file.entry(&point.path).or_default();
         offsets.push(point.offset.0);
-        cookies.push(point.kind.cookie(point.allocator));
+        cookies.push(point.cookie());
     }
     let mut links = Vec::new();
     for (path, (offsets, cookies)) in by_file {

@@ -18,8 +18,8 @@ use bytemuck::Zeroable;
 use profiler_common::{
     counters::Counter,
     records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
-        STATE_GENERATION, SiteCounters,
+        CLOSED_BY_EXEC, CLOSED_BY_US, CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey,
+        STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER,
     },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
@@ -232,13 +232,13 @@ impl EbpfProbe {
     pub fn live_blocks(&self, mut each: impl FnMut(u64, LiveBlock)) -> Result<(), ProbeError> {
         self.pending
             .for_each(|_, call| {
-                if call.has_old != 0 {
+                if call.old_key != 0 && call.old_key != TAKEN_OVER {
                     each(call.pointer, call.old);
                 }
             })
             .map_err(|source| ProbeError::Map { name: "PENDING", source })?;
         self.live
-            .for_each(|address, block| each(*address, *block))
+            .for_each(|key, block| each(key & !CUSTOM_BLOCK, *block))
             .map_err(|source| ProbeError::Map { name: "LIVE", source })
     }
 
@@ -292,6 +292,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings) -> Result<Ebpf, ProbeError
     // A ring buffer is a power of two of pages. A process that starts up meets thousands of new stacks in a moment.
     let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
     let ring = 1 << ring.ilog2();
+    let custom_allocators = u32::from(settings.custom_allocators);
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("LIVE", u32::try_from(blocks).unwrap_or(1 << 30))
@@ -306,6 +307,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings) -> Result<Ebpf, ProbeError
         .override_global("MEMO_MASK", &memo_mask, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
+        .override_global("CUSTOM_ALLOCATORS", &custom_allocators, true)
         .override_global("TARGET_PID", &settings.identity.pid, true)
         .override_global("PID_NAMESPACE_DEVICE", &settings.identity.namespace_device, true)
         .override_global("PID_NAMESPACE_INODE", &settings.identity.namespace_inode, true);

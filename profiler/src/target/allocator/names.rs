@@ -2,83 +2,164 @@
 
 use std::collections::HashMap;
 
-use profiler_common::records::CallKind::{
-    self, Calloc, Free, Malloc, Memalign, PosixMemalign, Realloc, Reallocarray,
-};
+use profiler_common::records::{Call, CallKind};
+
+pub(super) const MALLOC: Call = Call::allocate(0);
+pub(super) const CALLOC: Call = Call::allocate(1).of_array(0);
+/// The alignment comes first.
+pub(super) const MEMALIGN: Call = Call::allocate(1);
+pub(super) const POSIX_MEMALIGN: Call = Call::allocate_into(0, 2);
+pub(super) const REALLOC: Call = Call::reallocate(0, 1);
+pub(super) const REALLOCARRAY: Call = Call::reallocate(0, 2).of_array(1);
+const REALLOCF: Call = REALLOC.but(CallKind::ReallocateOrFree);
+pub(super) const FREE: Call = Call::free(0);
 
 /// C11, C23, POSIX and what the C libraries add. Found with every prefix.
-const C_FUNCTIONS: &[(&str, CallKind)] = &[
-    ("malloc", Malloc),
-    ("calloc", Calloc),
-    ("realloc", Realloc),
-    ("reallocarray", Reallocarray),
-    ("memalign", Memalign),
-    ("aligned_alloc", Memalign),
-    ("posix_memalign", PosixMemalign),
-    ("valloc", Malloc),
-    ("pvalloc", Malloc),
-    ("free", Free),
-    ("cfree", Free),
-    ("free_sized", Free),
-    ("free_aligned_sized", Free),
+const C_FUNCTIONS: &[(&str, Call)] = &[
+    ("malloc", MALLOC),
+    ("calloc", CALLOC),
+    ("realloc", REALLOC),
+    ("reallocarray", REALLOCARRAY),
+    ("reallocf", REALLOCF),
+    ("memalign", MEMALIGN),
+    ("aligned_alloc", MEMALIGN),
+    ("posix_memalign", POSIX_MEMALIGN),
+    ("valloc", MALLOC),
+    ("pvalloc", MALLOC),
+    ("free", FREE),
+    ("cfree", FREE),
+    ("free_sized", FREE),
+    ("free_aligned_sized", FREE),
 ];
 
-/// jemalloc(3). xallocx, which resizes without a new block, has no place among the kinds of calls.
-const JEMALLOC_FUNCTIONS: &[(&str, CallKind)] =
-    &[("mallocx", Malloc), ("rallocx", Realloc), ("dallocx", Free), ("sdallocx", Free)];
+/// jemalloc(3).
+const JEMALLOC_FUNCTIONS: &[(&str, Call)] = &[
+    ("mallocx", MALLOC),
+    ("rallocx", REALLOC),
+    ("xallocx", REALLOC.but(CallKind::Resize)),
+    ("dallocx", FREE),
+    ("sdallocx", FREE),
+];
 
-/// mimalloc.h. In each, the arguments that follow those of the kind are an alignment, an offset or a size.
-const MIMALLOC_FUNCTIONS: &[(&str, CallKind)] = &[
-    ("zalloc", Malloc),
-    ("malloc_small", Malloc),
-    ("zalloc_small", Malloc),
-    ("malloc_aligned", Malloc),
-    ("malloc_aligned_at", Malloc),
-    ("zalloc_aligned", Malloc),
-    ("zalloc_aligned_at", Malloc),
-    ("mallocn", Calloc),
-    ("calloc_aligned", Calloc),
-    ("calloc_aligned_at", Calloc),
-    ("realloc_aligned", Realloc),
-    ("realloc_aligned_at", Realloc),
-    ("reallocf", Realloc),
-    ("rezalloc", Realloc),
-    ("reallocn", Reallocarray),
-    ("recalloc", Reallocarray),
-    ("new", Malloc),
-    ("new_nothrow", Malloc),
-    ("new_aligned", Malloc),
-    ("new_aligned_nothrow", Malloc),
-    ("new_n", Calloc),
-    ("new_realloc", Realloc),
-    ("new_reallocn", Reallocarray),
-    ("free_size", Free),
-    ("free_aligned", Free),
-    ("free_size_aligned", Free),
+/// gperftools/tcmalloc.h: the operators of C++ by names for C.
+const TCMALLOC_FUNCTIONS: &[(&str, Call)] = &[
+    ("malloc_skip_new_handler", MALLOC),
+    ("new", MALLOC),
+    ("new_nothrow", MALLOC),
+    ("new_aligned", MALLOC),
+    ("new_aligned_nothrow", MALLOC),
+    ("newarray", MALLOC),
+    ("newarray_nothrow", MALLOC),
+    ("newarray_aligned", MALLOC),
+    ("newarray_aligned_nothrow", MALLOC),
+    ("delete", FREE),
+    ("delete_nothrow", FREE),
+    ("delete_sized", FREE),
+    ("delete_aligned", FREE),
+    ("delete_aligned_nothrow", FREE),
+    ("delete_sized_aligned", FREE),
+    ("deletearray", FREE),
+    ("deletearray_nothrow", FREE),
+    ("deletearray_sized", FREE),
+    ("deletearray_aligned", FREE),
+    ("deletearray_aligned_nothrow", FREE),
+    ("deletearray_sized_aligned", FREE),
+];
+
+/// mimalloc.h. Arguments that a call does not name are an alignment, an offset or a size.
+const MIMALLOC_FUNCTIONS: &[(&str, Call)] = &[
+    ("zalloc", MALLOC),
+    ("malloc_small", MALLOC),
+    ("zalloc_small", MALLOC),
+    ("malloc_aligned", MALLOC),
+    ("malloc_aligned_at", MALLOC),
+    ("zalloc_aligned", MALLOC),
+    ("zalloc_aligned_at", MALLOC),
+    ("mallocn", CALLOC),
+    ("calloc_aligned", CALLOC),
+    ("calloc_aligned_at", CALLOC),
+    ("realloc_aligned", REALLOC),
+    ("realloc_aligned_at", REALLOC),
+    ("rezalloc", REALLOC),
+    ("rezalloc_aligned", REALLOC),
+    ("rezalloc_aligned_at", REALLOC),
+    ("reallocn", REALLOCARRAY),
+    ("recalloc", REALLOCARRAY),
+    ("recalloc_aligned", REALLOCARRAY),
+    ("recalloc_aligned_at", REALLOCARRAY),
+    // Returns the block where it was, or nothing.
+    ("expand", REALLOC),
+    ("new", MALLOC),
+    ("new_nothrow", MALLOC),
+    ("new_aligned", MALLOC),
+    ("new_aligned_nothrow", MALLOC),
+    ("new_n", CALLOC),
+    ("new_realloc", REALLOC),
+    ("new_reallocn", REALLOCARRAY),
+    ("free_size", FREE),
+    ("free_aligned", FREE),
+    ("free_size_aligned", FREE),
+    ("heap_malloc", HEAP_MALLOC),
+    ("heap_malloc_small", HEAP_MALLOC),
+    ("heap_malloc_aligned", HEAP_MALLOC),
+    ("heap_malloc_aligned_at", HEAP_MALLOC),
+    ("heap_zalloc", HEAP_MALLOC),
+    ("heap_zalloc_aligned", HEAP_MALLOC),
+    ("heap_zalloc_aligned_at", HEAP_MALLOC),
+    ("heap_alloc_new", HEAP_MALLOC),
+    ("heap_calloc", HEAP_CALLOC),
+    ("heap_mallocn", HEAP_CALLOC),
+    ("heap_calloc_aligned", HEAP_CALLOC),
+    ("heap_calloc_aligned_at", HEAP_CALLOC),
+    ("heap_alloc_new_n", HEAP_CALLOC),
+    ("heap_realloc", HEAP_REALLOC),
+    ("heap_reallocf", HEAP_REALLOC.but(CallKind::ReallocateOrFree)),
+    ("heap_realloc_aligned", HEAP_REALLOC),
+    ("heap_realloc_aligned_at", HEAP_REALLOC),
+    ("heap_rezalloc", HEAP_REALLOC),
+    ("heap_rezalloc_aligned", HEAP_REALLOC),
+    ("heap_rezalloc_aligned_at", HEAP_REALLOC),
+    ("heap_reallocn", HEAP_REALLOCARRAY),
+    ("heap_recalloc", HEAP_REALLOCARRAY),
+    ("heap_recalloc_aligned", HEAP_REALLOCARRAY),
+    ("heap_recalloc_aligned_at", HEAP_REALLOCARRAY),
+];
+/// A heap comes first in these.
+const HEAP_MALLOC: Call = Call::allocate(1);
+const HEAP_CALLOC: Call = Call::allocate(2).of_array(1);
+const HEAP_REALLOC: Call = Call::reallocate(1, 2);
+const HEAP_REALLOCARRAY: Call = Call::reallocate(1, 3).of_array(2);
+
+/// What snmalloc offers to Rust: the alignment comes before the size, the block before both.
+const SNMALLOC_FUNCTIONS: &[(&str, Call)] = &[
+    ("alloc", MEMALIGN),
+    ("alloc_zeroed", MEMALIGN),
+    ("realloc", Call::reallocate(0, 3)),
+    ("dealloc", FREE),
 ];
 
 /// The replaceable operators new and delete of C++17 in the Itanium ABI's mangling; the size comes first in each.
-const CPP_OPERATORS: &[(&str, CallKind)] = &[
-    ("_Znwm", Malloc),
-    ("_Znam", Malloc),
-    ("_ZnwmRKSt9nothrow_t", Malloc),
-    ("_ZnamRKSt9nothrow_t", Malloc),
-    ("_ZnwmSt11align_val_t", Malloc),
-    ("_ZnamSt11align_val_t", Malloc),
-    ("_ZnwmSt11align_val_tRKSt9nothrow_t", Malloc),
-    ("_ZnamSt11align_val_tRKSt9nothrow_t", Malloc),
-    ("_ZdlPv", Free),
-    ("_ZdaPv", Free),
-    ("_ZdlPvm", Free),
-    ("_ZdaPvm", Free),
-    ("_ZdlPvRKSt9nothrow_t", Free),
-    ("_ZdaPvRKSt9nothrow_t", Free),
-    ("_ZdlPvSt11align_val_t", Free),
-    ("_ZdaPvSt11align_val_t", Free),
-    ("_ZdlPvmSt11align_val_t", Free),
-    ("_ZdaPvmSt11align_val_t", Free),
-    ("_ZdlPvSt11align_val_tRKSt9nothrow_t", Free),
-    ("_ZdaPvSt11align_val_tRKSt9nothrow_t", Free),
+const CPP_OPERATORS: &[(&str, Call)] = &[
+    ("_Znwm", MALLOC),
+    ("_Znam", MALLOC),
+    ("_ZnwmRKSt9nothrow_t", MALLOC),
+    ("_ZnamRKSt9nothrow_t", MALLOC),
+    ("_ZnwmSt11align_val_t", MALLOC),
+    ("_ZnamSt11align_val_t", MALLOC),
+    ("_ZnwmSt11align_val_tRKSt9nothrow_t", MALLOC),
+    ("_ZnamSt11align_val_tRKSt9nothrow_t", MALLOC),
+    ("_ZdlPv", FREE),
+    ("_ZdaPv", FREE),
+    ("_ZdlPvm", FREE),
+    ("_ZdaPvm", FREE),
+    ("_ZdlPvRKSt9nothrow_t", FREE),
+    ("_ZdaPvRKSt9nothrow_t", FREE),
+    ("_ZdlPvSt11align_val_t", FREE),
+    ("_ZdaPvSt11align_val_t", FREE),
+    ("_ZdlPvmSt11align_val_t", FREE),
+    ("_ZdaPvmSt11align_val_t", FREE),
+    ("_ZdlPvSt11align_val_tRKSt9nothrow_t", FREE),
+    ("_ZdaPvSt11align_val_tRKSt9nothrow_t", FREE),
 ];
 
 /// Names with a common prefix, which allocators are built with so that they do not replace the C library's.
@@ -94,11 +175,13 @@ pub(super) enum Family {
     Tc,
     /// `mi_`: mimalloc, also as Rust's bindings build it.
     Mi,
+    /// `sn_rust_`: snmalloc, as Rust's bindings build it.
+    Sn,
 }
 
 impl Family {
     /// Every family; the plain one first, to which the others' functions are added where they are the same.
-    pub(super) const ALL: [Self; 5] = [Self::Plain, Self::Je, Self::RustJe, Self::Tc, Self::Mi];
+    pub(super) const ALL: [Self; 6] = [Self::Plain, Self::Je, Self::RustJe, Self::Tc, Self::Mi, Self::Sn];
 
     /// What comes before each name.
     pub(super) const fn prefix(self) -> &'static str {
@@ -108,7 +191,14 @@ impl Family {
             Self::RustJe => "_rjem_",
             Self::Tc => "tc_",
             Self::Mi => "mi_",
+            Self::Sn => "sn_rust_",
         }
+    }
+
+    /// The names of the two functions that make an allocator.
+    pub(super) fn essentials(self) -> [String; 2] {
+        let bases = if self == Self::Sn { ["alloc", "dealloc"] } else { ["malloc", "free"] };
+        bases.map(|base| format!("{}{base}", self.prefix()))
     }
 
     /// The allocator that the prefix stands for.
@@ -118,17 +208,19 @@ impl Family {
             Self::Je | Self::RustJe => Some("jemalloc"),
             Self::Tc => Some("tcmalloc"),
             Self::Mi => Some("mimalloc"),
+            Self::Sn => Some("snmalloc"),
         }
     }
 
-    fn functions(self) -> impl Iterator<Item = (&'static str, CallKind)> {
-        let own: [&[_]; 2] = match self {
-            Self::Plain => [JEMALLOC_FUNCTIONS, CPP_OPERATORS],
-            Self::Je | Self::RustJe => [JEMALLOC_FUNCTIONS, &[]],
-            Self::Tc => [&[], &[]],
-            Self::Mi => [MIMALLOC_FUNCTIONS, &[]],
+    fn functions(self) -> impl Iterator<Item = (&'static str, Call)> {
+        let tables: &[&[_]] = match self {
+            Self::Plain => &[C_FUNCTIONS, JEMALLOC_FUNCTIONS, CPP_OPERATORS],
+            Self::Je | Self::RustJe => &[C_FUNCTIONS, JEMALLOC_FUNCTIONS],
+            Self::Tc => &[C_FUNCTIONS, TCMALLOC_FUNCTIONS],
+            Self::Mi => &[C_FUNCTIONS, MIMALLOC_FUNCTIONS],
+            Self::Sn => &[SNMALLOC_FUNCTIONS],
         };
-        C_FUNCTIONS.iter().chain(own.into_iter().flatten()).copied()
+        tables.iter().copied().flatten().copied()
     }
 }
 
@@ -139,8 +231,8 @@ pub(super) struct Known {
     pub(super) family: Family,
     /// Its place in the tables: of several names for one address the first is the main one.
     pub(super) order: usize,
-    /// What the function does.
-    pub(super) kind: CallKind,
+    /// What the function does with its arguments.
+    pub(super) call: Call,
     /// Whether it is an operator of C++.
     pub(super) is_operator: bool,
 }
@@ -153,8 +245,8 @@ impl Vocabulary {
     pub(super) fn new() -> Self {
         let mut names = HashMap::new();
         for family in Family::ALL {
-            for (base, kind) in family.functions() {
-                let known = Known { family, order: names.len(), kind, is_operator: base.starts_with("_Z") };
+            for (base, call) in family.functions() {
+                let known = Known { family, order: names.len(), call, is_operator: base.starts_with("_Z") };
                 names.insert(format!("{}{base}", family.prefix()), known);
             }
         }

@@ -10,8 +10,8 @@ use object::{
     read::{Object, RelocationFlags, RelocationTarget},
 };
 
-/// Bytes of a name that we look at; every name that we know is shorter.
-const MAX_NAME: usize = 64;
+/// Bytes of a name that we look at. Every name that we know is shorter; users may name longer ones.
+const MAX_NAME: usize = 512;
 
 type Table<'data> = SymbolTable<'data, FileHeader64<LE>>;
 

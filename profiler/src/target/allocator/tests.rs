@@ -54,16 +54,16 @@ fn our_own_malloc_is_where_the_dynamic_loader_says() {
     let [libc] = allocators.found.as_slice() else { panic!("{:?}", allocators.found) };
     let mapping = maps.executable().find(|mapping| mapping.path() == Some(&libc.module.path)).unwrap();
     let bias = libc.module.bias(mapping).unwrap();
-    let resolved: [(&str, *const (), CallKind); 7] = [
-        ("malloc", libc::malloc as *const (), CallKind::Malloc),
-        ("calloc", libc::calloc as *const (), CallKind::Calloc),
-        ("realloc", libc::realloc as *const (), CallKind::Realloc),
-        ("memalign", libc::memalign as *const (), CallKind::Memalign),
-        ("aligned_alloc", libc::aligned_alloc as *const (), CallKind::Memalign),
-        ("posix_memalign", libc::posix_memalign as *const (), CallKind::PosixMemalign),
-        ("free", libc::free as *const (), CallKind::Free),
+    let resolved: [(&str, *const (), Call); 7] = [
+        ("malloc", libc::malloc as *const (), names::MALLOC),
+        ("calloc", libc::calloc as *const (), names::CALLOC),
+        ("realloc", libc::realloc as *const (), names::REALLOC),
+        ("memalign", libc::memalign as *const (), names::MEMALIGN),
+        ("aligned_alloc", libc::aligned_alloc as *const (), names::MEMALIGN),
+        ("posix_memalign", libc::posix_memalign as *const (), names::POSIX_MEMALIGN),
+        ("free", libc::free as *const (), names::FREE),
     ];
-    for (name, address, kind) in resolved {
+    for (name, address, call) in resolved {
         let svma = Svma((address as u64).wrapping_sub(bias));
         let function = libc.functions.iter().find(|function| function.entry == svma).unwrap_or_else(|| {
             assert!(libc.wrappers.iter().any(|wrapper| wrapper == name), "{name} is not found");
@@ -71,7 +71,7 @@ fn our_own_malloc_is_where_the_dynamic_loader_says() {
         });
         let all_names = || function.aliases.iter().chain([&function.name]).chain(&libc.wrappers);
         assert!(all_names().any(|n| n == name), "{name}: {function:?}");
-        assert!(function.kind == kind || libc.wrappers.iter().any(|wrapper| wrapper == name));
+        assert!(function.call == call || libc.wrappers.iter().any(|wrapper| wrapper == name));
     }
     let entries: HashSet<_> = libc.functions.iter().map(|function| function.entry).collect();
     assert_eq!(entries.len(), libc.functions.len(), "one function for each address");

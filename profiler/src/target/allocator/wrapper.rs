@@ -12,7 +12,7 @@ use std::collections::{HashMap, HashSet};
 use iced_x86::{
     Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpKind, Register,
 };
-use profiler_common::records::CallKind;
+use profiler_common::records::{Call, CallKind};
 
 use crate::target::placement::{is_write, near_target};
 
@@ -22,16 +22,16 @@ const MAX_STEPS: usize = 2000;
 /// What calls of a file can lead to.
 pub(super) struct Callees<'a> {
     /// The probed functions, by stated address.
-    pub(super) entries: HashMap<u64, CallKind>,
+    pub(super) entries: HashMap<u64, Call>,
     /// The slots through which probed functions are called, here or in another file, by stated address.
-    pub(super) slots: HashMap<u64, CallKind>,
+    pub(super) slots: HashMap<u64, Call>,
     /// At most 16 bytes of code at a stated address; empty where there is none.
     pub(super) code_at: &'a dyn Fn(u64) -> Vec<u8>,
 }
 
 impl Callees<'_> {
     /// The function that a call or jump of this instruction leads to, directly, through a slot or through a PLT stub.
-    fn of(&self, instruction: &Instruction) -> Option<CallKind> {
+    fn of(&self, instruction: &Instruction) -> Option<Call> {
         let Some(target) = near_target(instruction) else { return self.through_slot(instruction) };
         self.entries.get(&target).copied().or_else(|| {
             let code = (self.code_at)(target);
@@ -41,7 +41,7 @@ impl Callees<'_> {
         })
     }
 
-    fn through_slot(&self, instruction: &Instruction) -> Option<CallKind> {
+    fn through_slot(&self, instruction: &Instruction) -> Option<Call> {
         let in_memory = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
         let slot = (in_memory && instruction.is_ip_rel_memory_operand())
             .then(|| instruction.ip_rel_memory_address())?;
@@ -60,7 +60,7 @@ struct Path {
 }
 
 /// Whether the function with this code only hands its call on.
-pub(super) fn is_wrapper(code: &[u8], entry: u64, kind: CallKind, callees: &Callees<'_>) -> bool {
+pub(super) fn is_wrapper(code: &[u8], entry: u64, call: Call, callees: &Callees<'_>) -> bool {
     let end = entry.saturating_add(code.len() as u64);
     let mut info = InstructionInfoFactory::new();
     let mut open = vec![Path { address: entry, returns_constant: false, wrote_memory: false }];
@@ -76,7 +76,8 @@ pub(super) fn is_wrapper(code: &[u8], entry: u64, kind: CallKind, callees: &Call
         if instruction.is_invalid() || seen.len() > MAX_STEPS {
             return false;
         }
-        let to_same_class = callees.of(&instruction).is_some_and(|callee| class(callee) == class(kind));
+        let to_same_class =
+            callees.of(&instruction).is_some_and(|callee| class(callee.kind) == class(call.kind));
         let inside = near_target(&instruction).filter(|target| (entry..end).contains(target));
         match instruction.flow_control() {
             FlowControl::Next => {
@@ -87,7 +88,7 @@ pub(super) fn is_wrapper(code: &[u8], entry: u64, kind: CallKind, callees: &Call
                 hands_on = true;
             }
             // Another call, of `__errno_location` perhaps: what it leaves in rax is no constant.
-            FlowControl::Call | FlowControl::IndirectCall if returns_its_block(kind) => {
+            FlowControl::Call | FlowControl::IndirectCall if returns_its_block(call) => {
                 open.push(Path { address: instruction.next_ip(), returns_constant: false, ..path });
             }
             FlowControl::UnconditionalBranch | FlowControl::ConditionalBranch => {
@@ -100,7 +101,7 @@ pub(super) fn is_wrapper(code: &[u8], entry: u64, kind: CallKind, callees: &Call
                     open.push(Path { address: instruction.next_ip(), ..path });
                 }
             }
-            FlowControl::Return if path.did_nothing(kind) => {}
+            FlowControl::Return if path.did_nothing(call.kind) => {}
             // ud2: the program ends here.
             FlowControl::Exception => {}
             _ => return false,
@@ -132,8 +133,9 @@ impl Path {
 
 /// Whether a constant in rax at the end means that there was no block, whatever was called before. Not so with
 /// posix_memalign, which stores the block elsewhere, nor with realloc and free, which may have taken one.
-fn returns_its_block(kind: CallKind) -> bool {
-    matches!(kind, CallKind::Malloc | CallKind::Calloc | CallKind::Memalign | CallKind::Reallocarray)
+fn returns_its_block(call: Call) -> bool {
+    // reallocarray refuses a product that overflows before it looks at the block.
+    call.kind == CallKind::Allocate || call.kind == CallKind::Reallocate && call.count != Call::ONE
 }
 
 /// `xor eax, eax` or `mov eax, constant`.
@@ -148,24 +150,28 @@ fn sets_constant(instruction: &Instruction) -> bool {
 /// Functions of one class do the same with their blocks: give one, change one, take one.
 fn class(kind: CallKind) -> u8 {
     match kind {
-        CallKind::Malloc | CallKind::Calloc | CallKind::Memalign | CallKind::PosixMemalign => 0,
-        CallKind::Realloc | CallKind::Reallocarray => 1,
-        CallKind::Free => 2,
+        CallKind::Allocate | CallKind::AllocateInto => 0,
+        CallKind::Reallocate => 1,
+        CallKind::ReallocateOrFree => 2,
+        CallKind::Resize => 3,
+        CallKind::Free => 4,
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use CallKind::{Calloc, Free, Malloc, Memalign, PosixMemalign, Realloc, Reallocarray};
     use proptest::prelude::*;
 
     use super::*;
+    use crate::target::allocator::names::{
+        CALLOC, FREE, MALLOC, MEMALIGN, POSIX_MEMALIGN, REALLOC, REALLOCARRAY,
+    };
 
     /// Where the function under test, the probed functions, a PLT stub and its slot lie.
     const ENTRY: u64 = 0x1000;
-    const MALLOC: u64 = 0x2000;
-    const REALLOC: u64 = 0x2100;
-    const FREE: u64 = 0x2200;
+    const MALLOC_AT: u64 = 0x2000;
+    const REALLOC_AT: u64 = 0x2100;
+    const FREE_AT: u64 = 0x2200;
     const STUB_OF_REALLOC: u64 = 0x3000;
     const SLOT_OF_REALLOC: u64 = 0x4000;
     const INTERNAL: u64 = 0x5000;
@@ -198,106 +204,107 @@ mod tests {
         [0x74, length]
     }
 
-    fn wraps(kind: CallKind, code: &[u8]) -> bool {
+    fn wraps(call: Call, code: &[u8]) -> bool {
         let code_at = |address| match address {
             // endbr64; bnd jmp [rip + to the slot]
             STUB_OF_REALLOC => vec![0xf3, 0x0f, 0x1e, 0xfa, 0xf2, 0xff, 0x25, 0xf5, 0x0f, 0, 0],
             _ => Vec::new(),
         };
         let callees = Callees {
-            entries: HashMap::from([(MALLOC, Malloc), (REALLOC, Realloc), (FREE, Free)]),
-            slots: HashMap::from([(SLOT_OF_REALLOC, Realloc)]),
+            entries: HashMap::from([(MALLOC_AT, MALLOC), (REALLOC_AT, REALLOC), (FREE_AT, FREE)]),
+            slots: HashMap::from([(SLOT_OF_REALLOC, REALLOC)]),
             code_at: &code_at,
         };
-        is_wrapper(code, ENTRY, kind, &callees)
+        is_wrapper(code, ENTRY, call, &callees)
     }
 
     #[test]
     fn a_jump_to_the_same_class_is_a_wrapper_and_to_another_is_not() {
-        assert!(wraps(Malloc, &jmp(&[], MALLOC)));
-        assert!(wraps(Memalign, &jmp(&[0xf3, 0x0f, 0x1e, 0xfa], MALLOC)));
-        assert!(wraps(Reallocarray, &jmp(&[], REALLOC)));
-        assert!(wraps(Free, &jmp(&[], FREE)));
-        assert!(!wraps(Realloc, &jmp(&[], MALLOC)));
-        assert!(!wraps(Malloc, &jmp(&[], FREE)));
-        assert!(!wraps(Malloc, &jmp(&[], INTERNAL)));
-        assert!(!wraps(Malloc, &jmp(&[], MALLOC + 1)));
+        assert!(wraps(MALLOC, &jmp(&[], MALLOC_AT)));
+        assert!(wraps(MEMALIGN, &jmp(&[0xf3, 0x0f, 0x1e, 0xfa], MALLOC_AT)));
+        assert!(wraps(REALLOCARRAY, &jmp(&[], REALLOC_AT)));
+        assert!(wraps(FREE, &jmp(&[], FREE_AT)));
+        assert!(!wraps(REALLOC, &jmp(&[], MALLOC_AT)));
+        assert!(!wraps(MALLOC, &jmp(&[], FREE_AT)));
+        assert!(!wraps(MALLOC, &jmp(&[], INTERNAL)));
+        assert!(!wraps(MALLOC, &jmp(&[], MALLOC_AT + 1)));
     }
 
     #[test]
     fn a_call_through_the_plt_or_its_slot_counts() {
-        assert!(wraps(Reallocarray, &jmp(&[], STUB_OF_REALLOC)));
+        assert!(wraps(REALLOCARRAY, &jmp(&[], STUB_OF_REALLOC)));
         // jmp [rip + to the slot]; call [rip + to the slot]; ret
-        assert!(wraps(Reallocarray, &[0xff, 0x25, 0xfa, 0x2f, 0, 0]));
-        assert!(wraps(Reallocarray, &[0xff, 0x15, 0xfa, 0x2f, 0, 0, 0xc3]));
-        assert!(!wraps(Reallocarray, &[0xff, 0x25, 0xf9, 0x2f, 0, 0]));
-        assert!(!wraps(Free, &jmp(&[], STUB_OF_REALLOC)));
+        assert!(wraps(REALLOCARRAY, &[0xff, 0x25, 0xfa, 0x2f, 0, 0]));
+        assert!(wraps(REALLOCARRAY, &[0xff, 0x15, 0xfa, 0x2f, 0, 0, 0xc3]));
+        assert!(!wraps(REALLOCARRAY, &[0xff, 0x25, 0xf9, 0x2f, 0, 0]));
+        assert!(!wraps(FREE, &jmp(&[], STUB_OF_REALLOC)));
     }
 
     #[test]
     fn glibc_realloc_is_no_wrapper_of_malloc_nor_its_memalign() {
         // test; je to `jmp malloc`; else its own work.
         let own = [TEST_RDI, &je_over(5)].concat();
-        let memalign = jmp(&jmp(&own, INTERNAL), MALLOC);
-        assert!(!wraps(Realloc, &memalign));
-        assert!(!wraps(Memalign, &memalign));
+        let memalign = jmp(&jmp(&own, INTERNAL), MALLOC_AT);
+        assert!(!wraps(REALLOC, &memalign));
+        assert!(!wraps(MEMALIGN, &memalign));
         // The same with a way of its own that needs no call: it takes the block from a list.
-        let from_list = jmp(&[TEST_RDI, &je_over(4), &[0x48, 0x8b, 0x06], RET].concat(), MALLOC);
-        assert!(!wraps(Malloc, &from_list));
+        let from_list = jmp(&[TEST_RDI, &je_over(4), &[0x48, 0x8b, 0x06], RET].concat(), MALLOC_AT);
+        assert!(!wraps(MALLOC, &from_list));
     }
 
     #[test]
     fn a_path_that_fails_does_not_count() {
         // reallocarray: mul; jo over the jump to `errno = 12; return NULL`.
         let multiply = [&[0x48, 0x89, 0xf0, 0x48, 0xf7, 0xe2, 0x48, 0x89, 0xc6][..], &[0x70, 5]].concat();
-        let good = jmp(&multiply, REALLOC);
+        let good = jmp(&multiply, REALLOC_AT);
         let thread_local_errno = [&[0x64, 0xc7, 0x00, 12, 0, 0, 0][..], XOR_EAX, RET].concat();
-        assert!(wraps(Reallocarray, &[&good[..], &thread_local_errno].concat()));
+        assert!(wraps(REALLOCARRAY, &[&good[..], &thread_local_errno].concat()));
         // The same with `*__errno_location() = 12`.
         let errno = |stack: &[u8]| {
             [&call(stack, INTERNAL)[..], &[0xc7, 0x00, 12, 0, 0, 0], XOR_EAX, POP_RBX, RET].concat()
         };
-        assert!(wraps(Reallocarray, &errno(&[&good[..], PUSH_RBX].concat())));
+        assert!(wraps(REALLOCARRAY, &errno(&[&good[..], PUSH_RBX].concat())));
         // posix_memalign that fails with EINVAL, or calls, stores and returns 0.
         let fails = [TEST_RDI, &je_over(6), &[0xb8, 22, 0, 0, 0], RET, PUSH_RBX].concat();
-        let stores = [&call(&fails, MALLOC)[..], &[0x48, 0x89, 0x03], XOR_EAX, POP_RBX, RET].concat();
-        assert!(wraps(PosixMemalign, &stores));
+        let stores = [&call(&fails, MALLOC_AT)[..], &[0x48, 0x89, 0x03], XOR_EAX, POP_RBX, RET].concat();
+        assert!(wraps(POSIX_MEMALIGN, &stores));
         // But if what it calls is its own, the constant says nothing.
         let own = [&call(PUSH_RBX, INTERNAL)[..], &[0x48, 0x89, 0x03], XOR_EAX, POP_RBX, RET].concat();
-        let mixed = jmp(&[TEST_RDI, &je_over(u8::try_from(own.len()).unwrap_or_default())].concat(), MALLOC);
-        assert!(!wraps(PosixMemalign, &own));
-        assert!(!wraps(PosixMemalign, &call(&mixed, INTERNAL)));
+        let mixed =
+            jmp(&[TEST_RDI, &je_over(u8::try_from(own.len()).unwrap_or_default())].concat(), MALLOC_AT);
+        assert!(!wraps(POSIX_MEMALIGN, &own));
+        assert!(!wraps(POSIX_MEMALIGN, &call(&mixed, INTERNAL)));
         // A call of its own whose result is returned.
-        assert!(!wraps(Calloc, &[&call(PUSH_RBX, INTERNAL)[..], POP_RBX, RET].concat()));
-        assert!(!wraps(Malloc, &[XOR_EAX, RET].concat()), "fails always, hands on never");
+        assert!(!wraps(CALLOC, &[&call(PUSH_RBX, INTERNAL)[..], POP_RBX, RET].concat()));
+        assert!(!wraps(MALLOC, &[XOR_EAX, RET].concat()), "fails always, hands on never");
     }
 
     #[test]
     fn a_free_that_writes_has_freed() {
         let nothing_to_free = [TEST_RDI, &[0x75, 1], RET].concat();
-        assert!(wraps(Free, &jmp(&nothing_to_free, FREE)));
+        assert!(wraps(FREE, &jmp(&nothing_to_free, FREE_AT)));
         let puts_into_list = [TEST_RDI, &[0x75, 4], STORE, RET].concat();
-        assert!(!wraps(Free, &jmp(&puts_into_list, FREE)));
+        assert!(!wraps(FREE, &jmp(&puts_into_list, FREE_AT)));
         let saves_register = [PUSH_RBX, TEST_RDI, &[0x75, 2], POP_RBX, RET, POP_RBX].concat();
-        assert!(wraps(Free, &jmp(&saves_register, FREE)));
+        assert!(wraps(FREE, &jmp(&saves_register, FREE_AT)));
     }
 
     #[test]
     fn loops_damage_and_unknown_jumps_end_the_search() {
-        assert!(!wraps(Malloc, &[0xeb, 0xfe]), "jumps to itself");
-        assert!(wraps(Malloc, &jmp(&[TEST_RDI, &[0x74, 0xfb]].concat(), MALLOC)), "loops before it");
-        assert!(!wraps(Malloc, &[0x06]));
-        assert!(!wraps(Malloc, &[]));
-        assert!(!wraps(Malloc, TEST_RDI), "runs out of its end");
-        assert!(!wraps(Malloc, &[0xff, 0xe0]), "jmp rax");
-        assert!(!wraps(Malloc, &vec![0x90; 100_000]));
+        assert!(!wraps(MALLOC, &[0xeb, 0xfe]), "jumps to itself");
+        assert!(wraps(MALLOC, &jmp(&[TEST_RDI, &[0x74, 0xfb]].concat(), MALLOC_AT)), "loops before it");
+        assert!(!wraps(MALLOC, &[0x06]));
+        assert!(!wraps(MALLOC, &[]));
+        assert!(!wraps(MALLOC, TEST_RDI), "runs out of its end");
+        assert!(!wraps(MALLOC, &[0xff, 0xe0]), "jmp rax");
+        assert!(!wraps(MALLOC, &vec![0x90; 100_000]));
     }
 
     proptest! {
         #[test]
         fn arbitrary_code_never_panics(code in prop::collection::vec(any::<u8>(), 0..300)) {
-            for kind in [Malloc, PosixMemalign, Reallocarray, Free] {
-                let _ = wraps(kind, &code);
+            for call in [MALLOC, POSIX_MEMALIGN, REALLOCARRAY, FREE] {
+                let _ = wraps(call, &code);
             }
         }
     }
