@@ -3,7 +3,7 @@
 //!
 //! `cargo bench -p heapscope --bench symbols [-- FILE…]`. Without names the file is a C++ program that is made for it once.
 //! Each way runs in a process of its own, three times in turn with the others; shown is the median time and the largest
-//! resident set. What a way finds is compared with what llvm-symbolizer finds: functions by their linkage names, files by
+//! resident set. What a way finds is compared with what llvm-symbolizer finds: functions, files by
 //! their last part, lines.
 
 #![allow(clippy::unwrap_used, missing_docs, reason = "a program for developers")]

@@ -8,7 +8,10 @@ use std::{
 };
 
 use heapscope::{
-    symbolize::symbolizer::{CodeLocation, SymbolizeOptions, Symbolizer},
+    symbolize::{
+        demangle::demangle,
+        symbolizer::{CodeLocation, SymbolizeOptions, Symbolizer},
+    },
     target::{
         address::Svma,
         module::{Content, Module},
@@ -33,7 +36,7 @@ pub(crate) static WAYS: [Way; 5] = [
     Way { name: "blazesym", tool: None },
 ];
 
-/// The functions at an address, innermost first, each with the last part of its file's path and the line.
+/// The functions at an address, innermost first, demangled (a destructor has several linkage names at one place), each with the last part of its file's path and the line.
 pub(crate) type Answer = Vec<(String, String)>;
 
 /// Whether both know the same functions.
@@ -75,7 +78,7 @@ pub(crate) fn answers(way: &Way, printed: &str) -> Vec<Answer> {
 fn pairs<'a>(mut lines: impl Iterator<Item = &'a str>) -> Answer {
     let mut answer = Vec::new();
     while let (Some(function), Some(place)) = (lines.next(), lines.next()) {
-        answer.push((function.to_owned(), last_part(place)));
+        answer.push((demangle(function), last_part(place)));
     }
     answer
 }

@@ -217,6 +217,12 @@ fn merge(answer: Answer, symbol: Option<SymbolName>) -> Named {
         (Some((name, _)), Some(symbol)) if symbol.sized && is_mangled(&symbol.name) && !is_mangled(name) => {
             *name = symbol.name;
         }
+        // An alias that the C library keeps for itself (`__pthread_create_2_1`) is shown by the name that callers know.
+        (Some((name, _)), Some(symbol))
+            if symbol.sized && !is_mangled(name) && underscores(&symbol.name) < underscores(name) =>
+        {
+            *name = symbol.name;
+        }
         (Some(_), _) => {}
         // A symbol without a size is believed only where the line table knows the address too.
         (None, Some(symbol)) if symbol.sized || place != Place::default() => {
@@ -226,6 +232,11 @@ fn merge(answer: Answer, symbol: Option<SymbolName>) -> Named {
     }
     functions.retain(|(name, _)| !name.is_empty());
     Named { functions }
+}
+
+/// How many underscores a name begins with.
+fn underscores(name: &str) -> usize {
+    name.bytes().take_while(|byte| *byte == b'_').count()
 }
 
 fn is_mangled(name: &str) -> bool {

@@ -166,6 +166,23 @@ fn cpp_names_are_demangled() {
     assert!(frames.last().unwrap().function.as_deref().unwrap().starts_with("_ZN5shelf5StoreIlE3add"));
 }
 
+/// A function that is defined under one name and called by another has the one that its callers know, with debug
+/// information or without.
+#[test]
+fn aliases_are_shown_by_their_public_name() {
+    let source = "#include <stdlib.h>\nvoid *kept;\n\
+        __attribute__((noinline)) void __shelf_fill_2_1(int n) { kept = malloc(n); ((char *)kept)[0] = 3; }\n\
+        extern void shelf_fill(int) __attribute__((alias(\"__shelf_fill_2_1\")));\n\
+        int main(int n, char **v) { shelf_fill(n); return 0; }\n";
+    for flags in ["-g -O2", "-O2"] {
+        let dir = build(source, "cc", flags);
+        let path = dir.path().join("program");
+        let (start, _) = function(&path, "shelf_fill");
+        let frames = symbolizer(Vec::new()).frames(&at(&module(&path), start + 1));
+        assert_eq!(functions(&frames), ["shelf_fill"], "{flags}");
+    }
+}
+
 /// What distributions do: the debug information in a file of its own, found by build-id or by the link's name.
 #[test]
 fn separate_debug_files() {
