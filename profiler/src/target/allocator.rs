@@ -10,7 +10,7 @@ use std::{
     sync::Arc,
 };
 
-use profiler_common::records::Call;
+use profiler_common::records::{Call, CallKind};
 
 use self::{
     names::{Family, GLIBC_MALLOC, Known, LOADER_MARKER, MARKERS, Vocabulary},
@@ -130,7 +130,9 @@ pub fn find_in(module: &Arc<Module>) -> Result<Vec<Allocator>, TargetError> {
         let (mut functions, mut wrappers) = (Vec::new(), Vec::new());
         for (&entry, function) in &group.functions {
             let size = usize::try_from(function.size).unwrap_or(MAX_FUNCTION).min(MAX_FUNCTION);
-            let hands_on = is_wrapper(&code_at(entry, size), entry, function.known.call, &callees);
+            // musl describes no frames: a stack that leads through a function of its own would end there.
+            let hands_on = survey.marker != Some("musl")
+                && is_wrapper(&code_at(entry, size), entry, function.known.call, &callees);
             if hands_on { wrappers.push(function) } else { functions.push((entry, function)) }
         }
         functions.sort_by_key(|(_, function)| function.known.order);
@@ -195,7 +197,7 @@ struct Group<'data> {
 /// What the symbols of a file say, before it is decided which of them form an allocator.
 struct Survey<'data> {
     families: BTreeMap<Family, BTreeMap<u64, Candidate<'data>>>,
-    /// Families that define `malloc` and `free`.
+    /// Families that can give and take blocks.
     complete: Vec<Family>,
     marker: Option<&'static str>,
     is_loader: bool,
@@ -241,9 +243,17 @@ impl<'data> Survey<'data> {
             // A C library's own operators are those of the C++ library linked into the same static program.
             plain.retain(|_, function| !function.known.is_operator);
         }
-        let defines_all = |needed: [String; 2]| needed.iter().all(|name| names.contains(name.as_str()));
-        let complete: Vec<_> =
-            Family::ALL.into_iter().filter(|family| defines_all(family.essentials())).collect();
+        let is_complete = |family: &Family| match family {
+            Family::Plain => ["malloc", "free"].iter().all(|name| names.contains(name)),
+            // The linker leaves out what a program does not call, in Rust `mi_malloc` or `_rjem_free`: one that gives
+            // and one that takes will do.
+            _ => families.get(family).is_some_and(|functions| {
+                let kinds = || functions.values().map(|function| function.known.call.kind);
+                kinds().any(|kind| !matches!(kind, CallKind::Free | CallKind::Resize))
+                    && kinds().any(|kind| kind == CallKind::Free)
+            }),
+        };
+        let complete: Vec<_> = Family::ALL.into_iter().filter(is_complete).collect();
         if !complete.is_empty() {
             add_aliases_and_sizes(&mut families, symbols);
         }

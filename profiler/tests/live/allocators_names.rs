@@ -37,7 +37,8 @@ pub(crate) const TCMALLOC: Calls = &[
     ("-tc_free @", 0),
     ("tc_valloc 150", 150),
     ("-tc_free @", 0),
-    ("tc_pvalloc 160", 160),
+    // It rounds up to a page, and hands on what that makes.
+    ("tc_pvalloc 4096", 4096),
     ("-tc_free @", 0),
     ("tc_new 170", 170),
     ("-tc_delete @", 0),

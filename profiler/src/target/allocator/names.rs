@@ -195,12 +195,6 @@ impl Family {
         }
     }
 
-    /// The names of the two functions that make an allocator.
-    pub(super) fn essentials(self) -> [String; 2] {
-        let bases = if self == Self::Sn { ["alloc", "dealloc"] } else { ["malloc", "free"] };
-        bases.map(|base| format!("{}{base}", self.prefix()))
-    }
-
     /// The allocator that the prefix stands for.
     pub(super) const fn allocator(self) -> Option<&'static str> {
         match self {

@@ -52,15 +52,14 @@ fn blanks_empty_parts_and_a_file_are_understood() {
 #[test]
 fn faults_are_named() {
     let form = "is not of the form role=function(argument=index,…)";
-    for spec in ["alloc", "alloc=", "alloc=f(size=0", "alloc=f(size)", "alloc=f g", "=f", "alloc=f(size=0))"]
-    {
+    for spec in ["alloc", "alloc=", "alloc=f(size=0", "alloc=f(size)", "alloc=f g", "=f"] {
         let message = error(spec);
         assert!(message.contains(form) || message.contains("is not a role"), "{spec}: {message}");
     }
     assert!(error("alloc=f;free=g@").contains(form));
     assert!(error("get=f").starts_with("`get` is not a role: use alloc, calloc"));
     assert_eq!(error("free=f(size=0)"), "`free` has no argument `size`: it takes ptr");
-    for index in ["6", "-1", "x", "", "256"] {
+    for index in ["6", "-1", "x", "", "256", "0)"] {
         let message = error(&format!("alloc=f(size={index})"));
         assert!(
             message.starts_with(&format!("`size={index}`: an argument is told by its position")),
