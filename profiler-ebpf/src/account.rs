@@ -9,11 +9,10 @@ use aya_ebpf::{
 };
 
 use crate::{
-    calls::ALREADY_THERE,
     counters::Counter,
     function::Function,
     limits::MAX_FRAMES,
-    maps::{LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
+    maps::{ALREADY_THERE, LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
     memo,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SiteCounters, StackHead, walk_end},
     walk,

@@ -1,8 +1,8 @@
 //! What a probe does when the target enters an allocator function, and when the function returns.
 //!
-//! The attach cookie says what the function does with which arguments, and whose it is. With uprobe sessions (kernel 6.13) one program runs
-//! at both ends, and the kernel carries the size from the entry to the return; otherwise, and for calls that carry more
-//! than a size, the call waits in `PENDING` under its thread and stack pointer, so that nested calls do not meet.
+//! The attach cookie says what the function does with which arguments, and whose it is. With uprobe sessions one program
+//! runs at both ends, and the kernel carries the size from the entry to the return; otherwise, and for calls that carry
+//! more than a size, the call waits in `PENDING` under its thread and stack pointer, so that nested calls do not meet.
 
 use core::ffi::c_void;
 
@@ -18,81 +18,18 @@ use crate::{
     counters::Counter,
     function::{Arguments, Function},
     maps::{
-        FAILED, FREED, PENDING, REALLOCATING, STATE, closed, count, custom_allocators, max_size, min_size,
-        pid_namespace_device, pid_namespace_inode, target_pid,
+        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, STATE, closed, count, custom_allocators,
+        max_size, min_size, pid_namespace_device, pid_namespace_inode, target_pid,
     },
-    records::{
-        CLOSED_BY_EXEC, CallKind, KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN, LiveBlock, PendingCall,
-        PendingKey, STATE_CLOSED, TAKEN_OVER,
-    },
+    records::{CLOSED_BY_EXEC, CallKind, LiveBlock, PendingCall, PendingKey, STATE_CLOSED, TAKEN_OVER},
+    session::{Carried, RUN_AT_RETURN, SKIP_RETURN, session_cookie, session_is_return},
 };
-
-/// What the kernel carries from a session's entry to its return: the size in the low 40 bits, the time of the entry in
-/// units of 1,024 ns in the high 24. A call that does not fit waits in `PENDING`.
-#[derive(Clone, Copy)]
-struct Carried(u64);
-
-impl Carried {
-    const NOTHING: Self = Self(u64::MAX);
-    const SIZE_BITS: u32 = 40;
-    const UNIT_SHIFT: u32 = 10;
-
-    #[inline(always)]
-    fn pack(size: u64, now: u64) -> Self {
-        if size >> Self::SIZE_BITS != 0 {
-            return Self::NOTHING;
-        }
-        Self(size | now >> Self::UNIT_SHIFT << Self::SIZE_BITS)
-    }
-
-    #[inline(always)]
-    fn size(self) -> u64 {
-        self.0 & ((1 << Self::SIZE_BITS) - 1)
-    }
-
-    /// The time of the entry, rounded down to a unit; `now` resolves the missing high bits. A call longer than 17
-    /// seconds is taken to have begun later than it did.
-    #[inline(always)]
-    fn entered(self, now: u64) -> u64 {
-        let elapsed = ((now >> Self::UNIT_SHIFT << Self::SIZE_BITS)
-            .wrapping_sub(self.0 & !((1 << Self::SIZE_BITS) - 1)))
-            >> Self::SIZE_BITS;
-        (now >> Self::UNIT_SHIFT).wrapping_sub(elapsed) << Self::UNIT_SHIFT
-    }
-}
 
 /// `CLOCK_MONOTONIC`, in nanoseconds.
 #[inline(always)]
 fn now() -> u64 {
     // SAFETY: a helper without arguments.
     unsafe { bpf_ktime_get_ns() }
-}
-
-/// -EEXIST of include/uapi/asm-generic/errno-base.h.
-pub const ALREADY_THERE: i32 = -17;
-
-/// A session's answer at the entry: run again at the return.
-const RUN_AT_RETURN: u32 = 0;
-/// A session's answer at the entry: this call is of no interest.
-const SKIP_RETURN: u32 = 1;
-
-/// Where the kernel keeps eight bytes from a session's entry to its return (`bpf_session_cookie`). The loader turns
-/// the placeholder call into a call of the kernel function.
-#[inline(always)]
-fn session_cookie(ctx: *mut c_void) -> *mut u64 {
-    let call: extern "C" fn(*mut c_void) -> *mut u64 =
-        // SAFETY: not an address but the number of a call, as every BPF helper is written.
-        unsafe { core::mem::transmute(KFUNC_SESSION_COOKIE as usize) };
-    call(ctx)
-}
-
-/// Whether a session program runs at the return (`bpf_session_is_return`).
-#[inline(always)]
-fn session_is_return(ctx: *mut c_void) -> bool {
-    let call: extern "C" fn(*mut c_void) -> bool =
-        // SAFETY: as above.
-        unsafe { core::mem::transmute(KFUNC_SESSION_IS_RETURN as usize) };
-    call(ctx)
 }
 
 #[inline(always)]

@@ -2,6 +2,7 @@
 //!
 //! - `calls`: what a probe does at the entry and at the return of an allocator function;
 //! - `function`: which function it is, and its arguments;
+//! - `session`: what the kernel carries from the one to the other;
 //! - `account`: live blocks and sites;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `search`: the tables that the walk asks;
@@ -22,6 +23,7 @@ mod function;
 mod maps;
 mod memo;
 mod search;
+mod session;
 mod walk;
 
 #[allow(dead_code, reason = "part of it is for the user side")]

@@ -21,6 +21,9 @@ use crate::{
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
+/// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
+pub const ALREADY_THERE: i32 = -17;
+
 /// Live blocks by address.
 #[map]
 pub static LIVE: HashMap<u64, LiveBlock> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);

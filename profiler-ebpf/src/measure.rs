@@ -9,6 +9,7 @@
 #![allow(dead_code, reason = "the ledger is not measured here")]
 
 mod account;
+mod function;
 mod maps;
 mod memo;
 mod search;

@@ -7,6 +7,7 @@ mod attach;
 mod code;
 mod doctor;
 mod lookout;
+mod named_allocator;
 mod naming;
 mod observation;
 pub mod options;

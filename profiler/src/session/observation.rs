@@ -19,6 +19,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     code::{Change, CodeMap},
     lookout::Lookout,
+    named_allocator::NamedAllocator,
     options::CommonOptions,
     overhead::OverheadMeter,
 };
@@ -29,7 +30,7 @@ use crate::{
     },
     target::{
         address::Svma,
-        allocator::{self, Allocator, custom::CustomAllocator},
+        allocator::{self, Allocator},
         error::TargetError,
         module::Module,
         placement,
@@ -58,14 +59,6 @@ pub(super) struct Reading {
     pub(super) replaced: bool,
 }
 
-/// An allocator that the user named.
-struct Custom {
-    allocator: CustomAllocator,
-    is_found: bool,
-    /// What was wrong with the file that came nearest to defining it.
-    complaint: Option<TargetError>,
-}
-
 /// The target under observation.
 pub(super) struct Observation {
     pub(super) process: Process,
@@ -76,7 +69,7 @@ pub(super) struct Observation {
     pub(super) started: SystemTime,
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
-    custom: Vec<Custom>,
+    custom: Vec<NamedAllocator>,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
     /// The most executable mappings at a time that the walkers had no room for.
@@ -117,7 +110,7 @@ impl Observation {
             allocators: Vec::new(),
             started: SystemTime::now(),
             warnings: Vec::new(),
-            custom: options.allocators.iter().cloned().map(Custom::new).collect(),
+            custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
             outdated: 0,
             left_out: 0,
             probe,
@@ -291,12 +284,7 @@ impl Observation {
     /// Fails where an allocator that the user named has not been found.
     pub(super) fn require_custom_allocators(&mut self) -> Result<(), TargetError> {
         let pid = self.process.pid;
-        self.custom.iter_mut().filter(|custom| !custom.is_found).try_for_each(|custom| {
-            Err(custom.complaint.take().unwrap_or_else(|| TargetError::NoCustomAllocator {
-                pid,
-                functions: custom.allocator.functions().map(str::to_owned).collect(),
-            }))
-        })
+        self.custom.iter_mut().try_for_each(|custom| custom.require(pid))
     }
 
     fn attach(&mut self, allocator: Allocator, custom: bool) -> anyhow::Result<()> {
@@ -347,37 +335,6 @@ impl Observation {
     fn warn(&mut self, warning: String) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
-        }
-    }
-}
-
-impl Custom {
-    fn new(allocator: CustomAllocator) -> Self {
-        Self { allocator, is_found: false, complaint: None }
-    }
-
-    /// The allocator as this file defines it, unless it has a function that is `known` and so watched already.
-    fn find_in(&mut self, module: &Arc<Module>, known: &HashSet<Svma>) -> Option<Allocator> {
-        let found = self.allocator.find_in(module).and_then(|found| {
-            let watched = found.iter().flat_map(|found| &found.functions).find(|f| known.contains(&f.entry));
-            match watched {
-                Some(function) => Err(TargetError::CustomFunction {
-                    path: module.path.clone(),
-                    function: function.name.clone(),
-                    reason: "it is watched without being named".to_owned(),
-                }),
-                None => Ok(found),
-            }
-        });
-        match found {
-            Ok(found) => {
-                self.is_found |= found.is_some();
-                found
-            }
-            Err(complaint) => {
-                self.complaint.get_or_insert(complaint);
-                None
-            }
         }
     }
 }
