@@ -86,7 +86,7 @@ fn another_library_at_the_same_address() {
 /// that is marked as incomplete.
 fn assert_honest(site: &Site, inside: &str) {
     let functions = site.functions();
-    let named = functions[..2] == [inside, "plugin_allocate"];
+    let named = functions.starts_with(&[inside, "plugin_allocate"]);
     if site.is_whole() {
         assert!(named && site.has("red") && site.has("main"), "{functions:?}");
     } else {
