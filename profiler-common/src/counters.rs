@@ -72,6 +72,8 @@ counters! {
     NestedCalls = 23, "nested_calls";
     /// Of the stacks taken, those recognised by their return addresses, without a search.
     StacksRecognised = 24, "recognised_stacks";
+    /// The name of a thread could not be kept: there are too many of them. Its blocks count without it.
+    ThreadNameLost = 25, "thread_name_lost";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -19,6 +19,8 @@ pub enum CallKind {
     Resize = 5,
     /// Takes a block: free, cfree, operator delete.
     Free = 6,
+    /// Ends the process, after its exit handlers: exit.
+    Exit = 7,
 }
 
 /// What an allocator function does, and in which of its integer arguments it is told what: 0 to 5 stand for rdi, rsi,
@@ -70,6 +72,12 @@ impl Call {
         Self { kind: CallKind::Free, size: Self::NOTHING, count: Self::ONE, block }
     }
 
+    /// `exit(…)`.
+    #[must_use]
+    pub const fn exit() -> Self {
+        Self { kind: CallKind::Exit, size: Self::NOTHING, count: Self::ONE, block: Self::NOTHING }
+    }
+
     /// The same for an array of so many elements.
     #[must_use]
     pub const fn of_array(self, count: u8) -> Self {
@@ -85,7 +93,7 @@ impl Call {
     /// Whether the outcome is known only when the function returns.
     #[must_use]
     pub const fn needs_return(self) -> bool {
-        !matches!(self.kind, CallKind::Free)
+        !matches!(self.kind, CallKind::Free | CallKind::Exit)
     }
 
     /// The attach cookie of a probe on this function: number `function` of the allocator with the index `allocator`.
@@ -111,10 +119,82 @@ pub struct LiveBlock {
     pub site: u64,
     /// When: `CLOCK_MONOTONIC` in nanoseconds.
     pub born: u64,
+    /// Whose: the number that `THREAD_NAMES` gives the name of the thread, or [`NO_NAME`].
+    pub thread: u64,
 }
-const _: () = assert!(size_of::<LiveBlock>() == 24);
+// With what a hash element takes beside it, it fills a slab object of 96 bytes.
+const _: () = assert!(size_of::<LiveBlock>() == 32);
+
+impl LiveBlock {
+    /// No block.
+    pub const NONE: Self = Self { size: 0, site: 0, born: 0, thread: NO_NAME };
+}
+
+/// Number of a thread whose name could not be kept.
+pub const NO_NAME: u64 = 0;
+
+/// A thread as the target's kernel names it (`comm`): padded with NUL.
+pub type ThreadName = [u8; 16];
+
+/// Which thread an entry of the BPF map `THREADS` is about, and what it did last. Threads whose ids are the same modulo
+/// the size of the map share an entry, one after the other.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct ThreadState {
+    /// In one word, so that it never speaks of two threads: the thread id in the upper half, then 16 bits of the number
+    /// of its name, then 16 bits of the time when the name was read, in units of 2^20 ns.
+    pub owner: u64,
+    /// Key in `LIVE` of the block that it allocated last.
+    pub last: u64,
+}
+
+/// Number of size classes that allocations are counted in.
+pub const SIZE_CLASSES: usize = 14;
+
+/// The largest size of a class, in bytes: 16, 32, 64 … 65,536, and then all others.
+#[must_use]
+pub const fn largest_of_class(class: usize) -> u64 {
+    if class + 1 < SIZE_CLASSES { 16 << class } else { u64::MAX }
+}
+
+/// The state of the account at its moments: the value of the BPF map `MOMENTS`, which has one.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Moments {
+    /// Live bytes now.
+    pub live: u64,
+    /// The most live bytes so far.
+    pub peak: u64,
+    /// When that was: `CLOCK_MONOTONIC` in nanoseconds; 0 before the first allocation.
+    pub peak_time: u64,
+    /// How many times a new peak has been reached.
+    pub peak_number: u64,
+    /// When the target called `exit`, before its handlers ran; 0 if it has not.
+    pub exit_time: u64,
+}
+
+/// What a site held at a moment.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Held {
+    /// Live blocks.
+    pub objects: u64,
+    /// Bytes of them.
+    pub space: u64,
+}
+
+impl Held {
+    /// Nothing.
+    pub const NOTHING: Self = Self { objects: 0, space: 0 };
+}
 
 /// What is counted for one site, the value of the BPF map `SITES`; its key is the 64-bit hash of allocator and stack.
+///
+/// What it held at the peak is noted when it changes for the first time afterwards; until then, it holds it still. The
+/// same goes for the target's exit.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -127,17 +207,64 @@ pub struct SiteCounters {
     pub freed_objects: u64,
     /// Bytes of them.
     pub freed_space: u64,
+    /// Of those, blocks freed by the thread that had allocated them and no other since.
+    pub temporary_objects: u64,
+    /// Allocations by size: [`largest_of_class`].
+    pub sizes: [u64; SIZE_CLASSES],
+    /// What it held at the peak with the number `peak_number`.
+    pub peak: Held,
+    /// What it held when the target called `exit`, if `exit_noted` is not 0.
+    pub exit: Held,
+    /// The peak that `peak` is about, in its low 32 bits.
+    pub peak_number: u32,
+    /// Whether `exit` is valid.
+    pub exit_noted: u16,
     /// 1 once the stack record reached the ring buffer.
-    pub stack_sent: u64,
+    pub stack_sent: u8,
     /// How the walk of its stack ended: one of [`walk_end`].
-    pub end: u64,
+    pub end: u8,
 }
-const _: () = assert!(size_of::<SiteCounters>() == 48);
+// With what a hash element takes beside it, it fits a slab object of 256 bytes.
+const _: () = assert!(size_of::<SiteCounters>() == 192);
 
 impl SiteCounters {
     /// A site that has just been met.
-    pub const EMPTY: Self =
-        Self { alloc_objects: 0, alloc_space: 0, freed_objects: 0, freed_space: 0, stack_sent: 0, end: 0 };
+    pub const EMPTY: Self = Self {
+        alloc_objects: 0,
+        alloc_space: 0,
+        freed_objects: 0,
+        freed_space: 0,
+        temporary_objects: 0,
+        sizes: [0; SIZE_CLASSES],
+        peak: Held::NOTHING,
+        exit: Held::NOTHING,
+        peak_number: 0,
+        exit_noted: 0,
+        stack_sent: 0,
+        end: 0,
+    };
+
+    /// What it holds now.
+    #[must_use]
+    pub const fn held(&self) -> Held {
+        Held {
+            objects: self.alloc_objects.wrapping_sub(self.freed_objects),
+            space: self.alloc_space.wrapping_sub(self.freed_space),
+        }
+    }
+
+    /// What it held at the peak.
+    #[must_use]
+    pub const fn held_at_peak(&self, moments: &Moments) -> Held {
+        // The low half tells one peak from the next.
+        if self.peak_number == moments.peak_number as u32 { self.peak } else { self.held() }
+    }
+
+    /// What it held when the target called `exit`, or holds now if it has not.
+    #[must_use]
+    pub const fn held_at_exit(&self) -> Held {
+        if self.exit_noted != 0 { self.exit } else { self.held() }
+    }
 }
 
 /// How a walk ended.
@@ -215,12 +342,11 @@ pub struct PendingCall {
     /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds.
     pub entered: u64,
 }
-const _: () = assert!(size_of::<PendingCall>() == 56);
+const _: () = assert!(size_of::<PendingCall>() == 64);
 
 impl PendingCall {
     /// A call of which nothing is known yet.
-    pub const EMPTY: Self =
-        Self { size: 0, pointer: 0, old: LiveBlock { size: 0, site: 0, born: 0 }, old_key: 0, entered: 0 };
+    pub const EMPTY: Self = Self { size: 0, pointer: 0, old: LiveBlock::NONE, old_key: 0, entered: 0 };
 }
 
 /// In place of a key: a call inside the call has taken `old` over.
@@ -231,8 +357,13 @@ pub const STATE_GENERATION: u32 = 0;
 /// Index in `STATE` of what closed the ledger: 0 while it is open, [`CLOSED_BY_US`] or [`CLOSED_BY_EXEC`]. A word of its
 /// own, because the target's exec and our publishing of mappings may meet.
 pub const STATE_CLOSED: u32 = 1;
+/// Index in `STATE` of how many numbers for the names of threads have been given out.
+pub const STATE_NAMES: u32 = 2;
 /// Words in `STATE`.
-pub const STATE_WORDS: u32 = 2;
+pub const STATE_WORDS: u32 = 3;
+
+/// Distinct names of threads that are told apart.
+pub const MAX_THREAD_NAMES: u32 = 4096;
 
 /// The observation is over.
 pub const CLOSED_BY_US: u32 = 1;

@@ -13,9 +13,9 @@ use crate::{
     function::Function,
     limits::MAX_FRAMES,
     maps::{ALREADY_THERE, LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
-    memo,
-    records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SiteCounters, StackHead, walk_end},
-    walk,
+    memo, moments, opaque,
+    records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
+    threads, walk,
 };
 
 /// Enters a block that the allocator has just returned, at `now`, from a call that was entered at `entered`.
@@ -27,8 +27,8 @@ use crate::{
 #[inline(always)]
 pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, entered: u64, now: u64) {
     let site = site(registers, function.allocator());
-    let block = LiveBlock { size, site, born: now };
     let key = function.key_of(address);
+    let block = LiveBlock { size, site, born: now, thread: threads::allocates(key, now) };
     if custom_allocators() != 0 {
         let other_key = key ^ CUSTOM_BLOCK;
         // SAFETY: one word of a map value.
@@ -48,7 +48,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
                 uncount(&other);
             } else {
                 count(Counter::AddressClash, 1);
-                freed(&other);
+                freed(&other, false);
             }
         }
         if LIVE.insert(&key, &block, BPF_ANY as u64).is_err() {
@@ -57,6 +57,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
         }
     }
     count_allocated(&block, 1);
+    moments::grown(size, now);
 }
 
 /// Takes back the record of a call inside a call.
@@ -64,6 +65,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
 fn uncount(nested: &LiveBlock) {
     count(Counter::NestedCalls, 1);
     count_allocated(nested, MINUS_ONE);
+    moments::withdrawn(nested.size);
     uncount_stack(nested);
 }
 
@@ -76,7 +78,7 @@ const MINUS_ONE: u64 = u64::MAX;
 fn uncount_stack(block: &LiveBlock) {
     if let Some(counters) = SITES.get_ptr(&block.site) {
         // SAFETY: a field of a map value that was just looked up.
-        walk::count_end(unsafe { (*counters).end } as u8, MINUS_ONE);
+        walk::count_end(unsafe { (*counters).end }, MINUS_ONE);
     }
 }
 
@@ -87,12 +89,30 @@ fn count_allocated(block: &LiveBlock, times: u64) {
     count(Counter::AllocObjects, times);
     count(Counter::AllocSpace, space);
     if let Some(counters) = SITES.get_ptr_mut(&block.site) {
+        moments::note(counters);
         // SAFETY: fields of a map value that was just looked up.
         unsafe {
             atomic_add(&raw mut (*counters).alloc_objects, times);
             atomic_add(&raw mut (*counters).alloc_space, space);
+            atomic_add((&raw mut (*counters).sizes).cast::<u64>().add(class_of(block.size)), times);
         }
     }
+}
+
+/// The class that a size belongs to. Branches would multiply what the verifier follows.
+#[inline(always)]
+fn class_of(size: u64) -> usize {
+    const _: () = assert!(SIZE_CLASSES <= 16);
+    // Sizes of a class have the same highest bit once the last byte is not counted.
+    let mut rest = size.saturating_sub(1) >> 4;
+    let mut class = 0;
+    for shift in [8, 4, 2, 1] {
+        let step = opaque((rest >> shift != 0) as u64) * shift;
+        rest >>= step;
+        class += step;
+    }
+    let class = opaque(class + (rest != 0) as u64) & 15;
+    core::hint::black_box(class.min(SIZE_CLASSES as u64 - 1)) as usize
 }
 
 /// Takes a block out of the ledger without calling it freed yet. Of two threads that hand in the same address, one
@@ -126,20 +146,25 @@ pub fn take_handed_in(function: Function, address: u64) -> Option<(u64, LiveBloc
 pub fn put_back(key: u64, block: &LiveBlock) {
     if LIVE.insert(&key, block, BPF_ANY as u64).is_err() {
         count(Counter::LiveMapFull, 1);
-        freed(block);
+        freed(block, false);
     }
 }
 
-/// Counts a block that was taken as freed.
+/// Counts a block that was taken as freed, and as temporary or not.
 #[inline(always)]
-pub fn freed(block: &LiveBlock) {
+pub fn freed(block: &LiveBlock, temporary: bool) {
     count(Counter::FreedObjects, 1);
     count(Counter::FreedSpace, block.size);
+    moments::shrunk(block.size);
     if let Some(counters) = SITES.get_ptr_mut(&block.site) {
+        moments::note(counters);
         // SAFETY: fields of a map value that was just looked up.
         unsafe {
             atomic_add(&raw mut (*counters).freed_objects, 1);
             atomic_add(&raw mut (*counters).freed_space, block.size);
+            if temporary {
+                atomic_add(&raw mut (*counters).temporary_objects, 1);
+            }
         }
     }
 }
@@ -148,8 +173,8 @@ pub fn freed(block: &LiveBlock) {
 #[inline(always)]
 pub fn forget(function: Function, address: u64) -> bool {
     match take_handed_in(function, address) {
-        Some((_, block)) => {
-            freed(&block);
+        Some((key, block)) => {
+            freed(&block, threads::frees_its_last(key));
             true
         }
         None => false,
@@ -163,7 +188,7 @@ pub fn forget_older(key: u64, time: u64) {
     if LIVE.get_ptr(&key).is_some_and(|block| unsafe { (*block).born } < time)
         && let Some(block) = take(key)
     {
-        freed(&block);
+        freed(&block, false);
     }
 }
 
@@ -214,7 +239,7 @@ fn known_site(scratch: &Scratch) -> u64 {
     let site = scratch.head.site;
     let mut counters = SITES.get_ptr_mut(&site);
     if counters.is_none() {
-        let new = SiteCounters { end: scratch.head.end as u64, ..SiteCounters::EMPTY };
+        let new = SiteCounters { end: scratch.head.end, ..SiteCounters::EMPTY };
         let _ = SITES.insert(&site, &new, BPF_NOEXIST as u64);
         counters = SITES.get_ptr_mut(&site);
     }

@@ -8,9 +8,7 @@ use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_ANY, BPF_NOEXIST, bpf_pidns_info, pt_regs},
-    helpers::generated::{
-        bpf_get_current_pid_tgid, bpf_get_ns_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user,
-    },
+    helpers::generated::{bpf_get_ns_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user},
 };
 
 use crate::{
@@ -21,8 +19,10 @@ use crate::{
         ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, STATE, closed, count, custom_allocators,
         max_size, min_size, pid_namespace_device, pid_namespace_inode, target_pid,
     },
+    moments,
     records::{CLOSED_BY_EXEC, CallKind, LiveBlock, PendingCall, PendingKey, STATE_CLOSED, TAKEN_OVER},
     session::{Carried, RUN_AT_RETURN, SKIP_RETURN, session_cookie, session_is_return},
+    threads,
 };
 
 /// `CLOCK_MONOTONIC`, in nanoseconds.
@@ -39,14 +39,7 @@ fn wanted(size: u64) -> bool {
 
 #[inline(always)]
 fn pending_key(sp: u64, function: Function) -> PendingKey {
-    PendingKey { sp, pid_tgid: thread(), cookie: function.0 }
-}
-
-/// Process and thread, as the kernel's first pid namespace has them.
-#[inline(always)]
-fn thread() -> u64 {
-    // SAFETY: a helper without arguments.
-    unsafe { bpf_get_current_pid_tgid() }
+    PendingKey { sp, pid_tgid: threads::current(), cookie: function.0 }
 }
 
 /// The entry of a function whose outcome is known at its return. `in_cookie` takes the size where the kernel carries it.
@@ -121,7 +114,7 @@ fn hand_in(function: Function, address: u64) -> Option<(u64, LiveBlock)> {
 fn take_over(address: u64) -> Option<(u64, LiveBlock)> {
     // SAFETY: copied at once.
     let key = unsafe { *REALLOCATING.get_ptr(&address)? };
-    if key.pid_tgid != thread() {
+    if key.pid_tgid != threads::current() {
         return None;
     }
     let call = PENDING.get_ptr_mut(&key)?;
@@ -228,7 +221,7 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
 /// Counts a call that returned no memory, unless a call inside it has been counted for that already.
 #[inline(always)]
 fn failed(entered: u64, now: u64) {
-    let thread = thread();
+    let thread = threads::current();
     // SAFETY: one word of a map value.
     if FAILED.get_ptr(&thread).is_some_and(|last| unsafe { *last } >= entered) {
         return;
@@ -243,7 +236,7 @@ fn settle(call: &PendingCall) {
     if call.old_key == 0 {
         count(Counter::UnmatchedFrees, 1);
     } else if is_known(call.old_key) {
-        account::freed(&call.old);
+        account::freed(&call.old, threads::frees_its_last(call.old_key));
     }
 }
 
@@ -309,7 +302,7 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
     match take_over(address) {
         Some((TAKEN_OVER, _)) => {}
         Some((0, _)) => count(Counter::UnmatchedFrees, 1),
-        Some((_, block)) => account::freed(&block),
+        Some((key, block)) => account::freed(&block, threads::frees_its_last(key)),
         None if custom_allocators() != 0 && is_handed_on(function, address) => {}
         None => {
             note_custom(function, address);
@@ -323,7 +316,7 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
 #[inline(always)]
 fn note_custom(function: Function, address: u64) {
     if custom_allocators() != 0 && function.is_custom() {
-        let _ = FREED.insert(&thread(), &address, BPF_ANY as u64);
+        let _ = FREED.insert(&threads::current(), &address, BPF_ANY as u64);
     }
 }
 
@@ -334,10 +327,20 @@ fn is_handed_on(function: Function, address: u64) -> bool {
     if function.is_custom() {
         return account::holds(address);
     }
-    let thread = thread();
+    let thread = threads::current();
     // SAFETY: one word of a map value.
     let same = FREED.get_ptr(&thread).is_some_and(|freed| unsafe { *freed } == address);
     same && FREED.remove(&thread).is_ok()
+}
+
+/// Entry of `exit`, before it calls the exit handlers.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn exit_entry(_ctx: *mut c_void) -> u32 {
+    if !closed() {
+        moments::exits();
+    }
+    0
 }
 
 /// Does nothing: what a hit of it costs is what every hit costs at least.

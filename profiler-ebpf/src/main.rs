@@ -4,6 +4,8 @@
 //! - `function`: which function it is, and its arguments;
 //! - `session`: what the kernel carries from the one to the other;
 //! - `account`: live blocks and sites;
+//! - `moments`: what the sites held at the peak and at the target's exit;
+//! - `threads`: names of threads, and what each allocated last;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `search`: the tables that the walk asks;
 //! - `memo`: a stack met before is recognised without a search;
@@ -22,8 +24,10 @@ mod calls;
 mod function;
 mod maps;
 mod memo;
+mod moments;
 mod search;
 mod session;
+mod threads;
 mod walk;
 
 #[allow(dead_code, reason = "part of it is for the user side")]

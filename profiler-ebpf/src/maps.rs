@@ -2,7 +2,7 @@
 //!
 //! The sizes given here are minima: the user side sets the real ones from the target and from `--max-memory`.
 
-use core::intrinsics::{AtomicOrdering, atomic_xadd};
+use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
@@ -15,14 +15,18 @@ use crate::{
     limits::MAX_FRAMES,
     memo::{MEMO_FRAMES, Memo},
     records::{
-        LiveBlock, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters,
-        StackHead,
+        LiveBlock, MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
+        STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
     },
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
 pub const ALREADY_THERE: i32 = -17;
+
+/// Entries of [`THREADS`], a power of two: Linux gives out thread ids one after the other, 32,768 of them on small
+/// machines.
+pub const THREAD_SLOTS: u32 = 1 << 15;
 
 /// Live blocks by address.
 #[map]
@@ -47,6 +51,19 @@ pub static FREED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 /// When each thread's last failed allocation was counted.
 #[map]
 pub static FAILED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
+
+/// What each thread did last, by the low bits of its id.
+#[map]
+pub static THREADS: Array<ThreadState> = Array::with_max_entries(THREAD_SLOTS, 0);
+
+/// A number for each name of a thread.
+#[map]
+pub static THREAD_NAMES: HashMap<ThreadName, u64> =
+    HashMap::with_max_entries(MAX_THREAD_NAMES, BPF_F_NO_PREALLOC);
+
+/// The account's moments, in its one element.
+#[map]
+pub static MOMENTS: Array<Moments> = Array::with_max_entries(1, 0);
 
 /// What is counted, by [`Counter`].
 #[map]
@@ -175,6 +192,27 @@ constant!(pid_namespace_inode, PID_NAMESPACE_INODE, u64);
 pub fn atomic_add(word: *mut u64, amount: u64) {
     // SAFETY: callers pass a field of a map value that they looked up in this run.
     unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::Relaxed }>(word, amount) };
+}
+
+/// Adds 1; what the word was before. Not relaxed: for that, LLVM takes the instruction that does not say what was there.
+#[inline(always)]
+pub fn atomic_fetch_add(word: *mut u32) -> u32 {
+    // SAFETY: as above.
+    unsafe { atomic_xadd::<u32, u32, { AtomicOrdering::SeqCst }>(word, 1) }
+}
+
+/// Adds; what the word was before.
+#[inline(always)]
+pub fn atomic_fetch_add_wide(word: *mut u64, amount: u64) -> u64 {
+    // SAFETY: as above.
+    unsafe { atomic_xadd::<u64, u64, { AtomicOrdering::SeqCst }>(word, amount) }
+}
+
+/// Puts `new` in the place of `old`, if that is what is there; whether it was.
+#[inline(always)]
+pub fn atomic_exchange_if(word: *mut u64, old: u64, new: u64) -> bool {
+    // SAFETY: as above.
+    unsafe { atomic_cxchg::<u64, { AtomicOrdering::SeqCst }, { AtomicOrdering::SeqCst }>(word, old, new).1 }
 }
 
 /// Counts.

@@ -12,7 +12,9 @@ use std::{
 use arbitrary::Arbitrary;
 use heapscope::{
     report::{
-        flamegraph, folded, json,
+        flamegraph, folded,
+        history::{History, SiteHistory},
+        json,
         options::ReportOptions,
         profile::{Mode, Profile, Quality, SiteReport, TargetInfo, Totals},
         table,
@@ -23,6 +25,7 @@ use heapscope::{
     },
 };
 use libfuzzer_sys::fuzz_target;
+use profiler_common::records::Held;
 use quick_xml::{Reader, events::Event};
 
 #[derive(Arbitrary, Debug)]
@@ -79,6 +82,18 @@ impl Site<'_> {
             oldest: self.oldest.map(|seconds| Duration::from_secs(seconds.into())),
             allocator: self.allocator.to_owned(),
             stack: self.stack.iter().map(frame).collect(),
+            history: SiteHistory {
+                threads: vec![(
+                    self.allocator.to_owned(),
+                    Held { objects: inuse_objects, space: inuse_space },
+                )],
+                temporary_objects: alloc_objects,
+                generations: vec![(
+                    inuse_objects as usize,
+                    Held { objects: inuse_objects, space: inuse_space },
+                )],
+                ..SiteHistory::default()
+            },
         }
     }
 }
@@ -108,6 +123,7 @@ fn profile(input: &Input<'_>) -> Profile {
             warnings: input.warnings.clone(),
             ..Quality::default()
         },
+        history: History::default(),
         sites,
     }
 }

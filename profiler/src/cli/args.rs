@@ -9,8 +9,10 @@ use clap_complete::Shell;
 use super::values;
 use crate::{
     probe::AttachMethod,
-    report::format::Format,
-    session::options::{AttachOptions, CommonOptions, DoctorOptions, OutputSpec, RowsShown, RunOptions},
+    report::{format::Format, profile::At},
+    session::options::{
+        AttachOptions, CommonOptions, DoctorOptions, MarkOptions, OutputSpec, RowsShown, RunOptions,
+    },
     target::allocator::custom::CustomAllocator,
 };
 
@@ -40,6 +42,9 @@ pub(super) enum Command {
     /// Start a program and watch it from its first allocation to its end
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Mark a moment in the process that another heapscope watches: what is born after it is a generation of its own
+    #[command(after_help = MARK_EXAMPLES)]
+    Mark(MarkArgs),
     /// Show what heapscope knows of a program or a library
     #[command(after_help = DOCTOR_EXAMPLES)]
     Doctor(DoctorArgs),
@@ -74,6 +79,12 @@ Examples:
   sudo heapscope run -o build.svg -- c++ -O2 -c big.cpp
   sudo heapscope run -d 30s -- ./server             report after 30 seconds; the program goes on until it ends";
 
+const MARK_EXAMPLES: &str = "\
+Examples:
+  heapscope mark 1234 'after warm-up'               in another terminal, while `heapscope attach 1234` runs
+  heapscope mark redis-server                       without a name, it gets its number
+  kill -USR1 $(pidof heapscope)                     the same";
+
 const DOCTOR_EXAMPLES: &str = "\
 Examples:
   heapscope doctor --unwind /usr/bin/python3.11     how much of its code can be unwound, by which rules
@@ -101,6 +112,27 @@ impl Probes {
             Self::Session => Some(AttachMethod::Session),
             Self::Multi => Some(AttachMethod::Multi),
             Self::Perf => Some(AttachMethod::Perf),
+        }
+    }
+}
+
+/// Which moment's live memory is shown.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum Moment {
+    /// The end of the observation
+    End,
+    /// When the process held the most bytes
+    Peak,
+    /// When the process called exit, before its exit handlers ran
+    Exit,
+}
+
+impl Moment {
+    fn at(self) -> At {
+        match self {
+            Self::End => At::End,
+            Self::Peak => At::Peak,
+            Self::Exit => At::Exit,
         }
     }
 }
@@ -142,7 +174,11 @@ struct CommonArgs {
     #[arg(long, value_name = "FUNCTIONS")]
     allocator: Vec<CustomAllocator>,
 
-    /// Print the table of sites again and again while watching
+    /// Show the memory that was live at this moment
+    #[arg(long, value_enum, default_value_t = Moment::End, value_name = "MOMENT")]
+    at: Moment,
+
+    /// Print the table of sites again and again while watching; snapshots of all sites are taken as often
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     interval: Option<Duration>,
 
@@ -196,6 +232,23 @@ pub(super) struct RunArgs {
 }
 
 #[derive(Debug, Args)]
+pub(super) struct MarkArgs {
+    /// Process id, or the name of a process if only one has it
+    #[arg(value_name = "PID | NAME")]
+    target: String,
+
+    /// What to call the moment
+    #[arg(value_name = "MARK")]
+    name: Option<String>,
+}
+
+impl MarkArgs {
+    pub(super) fn options(self) -> MarkOptions {
+        MarkOptions { target: self.target, name: self.name }
+    }
+}
+
+#[derive(Debug, Args)]
 pub(super) struct DoctorArgs {
     /// Look at the unwind information of these files, which stand for one process together
     #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
@@ -244,6 +297,9 @@ impl CommonArgs {
         {
             bail!("--min-size {min} is above --max-size {max}: nothing would be recorded. Exchange the two");
         }
+        if self.min_age.is_some() && !matches!(self.at, Moment::End) {
+            bail!("--min-age is about the end: it does not go with --at {}", self.at.at().label());
+        }
         let fallback = self
             .format
             .map(|name| Format::from_name(&name).with_context(|| format!("--format {name}")))
@@ -264,6 +320,7 @@ impl CommonArgs {
             min_size: self.min_size,
             max_size: self.max_size,
             allocators: self.allocator,
+            at: self.at.at(),
             interval: self.interval,
             top: self.top,
             full_stacks: self.full_stacks,

@@ -22,6 +22,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Attach(args) => args.options().and_then(|options| session::attach(&options)),
         Command::Run(args) => args.options().and_then(|options| session::run(&options)),
+        Command::Mark(args) => session::mark(&args.options()),
         Command::Doctor(args) => {
             let options = args.options();
             let mut out = BufWriter::new(io::stdout().lock());

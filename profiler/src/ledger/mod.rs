@@ -3,23 +3,38 @@
 //! Numbers go in, sums come out: no process, file or clock is known here, so the ledger can be tested by exhaustion. A
 //! block counts as live if it was allocated since attach and not freed; "leaked" is a word for people, not for here.
 
+pub mod timeline;
+
 use std::collections::HashMap;
 
-use profiler_common::records::{LiveBlock, SiteCounters};
+use profiler_common::records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters, largest_of_class};
 
 /// What one site has allocated and what of it lives.
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
 pub struct SiteAccount {
     /// Bytes allocated since attach.
     pub alloc_space: u64,
     /// Blocks allocated since attach.
     pub alloc_objects: u64,
-    /// Bytes of the live blocks that pass the filter.
-    pub inuse_space: u64,
     /// Live blocks that pass the filter.
-    pub inuse_objects: u64,
+    pub inuse: Held,
     /// When the oldest of those was allocated, in nanoseconds of the clock that `LiveBlock::born` uses.
     pub oldest_born: Option<u64>,
+    /// Blocks freed by the thread that had allocated them and no other since.
+    pub temporary_objects: u64,
+    /// What lived when the process held the most bytes; no filter.
+    pub peak: Held,
+    /// What lived when the process called `exit`, or lives now; no filter.
+    pub exit: Held,
+    /// Allocations by size class ([`largest_of_class`]).
+    pub alloc_sizes: [u64; SIZE_CLASSES],
+    /// The live blocks of `inuse` by size class.
+    pub inuse_sizes: [u64; SIZE_CLASSES],
+    /// The live blocks of `inuse` by the number of their thread's name, sorted by that.
+    pub threads: Vec<(u64, Held)>,
+    /// The live blocks of `inuse` by generation, sorted by that: those from before the first mark are of generation 0,
+    /// those from between the first and the second of generation 1, and so on.
+    pub generations: Vec<(u64, Held)>,
 }
 
 /// Adds up blocks and sites.
@@ -28,6 +43,9 @@ pub struct Ledger {
     sites: HashMap<u64, SiteAccount>,
     /// Blocks born later than this are too young to be counted.
     born_by: Option<u64>,
+    /// The marks' times, ascending.
+    marks: Vec<u64>,
+    moments: Moments,
     unfiltered_objects: i128,
 }
 
@@ -45,10 +63,10 @@ pub struct Account {
 
 impl Ledger {
     /// An empty ledger. With `born_by`, only blocks allocated at that time or earlier are counted as live (minimum
-    /// age); the allocation counters are not affected.
+    /// age); the allocation counters are not affected. `marks`, ascending, bound the generations.
     #[must_use]
-    pub fn new(born_by: Option<u64>) -> Self {
-        Self { born_by, ..Self::default() }
+    pub fn new(born_by: Option<u64>, marks: Vec<u64>, moments: Moments) -> Self {
+        Self { born_by, marks, moments, ..Self::default() }
     }
 
     /// Enters the counters of a site.
@@ -56,6 +74,10 @@ impl Ledger {
         let account = self.sites.entry(site).or_default();
         account.alloc_space = account.alloc_space.saturating_add(counters.alloc_space);
         account.alloc_objects = account.alloc_objects.saturating_add(counters.alloc_objects);
+        account.temporary_objects = account.temporary_objects.saturating_add(counters.temporary_objects);
+        add(&mut account.peak, counters.held_at_peak(&self.moments));
+        add(&mut account.exit, counters.held_at_exit());
+        add_each(&mut account.alloc_sizes, &counters.sizes);
         self.unfiltered_objects += i128::from(counters.alloc_objects) - i128::from(counters.freed_objects);
     }
 
@@ -66,9 +88,15 @@ impl Ledger {
             return;
         }
         let account = self.sites.entry(block.site).or_default();
-        account.inuse_space = account.inuse_space.saturating_add(block.size);
-        account.inuse_objects += 1;
+        let one = Held { objects: 1, space: block.size };
+        add(&mut account.inuse, one);
         account.oldest_born = Some(account.oldest_born.map_or(block.born, |oldest| oldest.min(block.born)));
+        if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
+            *class = class.saturating_add(1);
+        }
+        add_to(&mut account.threads, block.thread, one);
+        let generation = self.marks.partition_point(|mark| *mark <= block.born);
+        add_to(&mut account.generations, generation as u64, one);
     }
 
     /// Sums up. Sites that never allocated are left out.
@@ -77,22 +105,72 @@ impl Ledger {
         let mut sites: Vec<(u64, SiteAccount)> = self
             .sites
             .into_iter()
-            .filter(|(_, account)| account.alloc_objects > 0 || account.inuse_objects > 0)
+            .filter(|(_, account)| account.alloc_objects > 0 || account.inuse.objects > 0)
             .collect();
         sites.sort_by(|(key_a, a), (key_b, b)| {
-            (b.inuse_space, b.alloc_space, key_a).cmp(&(a.inuse_space, a.alloc_space, key_b))
+            (b.inuse.space, b.alloc_space, key_a).cmp(&(a.inuse.space, a.alloc_space, key_b))
         });
         let mut totals = SiteAccount::default();
         for (_, account) in &sites {
-            totals.alloc_space = totals.alloc_space.saturating_add(account.alloc_space);
-            totals.alloc_objects = totals.alloc_objects.saturating_add(account.alloc_objects);
-            totals.inuse_space = totals.inuse_space.saturating_add(account.inuse_space);
-            totals.inuse_objects = totals.inuse_objects.saturating_add(account.inuse_objects);
-            totals.oldest_born = [totals.oldest_born, account.oldest_born].into_iter().flatten().min();
+            totals.add(account);
         }
         let discrepancy = u64::try_from(self.unfiltered_objects.unsigned_abs()).unwrap_or(u64::MAX);
         Account { sites, totals, discrepancy }
     }
+}
+
+impl Account {
+    /// Sorts the sites by what they held at another moment, most first.
+    pub fn sort_by_space(&mut self, space: impl Fn(&SiteAccount) -> u64) {
+        self.sites.sort_by_key(|(_, sums)| std::cmp::Reverse(space(sums)));
+    }
+}
+
+impl SiteAccount {
+    fn add(&mut self, other: &Self) {
+        self.alloc_space = self.alloc_space.saturating_add(other.alloc_space);
+        self.alloc_objects = self.alloc_objects.saturating_add(other.alloc_objects);
+        self.temporary_objects = self.temporary_objects.saturating_add(other.temporary_objects);
+        self.oldest_born = [self.oldest_born, other.oldest_born].into_iter().flatten().min();
+        add(&mut self.inuse, other.inuse);
+        add(&mut self.peak, other.peak);
+        add(&mut self.exit, other.exit);
+        add_each(&mut self.alloc_sizes, &other.alloc_sizes);
+        add_each(&mut self.inuse_sizes, &other.inuse_sizes);
+        for (thread, held) in &other.threads {
+            add_to(&mut self.threads, *thread, *held);
+        }
+        for (generation, held) in &other.generations {
+            add_to(&mut self.generations, *generation, *held);
+        }
+    }
+}
+
+fn add(sum: &mut Held, more: Held) {
+    sum.objects = sum.objects.saturating_add(more.objects);
+    sum.space = sum.space.saturating_add(more.space);
+}
+
+fn add_each(sums: &mut [u64], more: &[u64]) {
+    for (sum, more) in sums.iter_mut().zip(more) {
+        *sum = sum.saturating_add(*more);
+    }
+}
+
+/// Adds to the part of `sums`, sorted by their keys, that has this key.
+fn add_to(sums: &mut Vec<(u64, Held)>, key: u64, more: Held) {
+    match sums.binary_search_by_key(&key, |(known, _)| *known) {
+        Ok(at) => {
+            if let Some((_, sum)) = sums.get_mut(at) {
+                add(sum, more);
+            }
+        }
+        Err(at) => sums.insert(at, (key, more)),
+    }
+}
+
+fn class_of(size: u64) -> usize {
+    (0..SIZE_CLASSES).position(|class| size <= largest_of_class(class)).unwrap_or(SIZE_CLASSES - 1)
 }
 
 #[cfg(test)]

@@ -13,7 +13,7 @@ use quick_xml::escape::escape;
 
 use super::{
     options::ReportOptions,
-    profile::Profile,
+    profile::{At, Profile},
     quality::{Remark, Weight, nothing_live, remarks},
     stacks::{Live, Stacks, Tint},
     svg_notes::{Notes, annotate, node_blocks},
@@ -85,7 +85,12 @@ fn subtitle(profile: &Profile, total: Live) -> String {
     let since = if profile.mode.command == "run" { "start" } else { "attach" };
     let (bytes, blocks) = (bytes(total.bytes), blocks(total.blocks));
     let age = profile.mode.min_age.map(|age| format!(", at least {} old", span(age))).unwrap_or_default();
-    format!("{bytes} in {blocks}, allocated since {since} {} ago{age}", span(profile.duration))
+    let at = match profile.mode.at {
+        At::End => "",
+        At::Peak => ", at its peak",
+        At::Exit => ", when it called exit",
+    };
+    format!("{bytes} in {blocks}{at}, allocated since {since} {} ago{age}", span(profile.duration))
 }
 
 /// The colours present, in words.

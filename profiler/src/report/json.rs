@@ -10,6 +10,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
+    json_history::{HistoryView, SiteHistoryView},
     options::ReportOptions,
     profile::{Mode, Profile, Quality, SiteReport, Totals},
 };
@@ -36,6 +37,8 @@ struct Document<'a> {
     mode: ModeView<'a>,
     totals: TotalsView,
     quality: QualityView<'a>,
+    #[serde(flatten)]
+    history: HistoryView<'a>,
     #[serde(serialize_with = "sites")]
     sites: &'a [SiteReport],
 }
@@ -50,6 +53,7 @@ struct Target<'a> {
 #[derive(Serialize)]
 struct ModeView<'a> {
     sampling: &'a str,
+    at: &'static str,
     command: &'a str,
     probes: &'a str,
     min_size: Option<u64>,
@@ -86,6 +90,8 @@ struct Site<'a> {
     totals: TotalsView,
     oldest_seconds: Option<f64>,
     allocator: &'a str,
+    #[serde(flatten)]
+    history: SiteHistoryView<'a>,
     #[serde(serialize_with = "stack")]
     stack: &'a [Arc<Frame>],
 }
@@ -116,6 +122,7 @@ impl<'a> Document<'a> {
             mode: ModeView::of(&profile.mode),
             totals: TotalsView::of(profile.totals),
             quality: QualityView::of(&profile.quality),
+            history: HistoryView::of(&profile.history),
             sites: &profile.sites,
         }
     }
@@ -125,6 +132,7 @@ impl<'a> ModeView<'a> {
     fn of(mode: &'a Mode) -> Self {
         Self {
             sampling: &mode.sampling,
+            at: mode.at.label(),
             command: &mode.command,
             probes: &mode.probes,
             min_size: mode.min_size,
@@ -164,6 +172,7 @@ fn sites<S: Serializer>(sites: &[SiteReport], serializer: S) -> Result<S::Ok, S:
         totals: TotalsView::of(site.totals),
         oldest_seconds: site.oldest.map(|age| age.as_secs_f64()),
         allocator: &site.allocator,
+        history: SiteHistoryView::of(&site.history),
         stack: &site.stack,
     }))
 }

@@ -3,10 +3,13 @@
 //! Nothing here knows BPF, a process or a clock: a [`profile::Profile`] goes in, bytes come out. A broken pipe comes back
 //! as the error that it is; the caller decides that it is none.
 
+mod facts;
 pub mod flamegraph;
 pub mod folded;
 pub mod format;
+pub mod history;
 pub mod json;
+mod json_history;
 pub mod options;
 pub mod profile;
 pub mod quality;

@@ -6,6 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use super::history::{History, SiteHistory};
 use crate::symbolize::frame::Frame;
 
 /// Whose memory this is.
@@ -22,7 +23,7 @@ pub struct TargetInfo {
 /// pprof's four sample types, in bytes and objects.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct Totals {
-    /// Bytes allocated since attach and not freed.
+    /// Bytes allocated since attach and not freed by the moment that [`Mode::at`] names.
     pub inuse_space: u64,
     /// Blocks of those.
     pub inuse_objects: u64,
@@ -32,9 +33,35 @@ pub struct Totals {
     pub alloc_objects: u64,
 }
 
+/// The moment that a profile's live memory is of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum At {
+    /// The end of the observation.
+    #[default]
+    End,
+    /// When the most bytes were live.
+    Peak,
+    /// When the process called `exit`, before its exit handlers ran.
+    Exit,
+}
+
+impl At {
+    /// The name that reports and flags use.
+    #[must_use]
+    pub const fn label(self) -> &'static str {
+        match self {
+            Self::End => "end",
+            Self::Peak => "peak",
+            Self::Exit => "exit",
+        }
+    }
+}
+
 /// How the numbers came about.
 #[derive(Clone, Debug, Default)]
 pub struct Mode {
+    /// The moment that `inuse_space` and `inuse_objects` are of.
+    pub at: At,
     /// `exact`: every allocation was recorded.
     pub sampling: String,
     /// `attach` or `run`.
@@ -81,12 +108,14 @@ pub struct Quality {
 pub struct SiteReport {
     /// Its part of the totals.
     pub totals: Totals,
-    /// Age of its oldest live block; `None` where it has none.
+    /// Age of its oldest block that lives at the end; `None` where it has none.
     pub oldest: Option<Duration>,
     /// The allocator that served it, for example `glibc` or `jemalloc`.
     pub allocator: String,
     /// Leaf first: the allocator's caller, then its caller, to the thread's first function.
     pub stack: Vec<Arc<Frame>>,
+    /// Moments, sizes, threads.
+    pub history: SiteHistory,
 }
 
 /// Everything that a report needs.
@@ -104,6 +133,8 @@ pub struct Profile {
     pub totals: Totals,
     /// How far to trust it.
     pub quality: Quality,
+    /// What happened on the way.
+    pub history: History,
     /// The sites, most live bytes first.
     pub sites: Vec<SiteReport>,
 }

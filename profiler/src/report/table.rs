@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{
+    facts,
     options::{MIN_WIDTH, ReportOptions},
     profile::{Profile, SiteReport},
     quality::{Weight, nothing_live, remarks},
@@ -57,7 +58,8 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let totals = &profile.totals;
     let live = format!("{} live in {}", bytes(totals.inuse_space), blocks(totals.inuse_objects));
     let all = format!("{} allocated in {}", bytes(totals.alloc_space), blocks(totals.alloc_objects));
-    write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)
+    write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)?;
+    facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
 
 fn write_sites(
@@ -89,6 +91,9 @@ fn write_sites(
         }
         if stack.is_empty() {
             writeln!(out, "{INDENT}[no stack]")?;
+        }
+        if let Some(facts) = facts::of_site(profile, site) {
+            writeln!(out, "{INDENT}{}", cut_middle(&facts, width - INDENT.len()))?;
         }
     }
     let rest = &live[live.len().min(options.sites)..];
@@ -138,7 +143,10 @@ mod tests {
     use std::time::{Duration, SystemTime};
 
     use super::*;
-    use crate::report::profile::{Mode, Quality, TargetInfo, Totals};
+    use crate::report::{
+        history::History,
+        profile::{Mode, Quality, TargetInfo, Totals},
+    };
 
     #[test]
     fn no_number_is_too_long_for_a_line() {
@@ -149,6 +157,7 @@ mod tests {
             mode: Mode { min_size: Some(u64::MAX), max_size: Some(u64::MAX), ..Mode::default() },
             totals: Totals { alloc_objects: u64::MAX, alloc_space: u64::MAX, ..Totals::default() },
             quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
+            history: History::default(),
             sites: Vec::new(),
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {

@@ -1,6 +1,8 @@
 //! Golden files for every format (`HEAPSCOPE_BLESS=1` writes them anew), and hostile names against all of them.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
+mod moments;
+
 use std::{
     fs,
     path::PathBuf,
@@ -11,10 +13,11 @@ use std::{
 use proptest::prelude::*;
 use quick_xml::{Reader, events::Event};
 
+use self::moments::{history, site_history};
 use super::{
     format::{Format, write_report},
     options::ReportOptions,
-    profile::{Mode, Profile, Quality, SiteReport, TargetInfo, Totals},
+    profile::{At, Mode, Profile, Quality, SiteReport, TargetInfo, Totals},
     stacks::Stacks,
     svg_notes::{Notes, annotate, node_blocks},
     *,
@@ -60,6 +63,7 @@ fn site(space: u64, objects: u64, oldest: f64, leaf_first: Vec<Frame>) -> SiteRe
         oldest: (objects > 0).then(|| Duration::from_secs_f64(oldest)),
         allocator: "glibc".into(),
         stack: leaf_first.into_iter().map(Arc::new).collect(),
+        history: site_history(space, objects),
     }
 }
 
@@ -70,6 +74,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         started: UNIX_EPOCH + Duration::from_millis(1_700_000_000_250),
         duration: Duration::from_millis(30_250),
         mode: Mode {
+            at: At::End,
             sampling: "exact".into(),
             command: "attach".into(),
             probes: "session".into(),
@@ -96,6 +101,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
             warnings: vec!["libold.so.1 has no unwind information".into()],
             ..Quality::default()
         },
+        history: history(),
         sites,
     }
 }

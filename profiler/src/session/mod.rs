@@ -5,14 +5,18 @@
 
 mod attach;
 mod code;
+mod details;
 mod doctor;
+mod history;
 mod lookout;
+mod marks;
 mod named_allocator;
 mod naming;
 mod observation;
 pub mod options;
 mod output;
 mod overhead;
+mod placing;
 mod quality;
 mod run;
 mod signals;
@@ -21,4 +25,5 @@ mod watch;
 
 pub use attach::attach;
 pub use doctor::doctor;
+pub use marks::mark;
 pub use run::run;

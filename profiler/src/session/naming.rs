@@ -5,14 +5,15 @@ use std::{collections::BTreeSet, sync::Arc, time::Duration};
 use profiler_common::records::{OVERFLOW_SITE, walk_end};
 
 use super::{
+    details::Details,
     observation::{FRAME_LIMIT, Observation},
     options::CommonOptions,
     quality::quality,
 };
 use crate::{
-    ledger::{Account, SiteAccount},
+    ledger::Account,
     probe::AttachMethod,
-    report::profile::{Mode, Profile, SiteReport, TargetInfo, Totals},
+    report::profile::{Mode, Profile, SiteReport, TargetInfo},
     symbolize::{
         frame::{Frame, FrameKind, FrameRole},
         perf_map::PerfMap,
@@ -71,7 +72,9 @@ impl Namer {
         sites: usize,
     ) -> anyhow::Result<Profile> {
         let now = monotonic_nanoseconds();
-        let account = observation.account(now, options.min_age)?;
+        let mut account = observation.account(now, options.min_age)?;
+        let details = Details::read(observation, options.at)?;
+        account.sort_by_space(|sums| details.totals(sums).inuse_space);
         let counters = observation.counters()?;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
@@ -80,12 +83,23 @@ impl Namer {
             .sites
             .iter()
             .enumerate()
-            .map(|(rank, (site, sums))| self.site(observation, *site, sums, now, rank < sites))
+            .map(|(rank, (site, sums))| {
+                let (allocator, stack) =
+                    if rank < sites { self.stack(observation, *site) } else { (String::new(), Vec::new()) };
+                SiteReport {
+                    totals: details.totals(sums),
+                    oldest: sums.oldest_born.map(|born| Duration::from_nanos(now.saturating_sub(born))),
+                    allocator,
+                    stack,
+                    history: details.site(observation, *site, sums),
+                }
+            })
             .collect();
         let process = &observation.process;
         let mut quality = quality(&counters, &account);
         quality.overhead_percent = observation.overhead_percent();
         quality.warnings = warnings(observation, &account, &counters);
+        quality.warnings.extend(details.warning());
         quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
             target: TargetInfo {
@@ -96,6 +110,7 @@ impl Namer {
             started: observation.started,
             duration: observation.duration(),
             mode: Mode {
+                at: options.at,
                 sampling: "exact".into(),
                 command: self.command.into(),
                 probes: observation.method().label().into(),
@@ -103,52 +118,30 @@ impl Namer {
                 max_size: options.max_size,
                 min_age: options.min_age,
             },
-            totals: totals(&account.totals),
+            totals: details.totals(&account.totals),
             quality,
+            history: details.history(observation, &account),
             sites: named,
         })
     }
 
-    fn site(
-        &mut self,
-        observation: &Observation,
-        site: u64,
-        sums: &SiteAccount,
-        now: u64,
-        with_stack: bool,
-    ) -> SiteReport {
-        let mut stack = Vec::new();
-        let mut allocator = String::new();
-        if !with_stack {
-            // Nobody will look at it.
-        } else if let Some(known) = observation.stacks.get(&site) {
-            allocator = observation.allocators.get(usize::from(known.allocator)).cloned().unwrap_or_default();
-            for location in known.frames.iter().filter_map(|index| observation.code.location(*index)) {
-                stack.extend(self.symbolizer.frames(location));
-            }
-            stack.extend(end_remark(known.end).map(|text| remark(&text)));
-        } else {
-            stack.push(remark(if site == OVERFLOW_SITE {
+    /// The allocator of a site, and its stack.
+    fn stack(&mut self, observation: &Observation, site: u64) -> (String, Vec<Arc<Frame>>) {
+        let Some(known) = observation.stacks.get(&site) else {
+            let text = if site == OVERFLOW_SITE {
                 "[stack not taken: no room for another site]"
             } else {
                 "[stack lost on its way out of the kernel]"
-            }));
+            };
+            return (String::new(), vec![remark(text)]);
+        };
+        let allocator = observation.allocators.get(usize::from(known.allocator)).cloned().unwrap_or_default();
+        let mut stack = Vec::new();
+        for location in known.frames.iter().filter_map(|index| observation.code.location(*index)) {
+            stack.extend(self.symbolizer.frames(location));
         }
-        SiteReport {
-            totals: totals(sums),
-            oldest: sums.oldest_born.map(|born| Duration::from_nanos(now.saturating_sub(born))),
-            allocator,
-            stack,
-        }
-    }
-}
-
-fn totals(sums: &SiteAccount) -> Totals {
-    Totals {
-        inuse_space: sums.inuse_space,
-        inuse_objects: sums.inuse_objects,
-        alloc_space: sums.alloc_space,
-        alloc_objects: sums.alloc_objects,
+        stack.extend(end_remark(known.end).map(|text| remark(&text)));
+        (allocator, stack)
     }
 }
 
@@ -226,6 +219,12 @@ fn warnings(observation: &Observation, account: &Account, counters: &crate::prob
     }
     for (path, reason) in observation.code.skipped() {
         warnings.push(format!("{path}: {}.", reason.trim_end_matches('.')));
+    }
+    if observation.history.timeline.dropped() > 0 {
+        warnings.push(format!(
+            "{} changes of sites over time were not kept: there was no room for them.",
+            observation.history.timeline.dropped()
+        ));
     }
     if account.discrepancy > 0 {
         warnings.push(format!(

@@ -1,23 +1,22 @@
 //! One target under observation: its code, the probes in it, and the stacks met so far.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::HashMap,
     os::fd::BorrowedFd,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use anyhow::Context;
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{LiveBlock, SiteCounters, walk_end},
+    records::{LiveBlock, Moments, SiteCounters, walk_end},
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
     code::{Change, CodeMap},
+    history::History,
     lookout::Lookout,
     named_allocator::NamedAllocator,
     options::CommonOptions,
@@ -25,17 +24,10 @@ use super::{
 };
 use crate::{
     ledger::{Account, Ledger},
-    probe::{
-        AttachMethod, Counters, ProbePoint, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError,
-    },
-    target::{
-        address::Svma,
-        allocator::{self, Allocator},
-        error::TargetError,
-        module::Module,
-        placement,
-        process::Process,
-    },
+    probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
+    report::units,
+    symbolize::label,
+    target::process::Process,
 };
 
 /// The stack of one site.
@@ -69,16 +61,17 @@ pub(super) struct Observation {
     pub(super) started: SystemTime,
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
-    custom: Vec<NamedAllocator>,
+    pub(super) custom: Vec<NamedAllocator>,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
     /// The most executable mappings at a time that the walkers had no room for.
     pub(super) left_out: usize,
-    probe: EbpfProbe,
+    pub(super) probe: EbpfProbe,
     began: Instant,
     lasted: Option<Duration>,
     meter: OverheadMeter,
     pub(super) lookout: Lookout,
+    pub(super) history: History,
 }
 
 impl Observation {
@@ -118,6 +111,7 @@ impl Observation {
             lasted: None,
             meter,
             lookout,
+            history: History::begin(options.interval),
         };
         if !observation.probe.exec_watched() {
             observation.warnings.push(
@@ -127,6 +121,7 @@ impl Observation {
         }
         observation.started = SystemTime::now();
         observation.began = Instant::now();
+        observation.history = History::begin(options.interval);
         observation.take_up(&change)?;
         Ok(observation)
     }
@@ -178,6 +173,7 @@ impl Observation {
         let counters = self.probe.counters()?;
         self.lookout.walks_unmapped(counters.get(Counter::StackNoMapping));
         self.keep_up();
+        self.history.snapshot(&self.probe, &self.process, self.duration(), false)?;
         let overhead_percent = self.meter.measure(&self.probe, &self.process, &counters);
         let replaced = self.probe.closed()?;
         Ok(Reading { counters, sites: self.stacks.len(), overhead_percent, replaced })
@@ -188,6 +184,8 @@ impl Observation {
         self.lasted.get_or_insert_with(|| self.began.elapsed());
         self.probe.detach();
         self.keep_up();
+        // Without the last snapshot the others are as true as before.
+        let _ = self.history.snapshot(&self.probe, &self.process, self.duration(), true);
     }
 
     /// The last counters.
@@ -203,10 +201,39 @@ impl Observation {
     /// The account as it stands; `now` is `CLOCK_MONOTONIC` in nanoseconds.
     pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-        let mut ledger = Ledger::new(age.map(|age| now.saturating_sub(age)));
+        let marks = self.history.marks.iter().map(|mark| mark.time).collect();
+        let mut ledger = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?);
         self.probe.live_blocks(|_, block: LiveBlock| ledger.add_block(&block))?;
         self.probe.sites(|site, counters: SiteCounters| ledger.add_site(site, &counters))?;
         Ok(ledger.close())
+    }
+
+    /// Sets a mark, and says what is live by now.
+    ///
+    /// # Errors
+    /// A sentence.
+    pub(super) fn mark(&mut self, name: Option<String>) -> Result<String, String> {
+        let counters = self.probe.counters().map_err(|error| error.to_string())?;
+        let mark = self.history.mark(name)?;
+        let (name, time) = (label::clean(&mark.name), mark.time);
+        let (space, objects) =
+            (units::bytes(counters.inuse_space()), units::blocks(counters.inuse_objects()));
+        Ok(format!("{name}, after {}: {space} live in {objects}", units::span(self.history.after(time))))
+    }
+
+    /// The target's exit, if it called `exit`, and its peak.
+    pub(super) fn moments(&self) -> Result<Moments, ProbeError> {
+        self.probe.moments()
+    }
+
+    /// The names of the target's threads by their numbers in the account.
+    pub(super) fn thread_names(&self) -> Result<HashMap<u64, String>, ProbeError> {
+        let mut names = HashMap::new();
+        self.probe.thread_names(|number, name| {
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            names.insert(number, String::from_utf8_lossy(name).into_owned());
+        })?;
+        Ok(names)
     }
 
     fn new_stacks(&mut self) -> Vec<StackRecord> {
@@ -257,82 +284,7 @@ impl Observation {
         Ok(())
     }
 
-    /// Finds the allocators that a file defines and probes them.
-    fn probe_allocators(&mut self, module: &Arc<Module>) -> anyhow::Result<()> {
-        let found = match allocator::find_in(module) {
-            Ok(found) => found,
-            Err(error) => {
-                self.warn(format!("{} was not searched for an allocator: {error}", module.path.display()));
-                return Ok(());
-            }
-        };
-        let known: HashSet<Svma> =
-            found.iter().flat_map(|known| &known.functions).map(|function| function.entry).collect();
-        for allocator in found {
-            self.attach(allocator, false)?;
-        }
-        for index in 0..self.custom.len() {
-            let Some(custom) = self.custom.get_mut(index) else { continue };
-            let found = custom.find_in(module, &known);
-            if let Some(found) = found {
-                self.attach(found, true)?;
-            }
-        }
-        Ok(())
-    }
-
-    /// Fails where an allocator that the user named has not been found.
-    pub(super) fn require_custom_allocators(&mut self) -> Result<(), TargetError> {
-        let pid = self.process.pid;
-        self.custom.iter_mut().try_for_each(|custom| custom.require(pid))
-    }
-
-    fn attach(&mut self, allocator: Allocator, custom: bool) -> anyhow::Result<()> {
-        let points = self.points(&allocator, custom)?;
-        self.probe.attach(&points).with_context(|| {
-            format!("cannot probe {} in {}", allocator.name, allocator.module.path.display())
-        })?;
-        self.allocators.push(allocator.name);
-        Ok(())
-    }
-
-    /// Where the probes of one allocator go.
-    fn points(&mut self, allocator: &Allocator, custom: bool) -> anyhow::Result<Vec<ProbePoint>> {
-        let index =
-            u8::try_from(self.allocators.len()).context("the process has more than 256 allocators")?;
-        let module = &allocator.module;
-        let path = module.attach_path().context("an allocator outside every file")?;
-        let mut points = Vec::new();
-        for (number, function) in allocator.functions.iter().enumerate() {
-            match placement::place(module, function) {
-                Ok(place) => {
-                    if !place.emulated {
-                        self.warn(format!(
-                            "`{}` in {} offers no instruction that the kernel emulates: each call costs some ten times \
-                             more than elsewhere, and the overhead shown is too low.",
-                            function.name,
-                            module.name()
-                        ));
-                    }
-                    points.push(ProbePoint {
-                        path: path.clone(),
-                        offset: place.file_offset,
-                        call: function.call,
-                        allocator: index,
-                        // It only tells functions apart that jump into one another; no allocator has so many.
-                        function: u8::try_from(number).unwrap_or(u8::MAX),
-                        custom,
-                    });
-                }
-                Err(error) => {
-                    self.warn(format!("`{}` in {} is not watched: {error}", function.name, module.name()));
-                }
-            }
-        }
-        Ok(points)
-    }
-
-    fn warn(&mut self, warning: String) {
+    pub(super) fn warn(&mut self, warning: String) {
         if !self.warnings.contains(&warning) {
             self.warnings.push(warning);
         }

@@ -8,7 +8,11 @@ use std::{
 
 use anyhow::Context;
 
-use crate::{probe::AttachMethod, report::format::Format, target::allocator::custom::CustomAllocator};
+use crate::{
+    probe::AttachMethod,
+    report::{format::Format, profile::At},
+    target::allocator::custom::CustomAllocator,
+};
 
 /// `heapscope attach`.
 #[derive(Clone, Debug)]
@@ -26,6 +30,15 @@ pub struct RunOptions {
     pub command: Vec<OsString>,
     /// What all commands share.
     pub common: CommonOptions,
+}
+
+/// `heapscope mark`.
+#[derive(Clone, Debug)]
+pub struct MarkOptions {
+    /// Process id or name of the process that is watched.
+    pub target: String,
+    /// The mark's name; without one it gets its number.
+    pub name: Option<String>,
 }
 
 /// `heapscope doctor`.
@@ -63,7 +76,9 @@ pub struct CommonOptions {
     pub max_size: Option<u64>,
     /// Allocators that the target is said to have beside those known by their names.
     pub allocators: Vec<CustomAllocator>,
-    /// Print the table at this interval.
+    /// The moment that the reports are about.
+    pub at: At,
+    /// Print the table, and take a snapshot of all sites, at this interval.
     pub interval: Option<Duration>,
     /// Sites in the table.
     pub top: usize,

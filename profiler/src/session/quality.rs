@@ -5,7 +5,7 @@ use profiler_common::counters::Counter;
 use crate::{ledger::Account, probe::Counters, report::profile::Quality};
 
 /// Reasons for which an allocation, a free or a stack is missing from the account.
-const LOSSES: [Counter; 7] = [
+const LOSSES: [Counter; 8] = [
     Counter::LiveMapFull,
     Counter::SiteMapFull,
     Counter::PendingMapFull,
@@ -13,6 +13,7 @@ const LOSSES: [Counter; 7] = [
     Counter::UnpairedReturn,
     Counter::RingFull,
     Counter::ScratchBusy,
+    Counter::ThreadNameLost,
 ];
 
 /// Reasons for which a stack ends before the thread's first function.

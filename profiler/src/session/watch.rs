@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    naming::Namer, observation::Observation, options::CommonOptions, output::Outputs, signals::StopFlag,
-    status::StatusLine,
+    marks::MarkInbox, naming::Namer, observation::Observation, options::CommonOptions, output::Outputs,
+    signals::StopFlag, status::StatusLine,
 };
 use crate::report::{options::ReportOptions, profile::Profile, table, units};
 
@@ -38,6 +38,7 @@ pub(super) fn watch(
 ) -> anyhow::Result<Ended> {
     namer.watch(observation);
     let mut status = StatusLine::new(options.quiet);
+    let marks = MarkInbox::open(observation.process.pid)?;
     let mut printed = Instant::now();
     let mut next_tick = Instant::now();
     let reason = loop {
@@ -54,6 +55,11 @@ pub(super) fn watch(
         next_tick = Instant::now() + TICK;
         let reading = observation.tick()?;
         status.show(&reading);
+        marks.take(|name| {
+            let said = observation.mark(name)?;
+            status.suspend(|| eprintln!("marked {said}"));
+            Ok(said)
+        });
         if reading.replaced {
             break Ended::TargetReplaced;
         }

@@ -28,6 +28,7 @@ use super::{
 };
 
 pub mod custom;
+pub mod exit;
 mod names;
 mod symbols;
 mod wrapper;

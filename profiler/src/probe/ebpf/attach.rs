@@ -20,6 +20,8 @@ use aya::{
     },
 };
 
+use profiler_common::records::CallKind;
+
 use super::object::{Programs, damaged, session_kernel_functions};
 use crate::{
     probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
@@ -39,19 +41,21 @@ enum Loaded {
     Session {
         allocate: OwnedFd,
         free: OwnedFd,
+        exit: OwnedFd,
         empty: OwnedFd,
     },
     Multi {
         entry: OwnedFd,
         at_return: OwnedFd,
         free: OwnedFd,
+        exit: OwnedFd,
         empty: OwnedFd,
     },
     /// aya holds the programs.
     Perf,
 }
 
-const PERF_PROGRAMS: [&str; 3] = ["free_entry", "alloc_return", "alloc_entry"];
+const PERF_PROGRAMS: [&str; 4] = ["free_entry", "alloc_return", "alloc_entry", "exit_entry"];
 
 impl Attachments {
     /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
@@ -80,24 +84,29 @@ impl Attachments {
 
     /// Places probes: frees, then returns, then entries.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, points: &[ProbePoint]) -> Result<(), ProbeError> {
-        let (returning, freeing): (Vec<_>, Vec<_>) =
+        let (returning, entered): (Vec<_>, Vec<_>) =
             points.iter().partition(|point| point.call.needs_return());
+        let (exiting, freeing): (Vec<_>, Vec<_>) =
+            entered.into_iter().partition(|point| point.call.kind == CallKind::Exit);
         match &self.loaded {
-            Loaded::Session { allocate, free, .. } => {
+            Loaded::Session { allocate, free, exit, .. } => {
                 let pid = self.pid;
                 let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
                 links.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
+                links.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
                 self.links.extend(links);
             }
-            Loaded::Multi { entry, at_return, free, .. } => {
+            Loaded::Multi { entry, at_return, free, exit, .. } => {
                 let pid = self.pid;
                 let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
                 links.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
                 links.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
+                links.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
                 self.links.extend(links);
             }
             Loaded::Perf => {
-                for (program, points) in PERF_PROGRAMS.into_iter().zip([&freeing, &returning, &returning]) {
+                let points = [&freeing, &returning, &returning, &exiting];
+                for (program, points) in PERF_PROGRAMS.into_iter().zip(points) {
                     self.attach_by_perf(ebpf, program, points)?;
                 }
             }
@@ -181,10 +190,15 @@ impl Attachments {
     /// The programs that run in the target, as far as we hold them.
     fn programs(&self) -> Vec<(&'static str, &OwnedFd)> {
         match &self.loaded {
-            Loaded::Session { allocate, free, .. } => vec![("alloc_session", allocate), ("free_entry", free)],
-            Loaded::Multi { entry, at_return, free, .. } => {
-                vec![("alloc_entry", entry), ("alloc_return", at_return), ("free_entry", free)]
+            Loaded::Session { allocate, free, exit, .. } => {
+                vec![("alloc_session", allocate), ("free_entry", free), ("exit_entry", exit)]
             }
+            Loaded::Multi { entry, at_return, free, exit, .. } => vec![
+                ("alloc_entry", entry),
+                ("alloc_return", at_return),
+                ("free_entry", free),
+                ("exit_entry", exit),
+            ],
             Loaded::Perf => Vec::new(),
         }
     }
@@ -203,6 +217,7 @@ fn load_as(method: AttachMethod, programs: &Programs, ebpf: &mut Ebpf) -> Result
             Ok(Loaded::Session {
                 allocate: programs.load("alloc_session", ATTACH_UPROBE_SESSION, &functions)?,
                 free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
+                exit: programs.load("exit_entry", ATTACH_UPROBE_MULTI, &[])?,
                 empty: programs.load("empty", ATTACH_UPROBE_SESSION, &[])?,
             })
         }
@@ -210,6 +225,7 @@ fn load_as(method: AttachMethod, programs: &Programs, ebpf: &mut Ebpf) -> Result
             entry: programs.load("alloc_entry", ATTACH_UPROBE_MULTI, &[])?,
             at_return: programs.load("alloc_return", ATTACH_UPROBE_MULTI, &[])?,
             free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
+            exit: programs.load("exit_entry", ATTACH_UPROBE_MULTI, &[])?,
             empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
         }),
         AttachMethod::Perf => {

@@ -18,8 +18,8 @@ use bytemuck::Zeroable;
 use profiler_common::{
     counters::Counter,
     records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, PendingCall, PendingKey,
-        STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER,
+        CLOSED_BY_EXEC, CLOSED_BY_US, CUSTOM_BLOCK, LiveBlock, Moments, OVERFLOW_SITE, PendingCall,
+        PendingKey, STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER, ThreadName,
     },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
@@ -37,8 +37,8 @@ use crate::sys::bpf::{
 /// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and one bucket of the
 /// hash (measured; see docs/limits.md).
 const BYTES_PER_BLOCK: u64 = 112;
-/// What one site takes in the kernel, in bytes.
-const BYTES_PER_SITE: u64 = 128;
+/// What one site takes in the kernel, in bytes: the same.
+const BYTES_PER_SITE: u64 = 272;
 /// What the memo of one stack takes in the kernel, in bytes.
 const BYTES_PER_MEMO: u64 = 300;
 
@@ -51,6 +51,8 @@ pub struct EbpfProbe {
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
     counters: PerCpuWords,
+    moments: TypedMap<u32, Moments>,
+    thread_names: TypedMap<ThreadName, u64>,
     state: TypedMap<u32, u32>,
     rows: TypedMap<u32, RowChunk>,
     pages: TypedMap<u32, PageRows>,
@@ -90,6 +92,8 @@ impl EbpfProbe {
             pending: typed(&ebpf, "PENDING")?,
             counters: PerCpuWords::new(map_fd(ebpf.map("COUNTERS").ok_or_else(|| damaged("no COUNTERS"))?)?)
                 .map_err(|source| ProbeError::Map { name: "COUNTERS", source })?,
+            moments: typed(&ebpf, "MOMENTS")?,
+            thread_names: typed(&ebpf, "THREAD_NAMES")?,
             state: typed(&ebpf, "STATE")?,
             rows: typed(&ebpf, "ROWS")?,
             pages: typed(&ebpf, "PAGES")?,
@@ -214,6 +218,25 @@ impl EbpfProbe {
         Ok(Counters(sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?))
     }
 
+    /// The account's peak, and the target's exit.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn moments(&self) -> Result<Moments, ProbeError> {
+        let moments = self.moments.look_up(&0);
+        Ok(moments.map_err(|source| ProbeError::Map { name: "MOMENTS", source })?.unwrap_or_default())
+    }
+
+    /// Hands out the names of the target's threads with their numbers in [`LiveBlock::thread`].
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn thread_names(&self, mut each: impl FnMut(u64, &ThreadName)) -> Result<(), ProbeError> {
+        self.thread_names
+            .for_each(|name, number| each(*number, name))
+            .map_err(|source| ProbeError::Map { name: "THREAD_NAMES", source })
+    }
+
     /// Hands out every site with its counters.
     ///
     /// # Errors
@@ -275,7 +298,7 @@ impl EbpfProbe {
 
 /// Makes the maps with their real sizes.
 fn load_maps(object: &[u8], settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
-    let sites = (settings.max_memory / 8 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
+    let sites = (settings.max_memory / 4 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
     let memos =
         u32::try_from(settings.max_memory / 16 / BYTES_PER_MEMO).unwrap_or(1 << 20).clamp(1 << 10, 1 << 20);
     let memos: u32 = 1 << memos.ilog2();

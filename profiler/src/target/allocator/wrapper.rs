@@ -147,7 +147,7 @@ fn sets_constant(instruction: &Instruction) -> bool {
     }
 }
 
-/// Functions of one class do the same with their blocks: give one, change one, take one.
+/// Functions of one class do the same with their blocks: give one, change one, take one, or end them all.
 fn class(kind: CallKind) -> u8 {
     match kind {
         CallKind::Allocate | CallKind::AllocateInto => 0,
@@ -155,6 +155,7 @@ fn class(kind: CallKind) -> u8 {
         CallKind::ReallocateOrFree => 2,
         CallKind::Resize => 3,
         CallKind::Free => 4,
+        CallKind::Exit => 5,
     }
 }
 

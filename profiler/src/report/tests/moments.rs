@@ -1,0 +1,53 @@
+//! The shop's peak, exit, marks, sizes and threads.
+
+use std::time::Duration;
+
+use profiler_common::records::Held;
+
+use crate::report::history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot};
+
+fn held(space: u64, objects: u64) -> Held {
+    Held { space, objects }
+}
+
+pub(super) fn site_history(space: u64, objects: u64) -> SiteHistory {
+    let class = |smallest, largest, inuse_objects| SizeClass {
+        smallest,
+        largest,
+        alloc_objects: 2 * inuse_objects,
+        inuse_objects,
+    };
+    SiteHistory {
+        peak: held(2 * space, 2 * objects),
+        exit: held(space, objects),
+        temporary_objects: objects / 4,
+        sizes: vec![class(33, Some(64), objects), class(65_537, None, 0)],
+        threads: vec![("worker-1".into(), held(space, objects))],
+        generations: vec![(0, held(space, objects))],
+        over_time: vec![(1, space)],
+    }
+}
+
+pub(super) fn history() -> History {
+    let moment = |seconds, held| Moment { after: Duration::from_secs(seconds), held };
+    let generation = |mark: Option<&str>, seconds, held| Generation {
+        mark: mark.map(str::to_owned),
+        after: Duration::from_secs(seconds),
+        held,
+    };
+    let snapshot = |seconds, inuse| Snapshot {
+        after: Duration::from_secs(seconds),
+        inuse,
+        rss: (seconds > 0).then_some(40 << 20),
+    };
+    History {
+        peak: Some(moment(12, held(20 << 20, 90_000))),
+        exit: Some(moment(30, held(9 << 20, 5_000))),
+        end: held(8 << 20, 4_000),
+        generations: vec![
+            generation(None, 0, held(8 << 20, 4_000)),
+            generation(Some("after warm-up"), 10, held(0, 0)),
+        ],
+        snapshots: vec![snapshot(0, held(0, 0)), snapshot(1, held(9 << 20, 5_000))],
+    }
+}

@@ -1,0 +1,124 @@
+//! From the account's numbers to what a report says of moments, sizes, threads and generations.
+
+use std::collections::HashMap;
+
+use profiler_common::records::{Held, Moments, NO_NAME, SIZE_CLASSES, largest_of_class};
+
+use super::observation::Observation;
+use crate::{
+    ledger::{Account, SiteAccount},
+    report::{
+        history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
+        profile::{At, Totals},
+    },
+};
+
+/// What the sites are told with.
+#[derive(Debug)]
+pub(super) struct Details {
+    moments: Moments,
+    thread_names: HashMap<u64, String>,
+    at: At,
+}
+
+impl Details {
+    /// Reads what the probes have noted; the totals are to be of this moment.
+    pub(super) fn read(observation: &Observation, at: At) -> anyhow::Result<Self> {
+        Ok(Self { moments: observation.moments()?, thread_names: observation.thread_names()?, at })
+    }
+
+    /// The totals at the moment that was asked for.
+    pub(super) fn totals(&self, sums: &SiteAccount) -> Totals {
+        let held = match self.at {
+            At::End => sums.inuse,
+            At::Peak => sums.peak,
+            At::Exit => sums.exit,
+        };
+        Totals {
+            inuse_space: held.space,
+            inuse_objects: held.objects,
+            alloc_space: sums.alloc_space,
+            alloc_objects: sums.alloc_objects,
+        }
+    }
+
+    /// What to say where the moment asked for has not come.
+    pub(super) fn warning(&self) -> Option<String> {
+        (self.at == At::Exit && self.moments.exit_time == 0)
+            .then(|| "The process did not call exit while it was watched: what is shown is its end.".into())
+    }
+
+    /// What the profile as a whole says of its time.
+    pub(super) fn history(&self, observation: &Observation, account: &Account) -> History {
+        let recorded = &observation.history;
+        let moment = |time, held| (time != 0).then(|| Moment { after: recorded.after(time), held });
+        let mut generations = Vec::new();
+        if !recorded.marks.is_empty() {
+            let begin = Generation { mark: None, after: recorded.after(0), held: Held::NOTHING };
+            generations.push(begin);
+            generations.extend(recorded.marks.iter().map(|mark| Generation {
+                mark: Some(mark.name.clone()),
+                after: recorded.after(mark.time),
+                held: Held::NOTHING,
+            }));
+            for (index, held) in &account.totals.generations {
+                if let Some(generation) = usize::try_from(*index).ok().and_then(|i| generations.get_mut(i)) {
+                    generation.held = *held;
+                }
+            }
+        }
+        let snapshot = |snapshot: &crate::ledger::timeline::Snapshot| Snapshot {
+            after: snapshot.after,
+            inuse: snapshot.inuse,
+            rss: snapshot.rss,
+        };
+        History {
+            peak: moment(self.moments.peak_time, account.totals.peak),
+            exit: moment(self.moments.exit_time, account.totals.exit),
+            end: account.totals.inuse,
+            generations,
+            snapshots: recorded.timeline.snapshots().iter().map(snapshot).collect(),
+        }
+    }
+
+    /// What one site says of its own.
+    pub(super) fn site(&self, observation: &Observation, site: u64, sums: &SiteAccount) -> SiteHistory {
+        let mut threads: Vec<_> =
+            sums.threads.iter().map(|(number, held)| (self.thread_name(*number), *held)).collect();
+        threads.sort_by(|(a_name, a), (b_name, b)| (b.space, a_name).cmp(&(a.space, b_name)));
+        let generations = if observation.history.marks.is_empty() { &[] } else { &*sums.generations };
+        SiteHistory {
+            peak: sums.peak,
+            exit: sums.exit,
+            temporary_objects: sums.temporary_objects,
+            sizes: sizes(sums),
+            threads,
+            generations: generations
+                .iter()
+                .filter_map(|(index, held)| Some((usize::try_from(*index).ok()?, *held)))
+                .collect(),
+            over_time: observation.history.timeline.changes(site).to_vec(),
+        }
+    }
+
+    fn thread_name(&self, number: u64) -> String {
+        match self.thread_names.get(&number) {
+            Some(name) => name.clone(),
+            None if number == NO_NAME => "[name not kept]".to_owned(),
+            None => format!("[name {number} lost]"),
+        }
+    }
+}
+
+fn sizes(sums: &SiteAccount) -> Vec<SizeClass> {
+    let classes = (0..SIZE_CLASSES).zip(sums.alloc_sizes.iter().zip(&sums.inuse_sizes));
+    let blocks = classes.filter(|(_, (allocated, inuse))| **allocated > 0 || **inuse > 0);
+    blocks
+        .map(|(class, (allocated, inuse))| SizeClass {
+            smallest: class.checked_sub(1).map_or(0, |below| largest_of_class(below).saturating_add(1)),
+            largest: Some(largest_of_class(class)).filter(|largest| *largest != u64::MAX),
+            alloc_objects: *allocated,
+            inuse_objects: *inuse,
+        })
+        .collect()
+}

@@ -1,0 +1,112 @@
+//! Probes go where a file has an allocator, and on the C library's `exit`.
+
+use std::{collections::HashSet, sync::Arc};
+
+use anyhow::Context;
+
+use super::observation::Observation;
+use crate::{
+    probe::ProbePoint,
+    target::{
+        address::Svma,
+        allocator::{self, Allocator, exit::find_exit},
+        error::TargetError,
+        module::Module,
+        placement,
+    },
+};
+
+impl Observation {
+    /// Finds the allocators that a file defines and probes them.
+    pub(super) fn probe_allocators(&mut self, module: &Arc<Module>) -> anyhow::Result<()> {
+        let found = match allocator::find_in(module) {
+            Ok(found) => found,
+            Err(error) => {
+                self.warn(format!("{} was not searched for an allocator: {error}", module.path.display()));
+                return Ok(());
+            }
+        };
+        let known: HashSet<Svma> =
+            found.iter().flat_map(|known| &known.functions).map(|function| function.entry).collect();
+        for allocator in found {
+            self.attach(allocator, false)?;
+        }
+        for index in 0..self.custom.len() {
+            let Some(custom) = self.custom.get_mut(index) else { continue };
+            let found = custom.find_in(module, &known);
+            if let Some(found) = found {
+                self.attach(found, true)?;
+            }
+        }
+        self.probe_exit(module)
+    }
+
+    /// Probes the C library's `exit`, if this is the file that has it.
+    fn probe_exit(&mut self, module: &Arc<Module>) -> anyhow::Result<()> {
+        // What cannot be read has been named where its allocator was looked for.
+        let Ok(Some(exit)) = find_exit(module) else { return Ok(()) };
+        let (Ok(place), Some(path)) = (placement::place(module, &exit), module.attach_path()) else {
+            return Ok(());
+        };
+        let point = ProbePoint {
+            path,
+            offset: place.file_offset,
+            call: exit.call,
+            allocator: 0,
+            function: 0,
+            custom: false,
+        };
+        self.probe.attach(&[point]).with_context(|| format!("cannot probe exit in {}", module.path.display()))
+    }
+
+    /// Fails where an allocator that the user named has not been found.
+    pub(super) fn require_custom_allocators(&mut self) -> Result<(), TargetError> {
+        let pid = self.process.pid;
+        self.custom.iter_mut().try_for_each(|custom| custom.require(pid))
+    }
+
+    fn attach(&mut self, allocator: Allocator, custom: bool) -> anyhow::Result<()> {
+        let points = self.points(&allocator, custom)?;
+        self.probe.attach(&points).with_context(|| {
+            format!("cannot probe {} in {}", allocator.name, allocator.module.path.display())
+        })?;
+        self.allocators.push(allocator.name);
+        Ok(())
+    }
+
+    /// Where the probes of one allocator go.
+    fn points(&mut self, allocator: &Allocator, custom: bool) -> anyhow::Result<Vec<ProbePoint>> {
+        let index =
+            u8::try_from(self.allocators.len()).context("the process has more than 256 allocators")?;
+        let module = &allocator.module;
+        let path = module.attach_path().context("an allocator outside every file")?;
+        let mut points = Vec::new();
+        for (number, function) in allocator.functions.iter().enumerate() {
+            match placement::place(module, function) {
+                Ok(place) => {
+                    if !place.emulated {
+                        self.warn(format!(
+                            "`{}` in {} offers no instruction that the kernel emulates: each call costs some ten times \
+                             more than elsewhere, and the overhead shown is too low.",
+                            function.name,
+                            module.name()
+                        ));
+                    }
+                    points.push(ProbePoint {
+                        path: path.clone(),
+                        offset: place.file_offset,
+                        call: function.call,
+                        allocator: index,
+                        // It only tells functions apart that jump into one another; no allocator has so many.
+                        function: u8::try_from(number).unwrap_or(u8::MAX),
+                        custom,
+                    });
+                }
+                Err(error) => {
+                    self.warn(format!("`{}` in {} is not watched: {error}", function.name, module.name()));
+                }
+            }
+        }
+        Ok(points)
+    }
+}
