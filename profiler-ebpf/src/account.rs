@@ -102,17 +102,17 @@ fn count_allocated(block: &LiveBlock, times: u64) {
 /// The class that a size belongs to. Branches would multiply what the verifier follows.
 #[inline(always)]
 fn class_of(size: u64) -> usize {
-    const _: () = assert!(SIZE_CLASSES <= 16);
-    // Sizes of a class have the same highest bit once the last byte is not counted.
-    let mut rest = size.saturating_sub(1) >> 4;
-    let mut class = 0;
+    const LAST: u64 = SIZE_CLASSES as u64 - 1;
+    // Sizes of a class have the same highest bit, once they are counted from 0 in units of 16; all above the bounds are
+    // in the last one.
+    let mut rest = (size.saturating_sub(1) >> 4).min(1 << (LAST - 1));
+    let mut class = (rest != 0) as u64;
     for shift in [8, 4, 2, 1] {
         let step = opaque((rest >> shift != 0) as u64) * shift;
         rest >>= step;
         class += step;
     }
-    let class = opaque(class + (rest != 0) as u64) & 15;
-    core::hint::black_box(class.min(SIZE_CLASSES as u64 - 1)) as usize
+    opaque(class).min(LAST) as usize
 }
 
 /// Takes a block out of the ledger without calling it freed yet. Of two threads that hand in the same address, one

@@ -34,6 +34,8 @@ mod harmless;
 mod leaderless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/moments.rs"]
+mod moments;
 #[path = "live/oracle.rs"]
 mod oracle;
 #[path = "live/programs.rs"]
@@ -70,6 +72,7 @@ fn main() -> ExitCode {
         leaderless::CASES,
         run::CASES,
         reports::CASES,
+        moments::CASES,
         oracle::CASES,
         completeness::CASES,
         allocators::CASES,

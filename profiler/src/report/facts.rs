@@ -37,7 +37,7 @@ pub(super) fn moments(profile: &Profile) -> Vec<String> {
         let (name, when) = match &generation.mark {
             None => ("before the first mark".to_owned(), String::new()),
             Some(mark) => {
-                (format!("since {}", clean(mark)), format!(", set after {}", span(generation.after)))
+                (format!("since mark `{}`", clean(mark)), format!(", set after {}", span(generation.after)))
             }
         };
         lines.push(format!("born {name}{when}: {} still live", held(generation.held)));

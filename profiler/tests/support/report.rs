@@ -13,6 +13,10 @@ pub(crate) struct Report {
     pub(crate) mode: Mode,
     pub(crate) totals: Totals,
     pub(crate) quality: Quality,
+    pub(crate) peak: Option<Moment>,
+    pub(crate) exit: Option<Moment>,
+    pub(crate) generations: Vec<Generation>,
+    pub(crate) snapshots: Vec<Moment>,
     pub(crate) sites: Vec<Site>,
 }
 
@@ -25,7 +29,54 @@ pub(crate) struct Target {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Mode {
+    pub(crate) at: String,
     pub(crate) probes: String,
+}
+
+/// Live memory at some moment.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub(crate) struct Held {
+    pub(crate) inuse_space: u64,
+    pub(crate) inuse_objects: u64,
+}
+
+/// A moment, or a snapshot.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Moment {
+    pub(crate) seconds: f64,
+    #[serde(flatten)]
+    pub(crate) held: Held,
+    pub(crate) rss: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Generation {
+    pub(crate) mark: Option<String>,
+    #[serde(flatten)]
+    pub(crate) held: Held,
+}
+
+/// What a site holds of one generation.
+#[derive(Debug, Deserialize)]
+pub(crate) struct SiteGeneration {
+    pub(crate) generation: usize,
+    #[serde(flatten)]
+    pub(crate) held: Held,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct SizeClass {
+    pub(crate) smallest: u64,
+    pub(crate) largest: Option<u64>,
+    pub(crate) alloc_objects: u64,
+    pub(crate) inuse_objects: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Thread {
+    pub(crate) name: String,
+    #[serde(flatten)]
+    pub(crate) held: Held,
 }
 
 /// pprof's four numbers.
@@ -57,6 +108,14 @@ pub(crate) struct Site {
     pub(crate) totals: Totals,
     pub(crate) oldest_seconds: Option<f64>,
     pub(crate) allocator: String,
+    pub(crate) temporary_objects: u64,
+    pub(crate) peak: Held,
+    pub(crate) exit: Held,
+    pub(crate) sizes: Vec<SizeClass>,
+    pub(crate) threads: Vec<Thread>,
+    pub(crate) generations: Vec<SiteGeneration>,
+    /// Index of a snapshot, and live bytes from then on.
+    pub(crate) over_time: Vec<(usize, u64)>,
     /// The allocator's caller first.
     pub(crate) stack: Vec<Frame>,
 }
