@@ -257,7 +257,7 @@ impl SiteCounters {
     #[must_use]
     pub const fn held_at_peak(&self, moments: &Moments) -> Held {
         // The low half tells one peak from the next.
-        if self.peak_number == moments.peak_number as u32 { self.peak } else { self.held() }
+        if self.peak_number as u64 == moments.peak_number & 0xffff_ffff { self.peak } else { self.held() }
     }
 
     /// What it held when the target called `exit`, or holds now if it has not.
