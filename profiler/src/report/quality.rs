@@ -71,6 +71,7 @@ fn loss(reason: &str, lost: u64) -> String {
             )
         }
         "scratch_busy" => format!("{allocations} without a stack: every scratch slot was in use."),
+        "thread_name_lost" => format!("{allocations} without the thread's name: there are too many names."),
         other => format!("{} lost: {}.", count(lost), clean(other)),
     }
 }
