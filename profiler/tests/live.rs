@@ -34,6 +34,8 @@ mod harmless;
 mod leaderless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/model.rs"]
+mod model;
 #[path = "live/oracle.rs"]
 mod oracle;
 #[path = "live/programs.rs"]
@@ -63,6 +65,7 @@ fn main() -> ExitCode {
     // The longest ones first.
     let cases = [
         harmless::CASES,
+        model::CASES,
         programs::CASES,
         calls::CASES,
         changes::CASES,
