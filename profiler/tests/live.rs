@@ -34,6 +34,8 @@ mod harmless;
 mod leaderless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/model.rs"]
+mod model;
 #[path = "live/moments.rs"]
 mod moments;
 #[path = "live/oracle.rs"]
@@ -65,6 +67,7 @@ fn main() -> ExitCode {
     // The longest ones first.
     let cases = [
         harmless::CASES,
+        model::CASES,
         programs::CASES,
         calls::CASES,
         changes::CASES,
