@@ -130,7 +130,9 @@ impl CodeMap {
             self.cache.overwritten().map(|module| module.path.display().to_string()).collect();
         if mappings == self.seen && overwritten.is_empty() {
             if let Some(state) = self.states.last_mut() {
-                state.read = read;
+                // Stacks that are still on their way were walked since the look before.
+                self.mapped.retain(|mapped| mapped.at >= state.confirmed);
+                state.confirmed = read;
             }
             return Ok(Change::default());
         }
@@ -181,6 +183,17 @@ impl CodeMap {
     pub(super) fn note_mapped(&mut self, mapped: Vec<Mapped>) {
         self.mapped.extend(mapped);
         if self.mapped.len() > NOTICES {
+            // What a JIT does to the same range again and again: the first and the last time tell as much.
+            let mut times: BTreeMap<(u64, u64), (u64, u64)> = BTreeMap::new();
+            for Mapped { range, at } in &self.mapped {
+                let known = times.entry((range.start, range.end)).or_insert((*at, *at));
+                *known = (known.0.min(*at), known.1.max(*at));
+            }
+            let both =
+                |((start, end), (first, last))| [first, last].map(|at| Mapped { range: start..end, at });
+            self.mapped = times.into_iter().flat_map(both).collect();
+        }
+        if self.mapped.len() > NOTICES {
             let at = self.mapped.iter().map(|mapped| mapped.at).max().unwrap_or(0);
             let first = self.mapped.iter().map(|mapped| mapped.at).min().unwrap_or(0);
             self.mapped = [first, at].map(|at| Mapped { range: 0..u64::MAX, at }).into();
@@ -203,17 +216,21 @@ impl CodeMap {
         Located { frames: frames.into(), cut: false }
     }
 
-    /// Whether, at this time, something else was mapped at an address than the state says.
+    /// Whether, at this time, something else was mapped at an address than the state says, or may have been.
     fn is_outdated(&self, used: usize, call: u64, time: u64) -> bool {
         let (Some(state), Some(latest)) = (self.states.get(used), self.states.last()) else { return false };
         let Some(placed) = state.at(call) else { return false };
-        let is_still_there =
-            |at| latest.read > at && latest.at(call).is_some_and(|now| now.shows_the_same(placed));
-        self.mapped.iter().any(|mapped| {
-            mapped.range.contains(&call)
-                && (state.read..=time).contains(&mapped.at)
-                && !is_still_there(mapped.at)
-        })
+        let mapped_within = |times: std::ops::RangeInclusive<u64>| {
+            let there = self.mapped.iter().filter(move |mapped| mapped.range.contains(&call));
+            there.map(|mapped| mapped.at).filter(move |at| times.contains(at)).max()
+        };
+        let Some(last) = mapped_within(state.read..=time) else { return false };
+        let is_the_same =
+            latest.confirmed > last && latest.at(call).is_some_and(|now| now.shows_the_same(placed));
+        // What was mapped in between has come and gone unseen. Without a file there are no rows to lead astray.
+        let is_another_since =
+            placed.module.is_some() && mapped_within(last.saturating_add(1)..=latest.confirmed).is_some();
+        !is_the_same || is_another_since
     }
 
     /// A location by its index.
@@ -314,12 +331,12 @@ impl CodeMap {
             let (begin, end) = (mapping.range.start.0, mapping.range.end.0);
             Placed { range: table.unwrap_or(MappingRange { begin, end, ..MappingRange::default() }), module }
         });
-        let state = State { generation: None, read, placed: placed.collect() };
+        let state = State { generation: None, read, confirmed: read, placed: placed.collect() };
         if self.states.len() == REMEMBERED {
             self.states.remove(0);
         }
         // Stacks that are still on their way were walked by the last state.
-        let before = self.states.last().map_or(0, |state| state.read);
+        let before = self.states.last().map_or(0, |state| state.confirmed);
         self.mapped.retain(|mapped| mapped.at >= before);
         self.states.push(state);
         self.seen = mappings;

@@ -91,7 +91,7 @@ fn assert_honest(site: &Site, inside: &str) {
         assert!(named && site.has("red") && site.has("main"), "{functions:?}");
     } else {
         let root = functions.last().unwrap();
-        assert!(root.starts_with("[stack incomplete"), "{functions:?}");
+        assert!(root.starts_with("[stack incomplete"), "{functions:?} {site:?}");
     }
 }
 

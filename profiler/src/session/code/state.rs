@@ -27,6 +27,8 @@ pub(super) struct State {
     pub(super) generation: Option<u32>,
     /// When it began to be read: `CLOCK_MONOTONIC` in nanoseconds.
     pub(super) read: u64,
+    /// When the last look that found the same began. In between there may have been something else.
+    pub(super) confirmed: u64,
     /// By address.
     pub(super) placed: Vec<Placed>,
 }
@@ -120,6 +122,7 @@ mod tests {
         let all = |pages: fn(u64) -> u32| State {
             generation: None,
             read: 0,
+            confirmed: 0,
             placed: (0..5000).map(|index| placed(index, pages(index))).collect(),
         };
         // The files of a program lie above what a JIT maps.
