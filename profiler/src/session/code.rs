@@ -68,8 +68,11 @@ pub(super) struct CodeMap {
     seen: Vec<Mapping>,
     /// The current state last.
     states: Vec<State>,
-    /// Code that was mapped after the state before the current one was read.
+    /// Code that was mapped since the oldest of `looks`.
     mapped: Vec<Mapped>,
+    /// When the last looks began. Stacks that are still on their way may have been walked by the tables of the one before
+    /// the last, or of an earlier one, if the walk was preempted.
+    looks: [u64; 8],
     locations: Vec<CodeLocation>,
     known: HashMap<(u32, u64, bool), u32>,
     skipped: BTreeMap<String, String>,
@@ -86,6 +89,7 @@ impl CodeMap {
             seen: Vec::new(),
             states: Vec::new(),
             mapped: Vec::new(),
+            looks: [0; 8],
             locations: Vec::new(),
             known: HashMap::new(),
             skipped: BTreeMap::new(),
@@ -130,10 +134,9 @@ impl CodeMap {
             self.cache.overwritten().map(|module| module.path.display().to_string()).collect();
         if mappings == self.seen && overwritten.is_empty() {
             if let Some(state) = self.states.last_mut() {
-                // Stacks that are still on their way were walked since the look before.
-                self.mapped.retain(|mapped| mapped.at >= state.confirmed);
                 state.confirmed = read;
             }
+            self.looked(read);
             return Ok(Change::default());
         }
         for path in overwritten {
@@ -227,9 +230,10 @@ impl CodeMap {
         let Some(last) = mapped_within(state.read..=time) else { return false };
         let is_the_same =
             latest.confirmed > last && latest.at(call).is_some_and(|now| now.shows_the_same(placed));
-        // What was mapped in between has come and gone unseen. Without a file there are no rows to lead astray.
-        let is_another_since =
-            placed.module.is_some() && mapped_within(last.saturating_add(1)..=latest.confirmed).is_some();
+        // What was mapped in between may have come and gone unseen, and a look takes its time. Without a file there are no
+        // rows to lead astray.
+        let since = last.saturating_add(1)..=u64::MAX;
+        let is_another_since = placed.module.is_some() && mapped_within(since).is_some();
         !is_the_same || is_another_since
     }
 
@@ -317,6 +321,16 @@ impl CodeMap {
     }
 
     /// Makes `mappings` the current state.
+    /// Forgets what no stack can be about any more.
+    fn looked(&mut self, began: u64) {
+        self.looks.rotate_left(1);
+        if let Some(last) = self.looks.last_mut() {
+            *last = began;
+        }
+        let [oldest, ..] = self.looks;
+        self.mapped.retain(|mapped| mapped.at >= oldest);
+    }
+
     fn place(&mut self, read: u64, mappings: Vec<Mapping>, opened: Vec<Option<Arc<Module>>>) {
         let placed = mappings.iter().zip(opened).map(|(mapping, module)| {
             let module = module.and_then(|module| {
@@ -335,10 +349,8 @@ impl CodeMap {
         if self.states.len() == REMEMBERED {
             self.states.remove(0);
         }
-        // Stacks that are still on their way were walked by the last state.
-        let before = self.states.last().map_or(0, |state| state.confirmed);
-        self.mapped.retain(|mapped| mapped.at >= before);
         self.states.push(state);
+        self.looked(read);
         self.seen = mappings;
         // The same address may mean something else from now on.
         self.known.clear();

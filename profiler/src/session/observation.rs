@@ -159,11 +159,15 @@ impl Observation {
         let stacks = self.new_stacks();
         let mapped = self.lookout.listen(&self.process);
         self.code.note_mapped(mapped);
-        if self.lookout.is_due(Instant::now())
-            && let Err(error) = self.look()
-            && self.process.is_alive()
-        {
-            self.warn(format!("{error:#}"));
+        if self.lookout.is_due(Instant::now()) {
+            if let Err(error) = self.look()
+                && self.process.is_alive()
+            {
+                self.warn(format!("{error:#}"));
+            }
+            // What was mapped while we looked may be what we saw.
+            let mapped = self.lookout.listen(&self.process);
+            self.code.note_mapped(mapped);
         }
         self.take_in(stacks);
     }
