@@ -12,7 +12,9 @@ mod account;
 mod function;
 mod maps;
 mod memo;
+mod moments;
 mod search;
+mod threads;
 mod walk;
 
 #[path = "../../profiler-common/src/counters.rs"]
