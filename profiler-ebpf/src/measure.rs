@@ -80,6 +80,13 @@ extern "C" fn free_entry(_ctx: *mut c_void) -> u32 {
 /// Never attached.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
+extern "C" fn exit_entry(_ctx: *mut c_void) -> u32 {
+    0
+}
+
+/// Never attached.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
 extern "C" fn empty(_ctx: *mut c_void) -> u32 {
     0
 }
