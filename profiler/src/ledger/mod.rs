@@ -56,6 +56,8 @@ pub struct Account {
     pub sites: Vec<(u64, SiteAccount)>,
     /// The sum over all sites.
     pub totals: SiteAccount,
+    /// The peak and the exit that the sites speak of.
+    pub moments: Moments,
     /// Blocks by which the live blocks and the sites' counters disagree. Anything but 0 is a bug or a snapshot that
     /// was taken while the probes were running.
     pub discrepancy: u64,
@@ -115,7 +117,7 @@ impl Ledger {
             totals.add(account);
         }
         let discrepancy = u64::try_from(self.unfiltered_objects.unsigned_abs()).unwrap_or(u64::MAX);
-        Account { sites, totals, discrepancy }
+        Account { sites, totals, moments: self.moments, discrepancy }
     }
 }
 

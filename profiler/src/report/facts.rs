@@ -51,8 +51,10 @@ pub(super) fn of_site(profile: &Profile, site: &SiteReport) -> Option<String> {
     let mut facts = Vec::new();
     let live = |class: &&SizeClass| class.inuse_objects > 0;
     if let (Some(first), Some(last)) = (sizes.iter().find(live), sizes.iter().rfind(live)) {
-        let largest = last.largest.map_or_else(|| "more".to_owned(), bytes);
-        facts.push(format!("blocks of {} to {largest}", bytes(first.smallest)));
+        facts.push(match last.largest {
+            Some(largest) => format!("blocks of {} to {}", bytes(first.smallest), bytes(largest)),
+            None => format!("blocks of {} and more", bytes(first.smallest)),
+        });
     }
     if *temporary_objects > 0 {
         facts.push(format!("{} temporary", percent(*temporary_objects, site.totals.alloc_objects)));

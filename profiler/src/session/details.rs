@@ -22,9 +22,9 @@ pub(super) struct Details {
 }
 
 impl Details {
-    /// Reads what the probes have noted; the totals are to be of this moment.
-    pub(super) fn read(observation: &Observation, at: At) -> anyhow::Result<Self> {
-        Ok(Self { moments: observation.moments()?, thread_names: observation.thread_names()?, at })
+    /// Reads what the account lacks; the totals are to be of this moment.
+    pub(super) fn read(observation: &Observation, account: &Account, at: At) -> anyhow::Result<Self> {
+        Ok(Self { moments: account.moments, thread_names: observation.thread_names()?, at })
     }
 
     /// The totals at the moment that was asked for.

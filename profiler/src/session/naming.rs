@@ -73,7 +73,7 @@ impl Namer {
     ) -> anyhow::Result<Profile> {
         let now = monotonic_nanoseconds();
         let mut account = observation.account(now, options.min_age)?;
-        let details = Details::read(observation, options.at)?;
+        let details = Details::read(observation, &account, options.at)?;
         account.sort_by_space(|sums| details.totals(sums).inuse_space);
         let counters = observation.counters()?;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));

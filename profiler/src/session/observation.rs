@@ -9,7 +9,7 @@ use std::{
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{LiveBlock, Moments, SiteCounters, walk_end},
+    records::{LiveBlock, SiteCounters, walk_end},
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -223,11 +223,6 @@ impl Observation {
         let (space, objects) =
             (units::bytes(counters.inuse_space()), units::blocks(counters.inuse_objects()));
         Ok(format!("{name}, after {}: {space} live in {objects}", units::span(self.history.after(time))))
-    }
-
-    /// The target's exit, if it called `exit`, and its peak.
-    pub(super) fn moments(&self) -> Result<Moments, ProbeError> {
-        self.probe.moments()
     }
 
     /// The names of the target's threads by their numbers in the account.

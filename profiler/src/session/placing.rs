@@ -26,6 +26,8 @@ impl Observation {
                 return Ok(());
             }
         };
+        // A file that is or contains a C library has an allocator; the symbols of all others need no second look.
+        let may_have_exit = !found.is_empty();
         let known: HashSet<Svma> =
             found.iter().flat_map(|known| &known.functions).map(|function| function.entry).collect();
         for allocator in found {
@@ -38,7 +40,7 @@ impl Observation {
                 self.attach(found, true)?;
             }
         }
-        self.probe_exit(module)
+        if may_have_exit { self.probe_exit(module) } else { Ok(()) }
     }
 
     /// Probes the C library's `exit`, if this is the file that has it.
