@@ -24,6 +24,8 @@ mod allocators_table;
 mod calls;
 #[path = "live/changes.rs"]
 mod changes;
+#[path = "live/children.rs"]
+mod children;
 #[path = "live/completeness.rs"]
 mod completeness;
 #[path = "live/generated.rs"]
@@ -71,6 +73,7 @@ fn main() -> ExitCode {
         programs::CASES,
         calls::CASES,
         changes::CASES,
+        children::CASES,
         generated::CASES,
         leaderless::CASES,
         run::CASES,

@@ -156,6 +156,11 @@ struct CommonArgs {
     #[arg(long, value_name = "FORMAT")]
     format: Option<String>,
 
+    /// Watch the child processes too, those that it has and those to come: each has reports of its own, with its process
+    /// id in their names
+    #[arg(long)]
+    children: bool,
+
     /// Count only blocks that are at least this old at the end
     #[arg(long, value_name = "TIME", value_parser = values::duration)]
     min_age: Option<Duration>,
@@ -312,10 +317,16 @@ impl CommonArgs {
         if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
             bail!("two reports cannot share standard output: give one of them a file name");
         }
+        if self.children && outputs.iter().any(OutputSpec::is_stdout) {
+            bail!(
+                "with --children there are several reports, which cannot share standard output: name a file"
+            );
+        }
         Ok(CommonOptions {
             duration: self.duration,
             outputs,
             fallback_format: fallback,
+            children: self.children,
             min_age: self.min_age,
             min_size: self.min_size,
             max_size: self.max_size,

@@ -5,6 +5,7 @@ use std::{os::fd::AsFd, process::ExitCode};
 use rustix::process::{Resource, getrlimit, setrlimit};
 
 use super::{
+    children::Children,
     naming::Namer,
     observation::Observation,
     options::AttachOptions,
@@ -35,11 +36,15 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
         observation.look()?;
     }
     observation.require_custom_allocators()?;
+    let mut children = Children::of(observation.process.pid, common, "attach", printer);
     announce(&observation, common);
-    let ended = watch(&mut observation, &mut namer, common, &stop, &printer, |observation, _, wait| {
-        observation.wait(observation.process.as_fd(), wait);
-        (!observation.process.is_alive()).then_some(Ended::TargetGone)
-    })?;
+    let family = children.as_mut();
+    let ended =
+        watch(&mut observation, &mut namer, common, &stop, &printer, family, |observation, _, wait| {
+            observation.wait(observation.process.as_fd(), wait);
+            (!observation.process.is_alive()).then_some(Ended::TargetGone)
+        })?;
+    observation.warnings.extend(children.map(Children::end).unwrap_or_default());
     if ended == Ended::TargetGone {
         printer.line(&format!("process {} ended", observation.process.pid))?;
     }

@@ -8,7 +8,7 @@ use std::{
 };
 
 use crate::{
-    sys::perf::{CodeWatch, Mapped},
+    sys::perf::{Birth, CodeWatch, Mapped},
     target::process::Process,
 };
 
@@ -22,15 +22,17 @@ pub(super) struct Lookout {
     looked: Instant,
     unmapped: u64,
     lost: u64,
+    births: Vec<Birth>,
     allowance: Allowance,
 }
 
 impl Lookout {
-    /// Begins to listen to the kernel. Where it refuses, mappings are looked at every second.
-    pub(super) fn new() -> Self {
+    /// Begins to listen to the kernel, with `births` to forks too. Where it refuses, mappings are looked at every second.
+    pub(super) fn new(births: bool) -> Self {
         let now = Instant::now();
         Self {
-            watch: CodeWatch::new(),
+            watch: CodeWatch::new(births),
+            births: Vec::new(),
             hinted: false,
             looked: now,
             unmapped: 0,
@@ -51,7 +53,15 @@ impl Lookout {
         let notices = watch.take(process.pid);
         self.hinted |= notices.any();
         self.lost = self.lost.saturating_add(notices.lost);
+        self.births.extend(notices.births);
         notices.mapped
+    }
+
+    /// The forks and ends of processes since the last call, in order; `Err` where the kernel does not tell them.
+    pub(super) fn births(&mut self) -> Result<Vec<Birth>, &io::Error> {
+        let mut births = std::mem::take(&mut self.births);
+        births.sort_unstable();
+        self.watch.as_ref().map(|_| births)
     }
 
     /// Takes note of how many walks have met an unknown address.
@@ -127,6 +137,7 @@ mod tests {
         let refused = io::Error::from(io::ErrorKind::PermissionDenied);
         Lookout {
             watch: Err(refused),
+            births: Vec::new(),
             hinted: false,
             looked: now,
             unmapped: 0,

@@ -4,6 +4,7 @@
 //! starts itself. What they share is in `watch`: the loop, and the end.
 
 mod attach;
+mod children;
 mod code;
 mod details;
 mod doctor;

@@ -80,7 +80,7 @@ impl Observation {
     pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Self> {
         refuse_dangerous(&process)?;
         // What is mapped from here on is told; what was mapped before is read.
-        let lookout = Lookout::new();
+        let lookout = Lookout::new(options.children);
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
         let probe = EbpfProbe::load(&ProbeSettings {

@@ -68,6 +68,8 @@ pub struct CommonOptions {
     pub outputs: Vec<OutputSpec>,
     /// The format for a report that names none.
     pub fallback_format: Option<Format>,
+    /// Watch the child processes too.
+    pub children: bool,
     /// Count only blocks at least so old.
     pub min_age: Option<Duration>,
     /// Record only allocations of at least so many bytes.

@@ -12,6 +12,7 @@ use anyhow::Context;
 
 use super::{
     attach::file_name,
+    children::Children,
     naming::Namer,
     observation::Observation,
     options::{CommonOptions, RunOptions},
@@ -55,12 +56,19 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
         // It ended before it could be watched.
         return Ok(program.exit_code());
     };
+    let mut children = Children::of(observation.process.pid, common, "run", printer);
     loop {
         announce(&observation, common);
-        let ended =
-            watch(&mut observation, &mut namer, common, &stop, &printer, |observation, namer, wait| {
-                program.follow(observation, namer, wait)
-            })?;
+        let family = children.as_mut();
+        let ended = watch(
+            &mut observation,
+            &mut namer,
+            common,
+            &stop,
+            &printer,
+            family,
+            |observation, namer, wait| program.follow(observation, namer, wait),
+        )?;
         if ended != Ended::TargetReplaced {
             break;
         }
@@ -76,6 +84,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
             }
         }
     }
+    observation.warnings.extend(children.map(Children::end).unwrap_or_default());
     let concluded = conclude(observation, namer, common, outputs, &printer);
     program.wait();
     concluded?;

@@ -26,6 +26,11 @@ impl StopFlag {
         Ok(stop)
     }
 
+    /// Sets it without a signal.
+    pub(super) fn set(&self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+
     /// Whether one has come.
     pub(super) fn is_set(&self) -> bool {
         self.0.load(Ordering::Relaxed)

@@ -6,8 +6,8 @@ use std::{
 };
 
 use super::{
-    marks::MarkInbox, naming::Namer, observation::Observation, options::CommonOptions, output::Outputs,
-    signals::StopFlag, status::StatusLine,
+    children::Children, marks::MarkInbox, naming::Namer, observation::Observation, options::CommonOptions,
+    output::Outputs, signals::StopFlag, status::StatusLine,
 };
 use crate::report::{options::ReportOptions, profile::Profile, table, units};
 
@@ -34,6 +34,7 @@ pub(super) fn watch(
     options: &CommonOptions,
     stop: &StopFlag,
     printer: &Printer,
+    mut children: Option<&mut Children>,
     mut ended: impl FnMut(&mut Observation, &mut Namer, Duration) -> Option<Ended>,
 ) -> anyhow::Result<Ended> {
     namer.watch(observation);
@@ -48,12 +49,18 @@ pub(super) fn watch(
             break reason;
         }
         if Instant::now() < next_tick && !stop.is_set() && left.is_none_or(|left| left > wait) {
-            // The target has mapped code.
+            // The target has mapped code, or somebody has forked.
             observation.keep_up();
+            if let Some(children) = children.as_deref_mut() {
+                children.heard(observation.lookout.births());
+            }
             continue;
         }
         next_tick = Instant::now() + TICK;
         let reading = observation.tick()?;
+        if let Some(children) = children.as_deref_mut() {
+            children.heard(observation.lookout.births());
+        }
         status.show(&reading);
         marks.take(|name| {
             let said = observation.mark(name)?;
@@ -98,8 +105,7 @@ pub(super) fn conclude(
     observation.end();
     let profile = namer.profile(&observation, options, usize::MAX)?;
     printer.table(&profile, options)?;
-    let report = ReportOptions { full_stacks: options.full_stacks, width: width(), sites: options.top };
-    for name in outputs.write(&profile, &report)? {
+    for name in outputs.write(&profile, &report_options(options))? {
         printer.line(&format!("wrote {name}"))?;
     }
     Ok(())
@@ -129,9 +135,8 @@ pub(super) enum Printer {
 impl Printer {
     /// Prints a profile's table.
     pub(super) fn table(&self, profile: &Profile, options: &CommonOptions) -> anyhow::Result<()> {
-        let report = ReportOptions { full_stacks: options.full_stacks, width: width(), sites: options.top };
         let mut text = Vec::new();
-        table::write(profile, &report, &mut text)?;
+        table::write(profile, &report_options(options), &mut text)?;
         self.write(&text)
     }
 
@@ -150,6 +155,11 @@ impl Printer {
             _ => Ok(()),
         }
     }
+}
+
+/// How the user wants reports.
+pub(super) fn report_options(options: &CommonOptions) -> ReportOptions {
+    ReportOptions { full_stacks: options.full_stacks, width: width(), sites: options.top }
 }
 
 /// Width of the terminal in columns.

@@ -22,8 +22,10 @@ const LARGEST: usize = 4096 + 96;
 const AT_A_TIME: usize = 1024;
 /// Bytes of `struct perf_event_header`.
 const HEADER: usize = 8;
-/// `PERF_RECORD_LOST` and `PERF_RECORD_MMAP2` of `enum perf_event_type` (include/uapi/linux/perf_event.h).
+/// `PERF_RECORD_LOST`, `EXIT`, `FORK` and `MMAP2` of `enum perf_event_type` (include/uapi/linux/perf_event.h).
 const RECORD_LOST: u32 = 2;
+const RECORD_EXIT: u32 = 4;
+const RECORD_FORK: u32 = 7;
 const RECORD_MMAP2: u32 = 10;
 
 /// Some memory became executable.
@@ -35,11 +37,24 @@ pub struct Mapped {
     pub at: u64,
 }
 
+/// A process began or ended.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Birth {
+    /// When: `CLOCK_MONOTONIC` in nanoseconds.
+    pub at: u64,
+    /// The process (in our pid namespace).
+    pub pid: u32,
+    /// Who forked it; `None` where it is the process's end.
+    pub parent: Option<u32>,
+}
+
 /// What came since the last look.
 #[derive(Clone, PartialEq, Eq, Default, Debug)]
 pub struct Notices {
     /// The process's new code, by CPU and then in order.
     pub mapped: Vec<Mapped>,
+    /// Forks and ends of any process, by CPU and then in order; only where they were asked for.
+    pub births: Vec<Birth>,
     /// How many notices, of any process, found no room in a buffer.
     pub lost: u64,
     /// Whether a buffer was found without room for another. The kernel tells what it lost only with the next notice
@@ -51,20 +66,22 @@ pub struct Notices {
 pub struct CodeWatch {
     samplers: Vec<Sampler>,
     ready: OwnedFd,
+    births: bool,
 }
 
 impl CodeWatch {
-    /// Begins to listen.
+    /// Begins to listen; with `births`, to the beginnings and ends of processes too.
     ///
     /// # Errors
     /// What perf_event_open(2) answers: EACCES or EPERM without CAP_PERFMON, with a restrictive seccomp filter, or where
     /// `perf_event_paranoid` has one of the stricter values that distributions add; ENOENT without perf events.
-    pub fn new() -> io::Result<Self> {
+    pub fn new(births: bool) -> io::Result<Self> {
         let ready = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let mut samplers = Vec::new();
         for cpu in online_cpus(&fs::read_to_string("/sys/devices/system/cpu/online")?) {
             let mut event = Builder::new(Software::DUMMY);
-            // `mmap` is what switches the notices on in the kernel (`account_event`), `mmap2` is their form.
+            // `mmap` is what switches the notices on in the kernel (`account_event`), `mmap2` is their form. It brings
+            // those of forks and ends too (`perf_event_task_match`, kernel/events/core.c).
             event.any_pid().one_cpu(cpu).mmap(true).mmap2(true).enabled(true);
             event.sample_id_all(true).sample(SampleFlag::TIME).clockid(Clock::MONOTONIC).wakeup_watermark(1);
             let sampler = match event.build().and_then(|counter| counter.sampled(BUFFER)) {
@@ -78,7 +95,7 @@ impl CodeWatch {
             epoll::add(&ready, fd, epoll::EventData::new_u64(0), epoll::EventFlags::IN)?;
             samplers.push(sampler);
         }
-        Ok(Self { samplers, ready })
+        Ok(Self { samplers, ready, births })
     }
 
     /// Takes out what has come, and keeps what concerns the process with this pid (in our pid namespace).
@@ -92,6 +109,9 @@ impl CodeWatch {
                 notices.add(record.ty(), &record.to_contiguous(), pid);
             }
             notices.full |= taken + LARGEST > BUFFER;
+        }
+        if !self.births {
+            notices.births.clear();
         }
         notices
     }
@@ -127,6 +147,21 @@ impl Notices {
                     && let (Some(start), Some(length), Some(at)) = (word(8), word(16), time)
                 {
                     self.mapped.push(Mapped { range: start..start.saturating_add(length), at });
+                }
+            }
+            RECORD_FORK | RECORD_EXIT => {
+                let half = |at: usize| {
+                    let bytes = record.get(at..at.checked_add(4)?)?;
+                    Some(u32::from_ne_bytes(bytes.try_into().ok()?))
+                };
+                // pid, ppid, tid, ptid, time.
+                let (Some(pid), Some(parent), Some(thread), Some(at)) = (half(0), half(4), half(8), word(16))
+                else {
+                    return;
+                };
+                // A thread is no process.
+                if thread == pid && (kind == RECORD_EXIT || parent != pid) {
+                    self.births.push(Birth { at, pid, parent: (kind == RECORD_FORK).then_some(parent) });
                 }
             }
             _ => {}
@@ -184,9 +219,30 @@ mod tests {
         assert_eq!((notices.mapped.len(), notices.lost), (1, 40 + 16));
     }
 
+    #[test]
+    fn forks_and_ends_of_processes_are_told_and_threads_are_none() {
+        let record = |pid: u32, parent: u32, thread: u32| {
+            let mut bytes = [pid, parent, thread, parent].map(u32::to_ne_bytes).concat();
+            for word in [7_u64, 9] {
+                bytes.extend(word.to_ne_bytes());
+            }
+            bytes
+        };
+        let mut notices = Notices::default();
+        notices.add(RECORD_FORK, &record(20, 5, 20), 5);
+        notices.add(RECORD_FORK, &record(5, 5, 21), 5);
+        notices.add(RECORD_EXIT, &record(20, 5, 22), 5);
+        notices.add(RECORD_EXIT, &record(20, 5, 20), 5);
+        for length in 0..24 {
+            notices.add(RECORD_FORK, &record(20, 5, 20)[..length], 5);
+        }
+        let births = [Some(5), None].map(|parent| Birth { at: 7, pid: 20, parent });
+        assert_eq!(notices.births, births);
+    }
+
     /// Skipped, and says so, where the kernel refuses.
     fn watch() -> Option<CodeWatch> {
-        match CodeWatch::new() {
+        match CodeWatch::new(false) {
             Ok(watch) => Some(watch),
             Err(error) => {
                 let name = std::thread::current().name().unwrap_or_default().to_owned();

@@ -20,6 +20,7 @@ pub mod allocator;
 pub mod compressed;
 mod elf;
 pub mod error;
+pub mod family;
 pub mod maps;
 pub mod module;
 pub mod module_cache;

@@ -333,6 +333,11 @@ fn proc_path(pid: u32, name: impl AsRef<Path>) -> PathBuf {
     Path::new("/proc").join(pid.to_string()).join(name)
 }
 
+/// The process that forked it, or that it was left to.
+pub(super) fn parent_of(pid: u32) -> Option<u32> {
+    read_stat(pid).map(|stat| stat.parent)
+}
+
 fn read_stat(pid: u32) -> Option<Stat> {
     parse_stat(&read_bounded(&proc_path(pid, "stat"), SMALL_FILE).ok()?.0)
 }

@@ -15,6 +15,8 @@ const KERNEL_THREAD_FLAG: u64 = 0x0020_0000;
 pub struct Stat {
     /// Field 3: `R`, `S`, `Z` and so on.
     pub state: u8,
+    /// Field 4: the process that forked it, or that it was left to.
+    pub parent: u32,
     /// From field 9: whether it is a kernel thread.
     pub kernel_thread: bool,
     /// Fields 14 and 15: CPU time of all its threads, in clock ticks.
@@ -44,6 +46,7 @@ pub fn parse_stat(line: &[u8]) -> Option<Stat> {
     let &[state] = fields.first()?.as_bytes() else { return None };
     Some(Stat {
         state,
+        parent: u32::try_from(number(4)?).ok()?,
         kernel_thread: number(9)? & KERNEL_THREAD_FLAG != 0,
         cpu_ticks: number(14)?.saturating_add(number(15)?),
         start_time: number(22)?,
@@ -131,6 +134,7 @@ mod tests {
                 stat,
                 Stat {
                     state: b'S',
+                    parent: 1,
                     kernel_thread: false,
                     cpu_ticks: 723,
                     start_time: 987_654,

@@ -137,6 +137,27 @@ impl Heapscope {
         outcome.report.expect("no report was written")
     }
 
+    /// Ctrl-C, and the reports: the target's, and those of its children with these numbers.
+    pub(crate) fn stop_family<Number: ToString, const CHILDREN: usize>(
+        self,
+        numbers: [Number; CHILDREN],
+    ) -> (Report, [Report; CHILDREN]) {
+        send(self.pid(), Signal::INT);
+        self.end_of_family(numbers)
+    }
+
+    /// The same when it ends by itself.
+    pub(crate) fn end_of_family<Number: ToString, const CHILDREN: usize>(
+        self,
+        numbers: [Number; CHILDREN],
+    ) -> (Report, [Report; CHILDREN]) {
+        let files = numbers.map(|number| self.file(&format!("report.{}.json", number.to_string())));
+        let (outcome, reports) = self.finish_with(files);
+        assert_eq!(outcome.status, 0, "{}", outcome.errors);
+        let reports = reports.map(|json| serde_json::from_str(&json).unwrap());
+        (outcome.report.expect("no report was written"), reports)
+    }
+
     /// Waits for its end.
     pub(crate) fn finish(self) -> Outcome {
         self.finish_with([]).0
