@@ -74,6 +74,12 @@ counters! {
     StacksRecognised = 24, "recognised_stacks";
     /// The name of a thread could not be kept: there are too many of them. Its blocks count without it.
     ThreadNameLost = 25, "thread_name_lost";
+    /// Stacks whose Python frames were cut at the limit.
+    PythonTruncated = 26, "python_truncated";
+    /// Stacks whose Python frames could not be read to the last.
+    PythonUnreadable = 27, "python_unreadable";
+    /// Stacks without Python frames because the interpreter's state that the thread keeps is not its own.
+    PythonNotOurs = 28, "python_state_unknown";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -6,6 +6,9 @@
 /// power of two keeps index masks cheap.
 pub const MAX_FRAMES: usize = 512;
 
+/// Python frames kept of one stack. A deeper one is cut at its root end. A power of two.
+pub const MAX_PYTHON_FRAMES: usize = 128;
+
 /// Bytes of the target's stack that are read at once, at most, then walked in scratch memory: a page.
 ///
 /// One bulk read costs as much as a few 8-byte reads. It ends with the page, because what follows may not be mapped.

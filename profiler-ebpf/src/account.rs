@@ -13,8 +13,10 @@ use crate::{
     function::Function,
     limits::MAX_FRAMES,
     maps::{ALREADY_THERE, LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
-    memo, moments, opaque,
-    records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
+    memo, moments, opaque, python,
+    records::{
+        CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, PythonFrame, SIZE_CLASSES, SiteCounters, StackHead, walk_end,
+    },
     threads, walk,
 };
 
@@ -208,6 +210,9 @@ pub fn site(registers: &pt_regs, allocator: u8) -> u64 {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return OVERFLOW_SITE };
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
     walk::begin(unsafe { &mut *scratch }, registers, allocator);
+    python::collect(scratch, slot);
+    // SAFETY: as above.
+    let begun = unsafe { (*scratch).hash };
     let site = match memo::recognise(scratch, slot, registers) {
         Some(site) if stack_is_sent(site) => {
             walk::count_end(walk_end::COMPLETE, 1);
@@ -217,8 +222,8 @@ pub fn site(registers: &pt_regs, allocator: u8) -> u64 {
         _ => {
             walk::walk(scratch, slot);
             // SAFETY: as above.
-            let scratch = unsafe { &*scratch };
-            memo::remember(scratch, registers);
+            let scratch = unsafe { &mut *scratch };
+            memo::remember(scratch, registers, begun);
             known_site(scratch)
         }
     };
@@ -235,7 +240,7 @@ fn stack_is_sent(site: u64) -> bool {
 
 /// Makes sure that the walked stack has its counters and its record; the key of the site that stands for it.
 #[inline(always)]
-fn known_site(scratch: &Scratch) -> u64 {
+fn known_site(scratch: &mut Scratch) -> u64 {
     let site = scratch.head.site;
     let mut counters = SITES.get_ptr_mut(&site);
     if counters.is_none() {
@@ -259,15 +264,18 @@ fn known_site(scratch: &Scratch) -> u64 {
     site
 }
 
-/// Sends head and frames; whether the ring buffer had room.
+/// Sends head and frames, native and Python; whether the ring buffer had room.
 #[inline(always)]
-fn send(scratch: &Scratch) -> bool {
+fn send(scratch: &mut Scratch) -> bool {
     let frames = scratch.head.frames as u64;
     if frames > MAX_FRAMES as u64 || scratch.head.end == walk_end::SCRATCH_BUSY {
         return false;
     }
-    let bytes = size_of::<StackHead>() as u64 + frames * 8;
-    // SAFETY: head and frames lie behind each other in `Scratch`, and `frames` is within the array.
+    let python = python::append(scratch, frames);
+    // What could not be copied is not there.
+    scratch.head.python = (python / size_of::<PythonFrame>() as u64) as u32;
+    let bytes = size_of::<StackHead>() as u64 + frames * 8 + python;
+    // SAFETY: head and frames lie behind each other in `Scratch`, and `bytes` ends within it.
     unsafe {
         bpf_ringbuf_output(
             (&raw const STACKS).cast_mut().cast(),

@@ -7,6 +7,7 @@
 //! - `moments`: what the sites held at the peak and at the target's exit;
 //! - `threads`: names of threads, and what each allocated last;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
+//! - `python`: the interpreter's frames, by its own links;
 //! - `search`: the tables that the walk asks;
 //! - `memo`: a stack met before is recognised without a search;
 //! - `maps`: every BPF map and every constant set at load.
@@ -25,6 +26,7 @@ mod function;
 mod maps;
 mod memo;
 mod moments;
+mod python;
 mod search;
 mod session;
 mod threads;

@@ -12,11 +12,11 @@ use aya_ebpf::{
 
 use crate::{
     counters::{COUNTER_SLOTS, Counter},
-    limits::MAX_FRAMES,
+    limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
     memo::{MEMO_FRAMES, Memo},
     records::{
-        LiveBlock, MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
-        STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
+        LiveBlock, MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, PythonFrame, PythonLayout,
+        STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
     },
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
@@ -101,6 +101,10 @@ pub static SCRATCH: Array<Scratch> = Array::with_max_entries(4, 0);
 #[map]
 pub static MEMOS: Array<Memo> = Array::with_max_entries(4, 0);
 
+/// Where the target's Python keeps its frames, in its one element.
+#[map]
+pub static PYTHON: Array<PythonLayout> = Array::with_max_entries(1, 0);
+
 /// What one walk works on. `head` and `frames` together are the record that goes to the ring buffer.
 #[repr(C)]
 pub struct Scratch {
@@ -137,11 +141,18 @@ pub struct Scratch {
     pub modules: u64,
     pub head: StackHead,
     pub frames: [u64; MAX_FRAMES],
+    /// Room behind the last frame for a copy of `python`.
+    pub behind: [PythonFrame; MAX_PYTHON_FRAMES],
     /// Where each return address was found, as a memo has it.
     pub slots: [u16; MEMO_FRAMES],
     /// rsp where the walk began.
     pub first_sp: u64,
     pub window: [u64; crate::limits::WINDOW_BYTES / 8],
+    /// The Python frames.
+    pub python: [PythonFrame; MAX_PYTHON_FRAMES],
+    /// The interpreter's frame at hand, and its address.
+    pub python_frame: [u64; PythonLayout::LARGEST_FRAME as usize / 8],
+    pub python_at: u64,
 }
 
 /// Number of slots of `SCRATCH`, a power of two, less one.
@@ -168,6 +179,11 @@ static PID_NAMESPACE_DEVICE: u64 = 0;
 #[unsafe(no_mangle)]
 static PID_NAMESPACE_INODE: u64 = 0;
 
+/// Where in the kernel's `task_struct` the thread pointer lies; 0 where there is no Python to look for, which makes dead
+/// code of all that is for it.
+#[unsafe(no_mangle)]
+static TASK_FSBASE: u32 = 0;
+
 macro_rules! constant {
     ($name:ident, $constant:ident, $type:ty) => {
         #[inline(always)]
@@ -184,6 +200,7 @@ constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);
 constant!(target_pid, TARGET_PID, u32);
+constant!(task_fsbase, TASK_FSBASE, u32);
 constant!(pid_namespace_device, PID_NAMESPACE_DEVICE, u64);
 constant!(pid_namespace_inode, PID_NAMESPACE_INODE, u64);
 

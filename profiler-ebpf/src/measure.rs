@@ -13,6 +13,7 @@ mod function;
 mod maps;
 mod memo;
 mod moments;
+mod python;
 mod search;
 mod threads;
 mod walk;

@@ -32,10 +32,10 @@ pub struct Memo {
     slots: [u16; MEMO_FRAMES],
 }
 
-/// Which memo stands for a place.
+/// Which memo stands for a place, and for the Python frames there: their hash is the one that the walk begins with.
 #[inline(always)]
-fn index_of(registers: &pt_regs) -> u32 {
-    let mixed = (registers.rip ^ registers.rsp.rotate_left(20) ^ registers.rbp.rotate_left(40))
+fn index_of(registers: &pt_regs, begun: u64) -> u32 {
+    let mixed = (begun ^ registers.rip ^ registers.rsp.rotate_left(20) ^ registers.rbp.rotate_left(40))
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 40) as u32 & memo_mask()
 }
@@ -73,9 +73,11 @@ extern "C" fn memo_step(first: u64, slot: u64, memo: u64) -> i64 {
 /// The site of a stack that was met before at this place; `None` if it must be walked. The walk has been begun.
 #[inline(always)]
 pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Option<u64> {
-    let index = index_of(registers);
-    let memo = MEMOS.get(index)?;
     // SAFETY: the slot is claimed by this walk; no reference is held across the calls below.
+    let begun = unsafe { (*scratch).hash };
+    let index = index_of(registers, begun);
+    let memo = MEMOS.get(index)?;
+    // SAFETY: as above.
     let generation = unsafe { (*scratch).table };
     if memo.ip != registers.rip
         || memo.sp != registers.rsp
@@ -85,8 +87,6 @@ pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Optio
         return None;
     }
     let frames = memo.frames as u64;
-    // SAFETY: as above.
-    let begun = unsafe { (*scratch).hash };
     // SAFETY: as above.
     unsafe { (*scratch).hash = hash_frame(begun, registers.rip, 0) };
     let mut frame = 1;
@@ -106,14 +106,14 @@ pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Optio
     (frame == frames && site == memo.site).then_some(site)
 }
 
-/// Remembers a whole stack that was just walked.
+/// Remembers a whole stack that was just walked, from the hash `begun` on.
 #[inline(always)]
-pub fn remember(scratch: &Scratch, registers: &pt_regs) {
+pub fn remember(scratch: &Scratch, registers: &pt_regs, begun: u64) {
     let whole = scratch.head.end == walk_end::COMPLETE && scratch.guessed_frames == 0;
     if !whole || scratch.forgettable != 0 || scratch.head.frames as usize > MEMO_FRAMES {
         return;
     }
-    let Some(memo) = MEMOS.get_ptr_mut(index_of(registers)) else { return };
+    let Some(memo) = MEMOS.get_ptr_mut(index_of(registers, begun)) else { return };
     // SAFETY: a map value; other CPUs may read or write it at the same time, which the hash brings to light.
     let memo = unsafe { &mut *memo };
     memo.ip = registers.rip;

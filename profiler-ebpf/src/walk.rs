@@ -302,6 +302,8 @@ pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
     scratch.modules = 0;
     scratch.head.guessed = [0; MAX_FRAMES / 64];
     scratch.head.frames = 0;
+    scratch.head.python = 0;
+    scratch.head.python_end = 0;
     scratch.head.allocator = allocator;
     scratch.head.generation = generation;
 }

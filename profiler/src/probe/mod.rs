@@ -11,8 +11,8 @@ use std::path::PathBuf;
 
 use profiler_common::{
     counters::Counter,
-    limits::MAX_FRAMES,
-    records::{Call, StackHead},
+    limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
+    records::{Call, PythonFrame, StackHead},
 };
 
 use crate::target::{address::FileOffset, process::OwnIdentity};
@@ -78,6 +78,8 @@ pub struct ProbeSettings {
     pub max_size: u64,
     /// Whether there are allocators that the user named.
     pub custom_allocators: bool,
+    /// Whether the target runs Python, whose frames are to be collected.
+    pub python: bool,
     /// Most kernel memory for live blocks and sites, in bytes.
     pub max_memory: u64,
     /// The way to attach, where the user insists on one.
@@ -97,21 +99,26 @@ pub struct StackRecord {
     pub head: StackHead,
     /// Return addresses, the allocator's caller first.
     pub frames: Vec<u64>,
+    /// Python frames, the innermost first.
+    pub python: Vec<PythonFrame>,
 }
 
 impl StackRecord {
     /// Reads a record of the ring buffer; `None` where it is shorter than its head. No more frames are taken than there
-    /// are bytes for, whatever the head says, nor more than [`MAX_FRAMES`].
+    /// are bytes for, whatever the head says, nor more than [`MAX_FRAMES`] and [`MAX_PYTHON_FRAMES`].
     #[must_use]
     pub fn parse(record: &[u8]) -> Option<Self> {
-        let (head, frames) = record.split_at_checked(size_of::<StackHead>())?;
+        let (head, rest) = record.split_at_checked(size_of::<StackHead>())?;
         let head: StackHead = bytemuck::pod_read_unaligned(head);
-        let frames = frames
-            .chunks_exact(size_of::<u64>())
-            .take(usize::from(head.frames).min(MAX_FRAMES))
+        let native = usize::from(head.frames).min(MAX_FRAMES) * size_of::<u64>();
+        let (frames, python) = rest.split_at(native.min(rest.len()));
+        let frames = frames.chunks_exact(size_of::<u64>()).map(bytemuck::pod_read_unaligned).collect();
+        let python = python
+            .chunks_exact(size_of::<PythonFrame>())
+            .take(usize::try_from(head.python).unwrap_or(MAX_PYTHON_FRAMES).min(MAX_PYTHON_FRAMES))
             .map(bytemuck::pod_read_unaligned)
             .collect();
-        Some(Self { head, frames })
+        Some(Self { head, frames, python })
     }
 
     /// Whether frame `index` was found by a frame-pointer guess.

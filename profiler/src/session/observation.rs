@@ -89,6 +89,7 @@ impl Observation {
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
             custom_allocators: !options.allocators.is_empty(),
+            python: true,
             max_memory: options.max_memory,
             method: options.method,
             row_chunks: capacity.chunks,
@@ -242,8 +243,9 @@ impl Observation {
     }
 
     fn take_in(&mut self, stacks: Vec<StackRecord>) {
-        for StackRecord { head, frames } in stacks {
-            let located = self.code.locate(&StackRecord { head, frames });
+        for record in stacks {
+            let head = record.head;
+            let located = self.code.locate(&record);
             let end = if located.cut { walk_end::NO_MAPPING } else { head.end };
             self.outdated += u64::from(located.cut && head.end != end);
             let stack = SiteStack { allocator: head.allocator, end, frames: located.frames };

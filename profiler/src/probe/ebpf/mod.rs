@@ -5,6 +5,7 @@
 //! ends, the kernel takes the probes out of the target with the last descriptor.
 
 mod attach;
+mod kernel_types;
 mod object;
 
 use std::{io, os::fd::OwnedFd};
@@ -19,7 +20,7 @@ use profiler_common::{
     counters::Counter,
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, CUSTOM_BLOCK, LiveBlock, Moments, OVERFLOW_SITE, PendingCall,
-        PendingKey, STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER, ThreadName,
+        PendingKey, PythonLayout, STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER, ThreadName,
     },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
@@ -58,6 +59,7 @@ pub struct EbpfProbe {
     pages: TypedMap<u32, PageRows>,
     rules: TypedMap<u32, Rule>,
     mappings: TypedMap<u32, MappingTable>,
+    python: Option<TypedMap<u32, PythonLayout>>,
     generation: u32,
     exec_watched: bool,
 }
@@ -80,7 +82,8 @@ impl EbpfProbe {
         if rights::kernel_version(&release).is_some_and(|version| version < (5, 15)) {
             return Err(ProbeError::KernelTooOld { release });
         }
-        let mut ebpf = load_maps(object, settings)?;
+        let fsbase = if settings.python { kernel_types::fsbase_in_task() } else { None };
+        let mut ebpf = load_maps(object, settings, fsbase)?;
         let programs = Programs::new(&ebpf, object)?;
         let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
         let exec_watched = watch_exec(&mut ebpf);
@@ -99,6 +102,7 @@ impl EbpfProbe {
             pages: typed(&ebpf, "PAGES")?,
             rules: typed(&ebpf, "RULES")?,
             mappings: typed(&ebpf, "MAPPINGS")?,
+            python: if fsbase.is_some() { Some(typed(&ebpf, "PYTHON")?) } else { None },
             generation: 0,
             exec_watched,
             ebpf,
@@ -181,6 +185,17 @@ impl EbpfProbe {
         self.state.update(&STATE_GENERATION, &generation).map_err(failed("STATE"))?;
         self.generation = generation;
         Ok(ranges.len().saturating_sub(table.ranges.len()))
+    }
+
+    /// Has Python frames collected from now on; whether that is possible: the probes must have been loaded for it, and
+    /// the kernel must tell where it keeps thread pointers.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn publish_python(&self, layout: &PythonLayout) -> Result<bool, ProbeError> {
+        let Some(map) = &self.python else { return Ok(false) };
+        map.update(&0, layout).map_err(|source| ProbeError::Map { name: "PYTHON", source })?;
+        Ok(true)
     }
 
     /// The number of the mapping table that the walkers use: [`StackHead::generation`] of the stacks that they take.
@@ -297,7 +312,7 @@ impl EbpfProbe {
 }
 
 /// Makes the maps with their real sizes.
-fn load_maps(object: &[u8], settings: &ProbeSettings) -> Result<Ebpf, ProbeError> {
+fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Result<Ebpf, ProbeError> {
     let sites = (settings.max_memory / 4 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
     let memos =
         u32::try_from(settings.max_memory / 16 / BYTES_PER_MEMO).unwrap_or(1 << 20).clamp(1 << 10, 1 << 20);
@@ -316,6 +331,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings) -> Result<Ebpf, ProbeError
     let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
     let ring = 1 << ring.ilog2();
     let custom_allocators = u32::from(settings.custom_allocators);
+    let fsbase = fsbase.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("LIVE", u32::try_from(blocks).unwrap_or(1 << 30))
@@ -331,6 +347,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings) -> Result<Ebpf, ProbeError
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
         .override_global("CUSTOM_ALLOCATORS", &custom_allocators, true)
+        .override_global("TASK_FSBASE", &fsbase, true)
         .override_global("TARGET_PID", &settings.identity.pid, true)
         .override_global("PID_NAMESPACE_DEVICE", &settings.identity.namespace_device, true)
         .override_global("PID_NAMESPACE_INODE", &settings.identity.namespace_inode, true);

@@ -1,0 +1,169 @@
+//! The Python frames of the thread at hand, as the interpreter links them in its memory.
+//!
+//! The walk begins at the state that the interpreter keeps for each thread in a thread-specific value of the C library.
+//! That state names its thread, so it is known when it is another's. Nothing here understands a frame: addresses are
+//! collected, and user space reads what lies there. The frames count into the stack's hash before the native walk begins.
+
+use aya_ebpf::helpers::generated::{bpf_get_current_task, bpf_probe_read_kernel, bpf_probe_read_user};
+
+use crate::{
+    counters::Counter,
+    limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
+    maps::{PYTHON, SCRATCH, Scratch, count, task_fsbase},
+    opaque,
+    records::{PythonFrame, PythonLayout, python_end},
+    walk::hash_frame,
+};
+
+/// Answers of `python_step` beside the `python_end` codes: there is another frame.
+const GO_ON: i64 = -1;
+
+/// Words of a frame that can be read.
+const FRAME_WORDS: usize = PythonLayout::LARGEST_FRAME as usize / 8;
+
+/// Reads a word of the target's memory.
+#[inline(always)]
+fn word_at(address: u64) -> Option<u64> {
+    let mut word = 0u64;
+    // SAFETY: the helper checks the user address, and fills `word`.
+    let failed = unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const _) } != 0;
+    (!failed).then_some(word)
+}
+
+/// The thread pointer of the thread at hand. The C library sets it once, by a system call or at clone, so that the
+/// kernel's copy is right.
+#[inline(always)]
+fn thread_pointer() -> u64 {
+    let mut pointer = 0u64;
+    // SAFETY: the address lies in the running task, and the helper fills `pointer`.
+    unsafe {
+        let task = bpf_get_current_task();
+        let at = task.wrapping_add(task_fsbase() as u64);
+        if bpf_probe_read_kernel((&raw mut pointer).cast(), 8, at as *const _) != 0 {
+            return 0;
+        }
+    }
+    pointer
+}
+
+/// Collects the thread's Python frames. The walk has been begun.
+#[inline(always)]
+pub fn collect(scratch: *mut Scratch, slot: u32) {
+    if task_fsbase() == 0 {
+        return;
+    }
+    let Some(layout) = PYTHON.get(0) else { return };
+    if layout.tls == 0 {
+        return;
+    }
+    let mut ended = match first_frame(layout) {
+        Ok(0) => return,
+        Ok(frame) => {
+            // SAFETY: the slot is claimed by this walk; no reference is held across the calls below.
+            unsafe { (*scratch).python_at = frame };
+            GO_ON
+        }
+        Err(ended) => ended as i64,
+    };
+    let mut index = 0;
+    while index <= MAX_PYTHON_FRAMES as u64 && ended == GO_ON {
+        ended = python_step(index, slot as u64);
+        index += 1;
+    }
+    // SAFETY: as above.
+    let scratch = unsafe { &mut *scratch };
+    scratch.head.python_end = ended as u32;
+    scratch.hash = hash_frame(scratch.hash, ended as u64, 0);
+    match ended as u32 {
+        python_end::COMPLETE => {}
+        python_end::TRUNCATED => count(Counter::PythonTruncated, 1),
+        python_end::NOT_OURS => count(Counter::PythonNotOurs, 1),
+        _ => count(Counter::PythonUnreadable, 1),
+    }
+}
+
+/// The thread's innermost frame; 0 where it runs no Python.
+#[inline(always)]
+fn first_frame(layout: &PythonLayout) -> Result<u64, u32> {
+    let pointer = thread_pointer();
+    let state = word_at(pointer.wrapping_add(layout.tls)).ok_or(python_end::UNREADABLE)?;
+    if pointer == 0 || state == 0 {
+        return Ok(0);
+    }
+    if word_at(state.wrapping_add(layout.thread_id as u64)) != Some(pointer) {
+        return Err(python_end::NOT_OURS);
+    }
+    let frame = word_at(state.wrapping_add(layout.frame as u64)).ok_or(python_end::UNREADABLE)?;
+    if layout.through_cframe == 0 || frame == 0 {
+        return Ok(frame);
+    }
+    word_at(frame.wrapping_add(layout.in_cframe as u64)).ok_or(python_end::UNREADABLE)
+}
+
+/// Keeps the frame at hand and finds its caller.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn python_step(index: u64, slot: u64) -> i64 {
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot as u32) else { return python_end::UNREADABLE as i64 };
+    // SAFETY: the slot is claimed by this walk.
+    let scratch = unsafe { &mut *scratch };
+    let Some(layout) = PYTHON.get(0) else { return python_end::UNREADABLE as i64 };
+    if index >= MAX_PYTHON_FRAMES as u64 {
+        return python_end::TRUNCATED as i64;
+    }
+    let bytes = opaque(layout.bytes as u64);
+    if bytes == 0 || bytes > PythonLayout::LARGEST_FRAME as u64 {
+        return python_end::UNREADABLE as i64;
+    }
+    // SAFETY: the helper checks the user address, and `bytes` is at most the array's length.
+    let failed = unsafe {
+        let frame = scratch.python_frame.as_mut_ptr().cast();
+        bpf_probe_read_user(frame, bytes as u32, scratch.python_at as *const _)
+    } != 0;
+    if failed {
+        return python_end::UNREADABLE as i64;
+    }
+    let word = |offset: u32| {
+        let at = opaque(offset as u64 >> 3) as usize & (FRAME_WORDS - 1);
+        // SAFETY: masked to the array's length.
+        unsafe { *scratch.python_frame.get_unchecked(at) }
+    };
+    let mark = if layout.mark == PythonLayout::NO_MARK {
+        0
+    } else {
+        word(layout.mark) >> ((layout.mark as u64 & 7) * 8) & 0xff
+    };
+    let frame = PythonFrame {
+        code: word(layout.code) & ((1 << 56) - 1) | mark << 56,
+        at: word(layout.at) & layout.at_mask,
+    };
+    let back = word(layout.back);
+    let at = opaque(index) as usize & (MAX_PYTHON_FRAMES - 1);
+    // SAFETY: masked to the array's length.
+    unsafe { *scratch.python.get_unchecked_mut(at) = frame };
+    scratch.head.python = index as u32 + 1;
+    scratch.hash = hash_frame(hash_frame(scratch.hash, frame.code, 0), frame.at, 0);
+    scratch.python_at = back;
+    if back == 0 { python_end::COMPLETE as i64 } else { GO_ON }
+}
+
+/// Puts the Python frames behind the last native one, to be sent together; how many bytes they are.
+#[inline(always)]
+pub fn append(scratch: &mut Scratch, frames: u64) -> u64 {
+    if task_fsbase() == 0 {
+        return 0;
+    }
+    let bytes = opaque(scratch.head.python as u64 * size_of::<PythonFrame>() as u64);
+    if bytes == 0
+        || bytes > size_of::<[PythonFrame; MAX_PYTHON_FRAMES]>() as u64
+        || frames > MAX_FRAMES as u64
+    {
+        return 0;
+    }
+    // SAFETY: a copy within one map value: behind `frames` there is room for all Python frames.
+    let failed = unsafe {
+        let to = (&raw mut scratch.frames).cast::<u64>().add(frames as usize);
+        bpf_probe_read_kernel(to.cast(), bytes as u32, (&raw const scratch.python).cast())
+    } != 0;
+    if failed { 0 } else { bytes }
+}
