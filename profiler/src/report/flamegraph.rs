@@ -110,6 +110,7 @@ fn look(tint: Tint) -> (Color, &'static str) {
         Tint::Runtime => (Color { r: 190, g: 194, b: 204 }, "runtime"),
         Tint::Allocator => (Color { r: 232, g: 131, b: 131 }, "allocator"),
         Tint::Jit => (Color { r: 126, g: 200, b: 140 }, "JIT"),
+        Tint::Interpreter => (Color { r: 190, g: 178, b: 220 }, "interpreter"),
         Tint::Remark => (Color { r: 238, g: 238, b: 238 }, "remark"),
     }
 }

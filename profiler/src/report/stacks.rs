@@ -38,6 +38,7 @@ pub(super) enum Tint {
     Runtime,
     Allocator,
     Jit,
+    Interpreter,
     Remark,
 }
 
@@ -51,6 +52,7 @@ impl Tint {
             (_, FrameRole::Library) => Self::Library,
             (_, FrameRole::Program) => Self::Program,
             (_, FrameRole::Jit) => Self::Jit,
+            (_, FrameRole::Interpreter) => Self::Interpreter,
         }
     }
 }

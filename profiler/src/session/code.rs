@@ -237,6 +237,12 @@ impl CodeMap {
         !is_the_same || is_another_since
     }
 
+    /// What the loader added to the addresses of a file that is mapped now.
+    pub(super) fn bias_of(&self, module: &Arc<Module>) -> Option<u64> {
+        let placed = self.states.last()?.placed.iter().filter_map(|placed| placed.module.as_ref());
+        placed.clone().find_map(|(there, bias)| Arc::ptr_eq(there, module).then_some(*bias))
+    }
+
     /// A location by its index.
     pub(super) fn location(&self, index: u32) -> Option<&CodeLocation> {
         self.locations.get(index as usize)

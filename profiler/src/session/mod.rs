@@ -18,6 +18,7 @@ pub mod options;
 mod output;
 mod overhead;
 mod placing;
+mod python;
 mod quality;
 mod run;
 mod signals;

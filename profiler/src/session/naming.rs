@@ -136,10 +136,9 @@ impl Namer {
             return (String::new(), vec![remark(text)]);
         };
         let allocator = observation.allocators.get(usize::from(known.allocator)).cloned().unwrap_or_default();
-        let mut stack = Vec::new();
-        for location in known.frames.iter().filter_map(|index| observation.code.location(*index)) {
-            stack.extend(self.symbolizer.frames(location));
-        }
+        let locations = known.frames.iter().filter_map(|index| observation.code.location(*index));
+        let native = locations.map(|location| (location, self.symbolizer.frames(location)));
+        let mut stack = observation.python.merge(native, &known.python).stack;
         stack.extend(end_remark(known.end).map(|text| remark(&text)));
         (allocator, stack)
     }

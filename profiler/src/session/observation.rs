@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     os::fd::BorrowedFd,
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -21,13 +22,14 @@ use super::{
     named_allocator::NamedAllocator,
     options::CommonOptions,
     overhead::OverheadMeter,
+    python::{Groups, Python},
 };
 use crate::{
     ledger::{Account, Ledger},
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
     report::units,
     symbolize::label,
-    target::process::Process,
+    target::{module::Module, process::Process},
 };
 
 /// The stack of one site.
@@ -39,6 +41,8 @@ pub(super) struct SiteStack {
     pub(super) end: u8,
     /// Indices of code locations, leaf first.
     pub(super) frames: Box<[u32]>,
+    /// Its Python frames.
+    pub(super) python: Groups,
 }
 
 /// What the status line shows.
@@ -61,6 +65,7 @@ pub(super) struct Observation {
     pub(super) started: SystemTime,
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
+    pub(super) python: Python,
     pub(super) custom: Vec<NamedAllocator>,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
@@ -104,6 +109,7 @@ impl Observation {
             allocators: Vec::new(),
             started: SystemTime::now(),
             warnings: Vec::new(),
+            python: Python::default(),
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
             outdated: 0,
             left_out: 0,
@@ -248,7 +254,8 @@ impl Observation {
             let located = self.code.locate(&record);
             let end = if located.cut { walk_end::NO_MAPPING } else { head.end };
             self.outdated += u64::from(located.cut && head.end != end);
-            let stack = SiteStack { allocator: head.allocator, end, frames: located.frames };
+            let python = self.python.take_in(&record.python);
+            let stack = SiteStack { allocator: head.allocator, end, frames: located.frames, python };
             self.stacks.insert(head.site, stack);
         }
     }
@@ -265,6 +272,19 @@ impl Observation {
         self.left_out = self.left_out.max(left_out);
         for module in &change.modules {
             self.probe_allocators(module)?;
+            self.look_for_python(module)?;
+        }
+        Ok(())
+    }
+
+    fn look_for_python(&mut self, module: &Arc<Module>) -> Result<(), ProbeError> {
+        let Some(bias) = self.code.bias_of(module) else { return Ok(()) };
+        if let Some(layout) = self.python.look(&self.process, module, bias)
+            && !self.probe.publish_python(&layout)?
+        {
+            self.warn(
+                "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
+            );
         }
         Ok(())
     }

@@ -25,6 +25,8 @@ pub enum FrameRole {
     Program,
     /// Code without a file: a JIT's output.
     Jit,
+    /// An interpreter at work on a program of its language.
+    Interpreter,
     /// Not code: a remark such as `[stack cut at 128 frames]`.
     Remark,
 }

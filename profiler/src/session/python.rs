@@ -1,0 +1,192 @@
+//! The target's Python: which frames a stack holds, and where they belong among the native ones.
+//!
+//! Code objects are read when a stack is met for the first time, for they may be gone soon. Kernel and interpreter know
+//! frames apart from one another: each call of the interpreter's loop is one native frame and a group of Python frames.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
+
+use profiler_common::records::{PythonFrame, PythonLayout};
+
+use crate::{
+    symbolize::{
+        frame::{Frame, FrameKind, FrameRole},
+        symbolizer::CodeLocation,
+    },
+    target::{
+        module::Module,
+        process::Process,
+        python::{
+            Interpreter, Mark,
+            code::{self, Code, Identity, Memory},
+        },
+    },
+};
+
+/// The Python frames of a stack by calls of the interpreter's loop, the innermost first, each group as well.
+pub(super) type Groups = Box<[Box<[Arc<Frame>]>]>;
+
+/// The interpreter in the target, if there is one.
+#[derive(Debug, Default)]
+pub(super) struct Python {
+    running: Option<Running>,
+    /// Why frames are not read: sentences.
+    pub(super) refusals: BTreeSet<String>,
+    /// Stacks in which Python's and the native walk did not find the same calls of the interpreter.
+    pub(super) unmatched: u64,
+    /// Frames whose code object was gone before it was read.
+    pub(super) gone: u64,
+}
+
+#[derive(Debug)]
+struct Running {
+    interpreter: Interpreter,
+    memory: Memory,
+    code_type: u64,
+    codes: HashMap<u64, (Identity, Code)>,
+}
+
+/// Code objects that are remembered.
+const MOST_CODES: usize = 1 << 17;
+
+impl Python {
+    /// Looks whether a module that the target has mapped is an interpreter; the layout for the walk, if so.
+    pub(super) fn look(
+        &mut self,
+        process: &Process,
+        module: &Arc<Module>,
+        bias: u64,
+    ) -> Option<PythonLayout> {
+        if self.running.is_some() {
+            return None;
+        }
+        match self.set_up(process, module, bias) {
+            Ok(layout) => layout,
+            Err(reason) => {
+                self.refusals.insert(format!("{}: {reason}.", module.path.display()));
+                None
+            }
+        }
+    }
+
+    fn set_up(
+        &mut self,
+        process: &Process,
+        module: &Arc<Module>,
+        bias: u64,
+    ) -> Result<Option<PythonLayout>, String> {
+        let Some(interpreter) = Interpreter::find_in(module)? else { return Ok(None) };
+        let memory = Memory::of(process).map_err(|error| error.to_string())?;
+        let layout = interpreter.layout(bias, &memory)?;
+        let code_type = interpreter.code_type(bias);
+        self.running = Some(Running { interpreter, memory, code_type, codes: HashMap::new() });
+        Ok(Some(layout))
+    }
+
+    /// Reads what the frames of a new stack are.
+    pub(super) fn take_in(&mut self, frames: &[PythonFrame]) -> Groups {
+        let Some(running) = &mut self.running else { return Groups::default() };
+        let (mut groups, mut group) = (Vec::new(), Vec::new());
+        for frame in frames {
+            let (address, [.., mark]) = (frame.code & ((1 << 56) - 1), frame.code.to_le_bytes());
+            let mark = running.interpreter.version.mark_of(mark);
+            if mark != Mark::Shim {
+                let known = running.code(address);
+                self.gone += u64::from(known.is_none());
+                group.push(Arc::new(python_frame(known, frame.at)));
+            }
+            if mark != Mark::Inner {
+                groups.push(std::mem::take(&mut group).into());
+            }
+        }
+        if !group.is_empty() {
+            groups.push(group.into());
+        }
+        groups.into()
+    }
+
+    /// Joins a native stack, as it was named location by location, with its Python frames. What the interpreter's loop
+    /// does stands in its place; the interpreter's other frames keep theirs.
+    pub(super) fn merge<'l>(
+        &self,
+        native: impl Iterator<Item = (&'l CodeLocation, Vec<Arc<Frame>>)>,
+        groups: &Groups,
+    ) -> Merged {
+        let mut merged = Merged::default();
+        let mut groups = groups.iter();
+        let mut unanswered = 0;
+        for (location, frames) in native {
+            let Some(svma) = self.in_interpreter(location) else {
+                merged.stack.extend(frames);
+                continue;
+            };
+            let evaluates = self.running.as_ref().is_some_and(|r| r.interpreter.evaluates_at(svma));
+            let internals = frames.iter().map(|frame| {
+                let role =
+                    if frame.role == FrameRole::Allocator { frame.role } else { FrameRole::Interpreter };
+                Arc::new(Frame { role, ..(**frame).clone() })
+            });
+            merged.stack.extend(internals);
+            if evaluates {
+                match groups.next() {
+                    Some(group) => merged.stack.extend(group.iter().cloned()),
+                    None => unanswered += 1,
+                }
+            }
+        }
+        let left: Vec<_> = groups.collect();
+        merged.matches = unanswered == 0 && left.is_empty();
+        merged.stack.extend(left.into_iter().flat_map(|group| group.iter().cloned()));
+        merged
+    }
+
+    fn in_interpreter(&self, location: &CodeLocation) -> Option<crate::target::address::Svma> {
+        let (module, svma) = location.module.as_ref()?;
+        Arc::ptr_eq(module, &self.running.as_ref()?.interpreter.module).then_some(*svma)
+    }
+}
+
+/// A stack with its Python frames.
+#[derive(Debug, Default)]
+pub(super) struct Merged {
+    pub(super) stack: Vec<Arc<Frame>>,
+    /// Whether every call of the interpreter's loop met its Python frames.
+    pub(super) matches: bool,
+}
+
+impl Running {
+    /// The code object at an address. It is known again by what tells it from another.
+    fn code(&mut self, address: u64) -> Option<&Code> {
+        let version = self.interpreter.version;
+        let found = code::identity(&self.memory, version, self.code_type, address);
+        let known = self.codes.get(&address).is_some_and(|(identity, _)| Some(identity) == found.as_ref());
+        if !known {
+            let found = found?;
+            let code = code::read(&self.memory, version, address, &found)?;
+            if self.codes.len() >= MOST_CODES {
+                self.codes.clear();
+            }
+            self.codes.insert(address, (found, code));
+        }
+        self.codes.get(&address).map(|(_, code)| code)
+    }
+}
+
+fn python_frame(code: Option<&Code>, at: u64) -> Frame {
+    Frame {
+        function: Some(
+            code.map_or_else(|| "[Python function that is gone]".to_owned(), |c| c.function.clone()),
+        ),
+        file: code.map(|code| code.file.clone()),
+        line: code.and_then(|code| code.line_of(at)),
+        module: None,
+        address: 0,
+        module_offset: None,
+        kind: FrameKind::Python,
+        inlined: false,
+        guessed: false,
+        role: FrameRole::Program,
+    }
+}

@@ -1,0 +1,163 @@
+//! Where each version of CPython keeps what we read, in bytes, on x86-64.
+//!
+//! The numbers are those that a C compiler gives for the structures in the headers of the version: `struct _ts`
+//! (`Include/cpython/pystate.h`), `struct _frame` (`Include/cpython/frameobject.h`), `_PyInterpreterFrame`
+//! (`Include/internal/pycore_frame.h`), `PyCodeObject` (`Include/cpython/code.h`), `_PyRuntimeState`
+//! (`Include/internal/pycore_runtime.h`). They were compared with running interpreters of each version.
+
+use profiler_common::records::PythonLayout;
+
+/// In glibc's `struct pthread`: the first block of thread-specific values (`specific_1stblock`, nptl/descr.h), of 16 bytes
+/// each: a sequence number, and the value. Later keys lie elsewhere.
+const GLIBC_SPECIFIC: u64 = 0x310;
+const GLIBC_FIRST_BLOCK: u32 = 32;
+
+/// A version of CPython that we know.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, PartialOrd, Ord)]
+pub struct Version {
+    /// 7 for 3.7.
+    pub minor: u8,
+}
+
+/// In a code object.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct CodeLayout {
+    pub(super) first_line: usize,
+    pub(super) file: usize,
+    pub(super) name: usize,
+    pub(super) qualified_name: Option<usize>,
+    pub(super) line_table: usize,
+    /// Where the instructions begin, if they are part of the object.
+    pub(super) instructions: Option<usize>,
+    /// Bytes to read of it.
+    pub(super) bytes: usize,
+}
+
+/// In a string (`PyASCIIObject`, `PyCompactUnicodeObject`).
+#[derive(Clone, Copy, Debug)]
+pub(super) struct TextLayout {
+    pub(super) ascii: u64,
+    pub(super) other: u64,
+}
+
+impl Version {
+    /// The version with these numbers.
+    #[must_use]
+    pub fn of((major, minor): (u8, u8)) -> Option<Self> {
+        (major == 3 && (7..=13).contains(&minor)).then_some(Self { minor })
+    }
+
+    /// In `_PyRuntime`: the key of the threads' states (`gilstate.autoTSSkey`, from 3.12 `autoTSSkey`).
+    pub(super) fn tss_key(self) -> u64 {
+        match self.minor {
+            7 => 1504,
+            8 => 1392,
+            9 | 10 => 584,
+            11 => 592,
+            12 => 1544,
+            _ => 2160,
+        }
+    }
+
+    /// For the walk in the kernel.
+    pub(super) fn layout(self, key: u32) -> Option<PythonLayout> {
+        if key >= GLIBC_FIRST_BLOCK {
+            return None;
+        }
+        let tls = GLIBC_SPECIFIC + 16 * u64::from(key) + 8;
+        let base = PythonLayout { tls, at_mask: u64::MAX, ..PythonLayout::default() };
+        let linked = PythonLayout {
+            thread_id: 176,
+            frame: 24,
+            bytes: 112,
+            code: 32,
+            back: 24,
+            at: 104,
+            at_mask: 0xffff_ffff,
+            mark: PythonLayout::NO_MARK,
+            ..base
+        };
+        Some(match self.minor {
+            7..=9 => linked,
+            10 => PythonLayout { at: 96, bytes: 104, ..linked },
+            11 => PythonLayout {
+                thread_id: 152,
+                frame: 56,
+                through_cframe: 1,
+                in_cframe: 8,
+                bytes: 72,
+                code: 32,
+                back: 48,
+                at: 56,
+                mark: 68,
+                ..base
+            },
+            12 => PythonLayout {
+                thread_id: 136,
+                frame: 56,
+                through_cframe: 1,
+                in_cframe: 0,
+                bytes: 72,
+                code: 0,
+                back: 8,
+                at: 56,
+                mark: 70,
+                ..base
+            },
+            _ => PythonLayout {
+                thread_id: 152,
+                frame: 72,
+                bytes: 72,
+                code: 0,
+                back: 8,
+                at: 56,
+                mark: 70,
+                ..base
+            },
+        })
+    }
+
+    /// Which call of the interpreter a frame belongs to, by its mark.
+    #[must_use]
+    pub fn mark_of(self, mark: u8) -> Mark {
+        match self.minor {
+            // `is_entry`
+            11 if mark == 0 => Mark::Inner,
+            // `FRAME_OWNED_BY_CSTACK`: a frame of the interpreter's own at the bottom of each call
+            12.. if mark >= 3 => Mark::Shim,
+            12.. => Mark::Inner,
+            _ => Mark::Entry,
+        }
+    }
+
+    pub(super) fn code(self) -> CodeLayout {
+        let (first_line, file, name, qualified_name, line_table, instructions) = match self.minor {
+            7 => (36, 96, 104, None, 112, None),
+            8..=10 => (40, 104, 112, None, 120, None),
+            11 => (72, 112, 120, Some(128), 136, Some(184)),
+            12 => (68, 112, 120, Some(128), 136, Some(192)),
+            _ => (68, 112, 120, Some(128), 136, Some(200)),
+        };
+        CodeLayout { first_line, file, name, qualified_name, line_table, instructions, bytes: line_table + 8 }
+    }
+
+    pub(super) fn text(self) -> TextLayout {
+        // From 3.12 without `wstr` and its length (PEP 623).
+        if self.minor < 12 {
+            TextLayout { ascii: 48, other: 72 }
+        } else {
+            TextLayout { ascii: 40, other: 56 }
+        }
+    }
+}
+
+/// What a frame is for the call of the interpreter that runs it.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Mark {
+    /// The call's first frame.
+    Entry,
+    /// Called by another frame of the same call.
+    Inner,
+    /// No frame of Python: it lies below the call's first frame.
+    Shim,
+}

@@ -1,0 +1,157 @@
+//! CPython in the target: which version, where it keeps its frames, and what its code objects say.
+//!
+//! Everything is told from exported symbols, which stripped builds have too. The layouts of its structures are those of
+//! each version's headers; a build with other structures (free-threaded, debug) is declined.
+
+pub mod code;
+mod layout;
+pub mod lines;
+
+use std::{ops::Range, sync::Arc};
+
+use object::{Object, ObjectSymbol, read::elf::ElfFile64};
+use profiler_common::records::PythonLayout;
+
+pub use self::layout::{Mark, Version};
+use super::{address::Svma, module::Module};
+
+/// Symbols of a file that are looked at, at most.
+const MOST_SYMBOLS: usize = 2_000_000;
+
+/// An interpreter in a file.
+#[derive(Clone, Debug)]
+pub struct Interpreter {
+    /// The file: the executable or libpython.
+    pub module: Arc<Module>,
+    /// Its version.
+    pub version: Version,
+    /// Stated address of `_PyRuntime`.
+    runtime: Svma,
+    /// Stated address of `PyCode_Type`.
+    code_type: Svma,
+    /// Stated addresses of `_PyEval_EvalFrameDefault`, with the parts that the compiler put elsewhere.
+    evaluator: Vec<Range<u64>>,
+}
+
+impl Interpreter {
+    /// The interpreter that a file defines, or why it is not one that can be read.
+    ///
+    /// # Errors
+    /// A sentence without an end.
+    pub fn find_in(module: &Arc<Module>) -> Result<Option<Self>, String> {
+        let Ok(data) = module.data() else { return Ok(None) };
+        let Ok(file) = ElfFile64::<object::LittleEndian>::parse(&*data) else { return Ok(None) };
+        let mut found = Symbols::default();
+        found.read(file.dynamic_symbols().take(MOST_SYMBOLS).map(|s| {
+            (s.name_bytes().unwrap_or_default().to_vec(), s.address(), s.size(), s.is_definition())
+        }));
+        let (Some(code_type), false) = (found.code_type, found.evaluator.is_empty()) else { return Ok(None) };
+        let Some(runtime) = found.runtime else {
+            return Err("this Python is older than 3.7: its frames are not read".into());
+        };
+        // Parts of functions have names in files that were not stripped.
+        found.read(file.symbols().take(MOST_SYMBOLS).map(|s| {
+            (s.name_bytes().unwrap_or_default().to_vec(), s.address(), s.size(), s.is_definition())
+        }));
+        let version = match found.py_version {
+            Some(at) => {
+                let offset = module.file_offset_of(Svma(at)).ok_or("its version cannot be read")?;
+                let bytes = module.bytes_at(offset, 4).map_err(|error| error.to_string())?;
+                // `PY_VERSION_HEX`: major, minor, micro, level (Include/patchlevel.h).
+                let [_, _, minor, major] = <[u8; 4]>::try_from(bytes).map_err(|_| "no version")?;
+                (major, minor)
+            }
+            None => (3, found.newest_minor),
+        };
+        let version = Version::of(version).ok_or_else(|| {
+            format!("Python {}.{} is not known to heapscope: its frames are not read", version.0, version.1)
+        })?;
+        Ok(Some(Self {
+            module: Arc::clone(module),
+            version,
+            runtime: Svma(runtime),
+            code_type: Svma(code_type),
+            evaluator: found.evaluator,
+        }))
+    }
+
+    /// Where the frames lie, for the walk in the kernel; `bias` is what the loader added to the file's addresses.
+    ///
+    /// # Errors
+    /// A sentence without an end.
+    pub fn layout(&self, bias: u64, memory: &code::Memory) -> Result<PythonLayout, String> {
+        if self.version.minor >= 13 {
+            // `_Py_DebugOffsets` lies first: a cookie, the version, whether there is no global lock
+            // (Include/internal/pycore_runtime.h).
+            let at = bias.wrapping_add(self.runtime.0);
+            let head: [u8; 24] = memory.array(at).ok_or("the interpreter's memory cannot be read")?;
+            if !head.starts_with(b"xdebugpy") || head[16..] != [0; 8] {
+                return Err(
+                    "this is a free-threaded Python, or an unknown build: its frames are not read".into()
+                );
+            }
+        }
+        let key_at = bias.wrapping_add(self.runtime.0).wrapping_add(self.version.tss_key());
+        // `Py_tss_t`: whether it was made, and the key (Include/cpython/pythread.h, `struct _Py_tss_t`).
+        let words: [u8; 8] = memory.array(key_at).ok_or("the interpreter's memory cannot be read")?;
+        let (made, key) = (u32::from_le_bytes([words[0], words[1], words[2], words[3]]), &words[4..]);
+        let key = u32::from_le_bytes(key.try_into().map_err(|_| "no key")?);
+        if made == 0 {
+            return Err("the interpreter is not initialised yet: attach again to see Python frames".into());
+        }
+        self.version.layout(key).ok_or_else(|| {
+            format!("the interpreter keeps its threads under key {key}, which is not looked up")
+        })
+    }
+
+    /// Whether a return address, as the file states it, is one of the interpreter's loop.
+    #[must_use]
+    pub fn evaluates_at(&self, return_address: Svma) -> bool {
+        self.evaluator.iter().any(|range| range.contains(&return_address.0.wrapping_sub(1)))
+    }
+
+    /// The address of the type of code objects.
+    #[must_use]
+    pub fn code_type(&self, bias: u64) -> u64 {
+        bias.wrapping_add(self.code_type.0)
+    }
+}
+
+/// What the symbols say.
+#[derive(Default)]
+struct Symbols {
+    runtime: Option<u64>,
+    code_type: Option<u64>,
+    py_version: Option<u64>,
+    evaluator: Vec<Range<u64>>,
+    /// By the newest function of the stable interface that is there, for versions without `Py_Version`.
+    newest_minor: u8,
+}
+
+/// The version that brought a function ("New in version" in the C API's documentation).
+const BROUGHT: [(&[u8], u8); 4] =
+    [(b"PyContext_New", 7), (b"PyCode_NewWithPosOnlyArgs", 8), (b"PyFrame_GetCode", 9), (b"PyIter_Send", 10)];
+
+impl Symbols {
+    fn read(&mut self, symbols: impl Iterator<Item = (Vec<u8>, u64, u64, bool)>) {
+        for (name, address, size, _) in symbols.filter(|symbol| symbol.3) {
+            match name.as_slice() {
+                b"_PyRuntime" => self.runtime = Some(address),
+                b"PyCode_Type" => self.code_type = Some(address),
+                b"Py_Version" => self.py_version = Some(address),
+                name if name.starts_with(b"_PyEval_EvalFrameDefault") && size > 0 => {
+                    if let Some(end) = address.checked_add(size)
+                        && !self.evaluator.contains(&(address..end))
+                    {
+                        self.evaluator.push(address..end);
+                    }
+                }
+                name => {
+                    if let Some((_, minor)) = BROUGHT.iter().find(|(brought, _)| *brought == name) {
+                        self.newest_minor = self.newest_minor.max(*minor);
+                    }
+                }
+            }
+        }
+    }
+}
