@@ -335,6 +335,23 @@ pub struct PythonFrame {
     pub code: u64,
     /// Where in it the frame is: `f_lasti`, or the address of the instruction.
     pub at: u64,
+    /// What tells the code object from others that lie at its address at other times: [`PythonFrame::identity_of`].
+    pub identity: u64,
+}
+
+impl PythonFrame {
+    /// Words of a code object that tell it from others: the addresses of its file, its names and its line table.
+    pub const IDENTITY_WORDS: usize = 4;
+
+    /// What the words that are there come to; those that are not are 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn identity_of(words: &[u64; Self::IDENTITY_WORDS]) -> u64 {
+        let [a, b, c, d] = *words;
+        let mixed = (a ^ b.rotate_left(16) ^ c.rotate_left(32) ^ d.rotate_left(48))
+            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        mixed ^ mixed >> 29
+    }
 }
 
 /// Where an interpreter keeps its frames: the value of the BPF map `PYTHON`, which has one. Offsets are in bytes.
@@ -365,10 +382,14 @@ pub struct PythonLayout {
     /// In a frame: the byte that tells which frames belong to one call of the interpreter; [`PythonLayout::NO_MARK`] where
     /// there is none.
     pub mark: u32,
+    /// In a code object: the first of the words that tell it from others.
+    pub identity: u32,
+    /// Bytes of them, at most 8 times [`PythonFrame::IDENTITY_WORDS`].
+    pub identity_bytes: u32,
     /// Always 0.
     pub reserved: u32,
 }
-const _: () = assert!(size_of::<PythonLayout>() == 56);
+const _: () = assert!(size_of::<PythonLayout>() == 64);
 
 impl PythonLayout {
     /// Most bytes of a frame that can be read.

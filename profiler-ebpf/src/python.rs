@@ -133,16 +133,29 @@ extern "C" fn python_step(index: u64, slot: u64) -> i64 {
     } else {
         word(layout.mark) >> ((layout.mark as u64 & 7) * 8) & 0xff
     };
+    let code = word(layout.code) & ((1 << 56) - 1);
+    let mut words = [0u64; PythonFrame::IDENTITY_WORDS];
+    let identity_bytes = opaque(layout.identity_bytes as u64);
+    if identity_bytes == 0 || identity_bytes > size_of_val(&words) as u64 {
+        return python_end::UNREADABLE as i64;
+    }
+    // A frame of the interpreter's own has none: what is not read stays 0.
+    // SAFETY: the helper checks the user address, and fills at most `words`.
+    unsafe {
+        let at = code.wrapping_add(layout.identity as u64);
+        bpf_probe_read_user(words.as_mut_ptr().cast(), identity_bytes as u32, at as *const _)
+    };
     let frame = PythonFrame {
-        code: word(layout.code) & ((1 << 56) - 1) | mark << 56,
+        code: code | mark << 56,
         at: word(layout.at) & layout.at_mask,
+        identity: PythonFrame::identity_of(&words),
     };
     let back = word(layout.back);
     let at = opaque(index) as usize & (MAX_PYTHON_FRAMES - 1);
     // SAFETY: masked to the array's length.
     unsafe { *scratch.python.get_unchecked_mut(at) = frame };
     scratch.head.python = index as u32 + 1;
-    scratch.hash = hash_frame(hash_frame(scratch.hash, frame.code, 0), frame.at, 0);
+    scratch.hash = hash_frame(hash_frame(scratch.hash ^ frame.identity, frame.code, 0), frame.at, 0);
     scratch.python_at = back;
     if back == 0 { python_end::COMPLETE as i64 } else { GO_ON }
 }

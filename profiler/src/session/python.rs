@@ -93,7 +93,7 @@ impl Python {
             let (address, [.., mark]) = (frame.code & ((1 << 56) - 1), frame.code.to_le_bytes());
             let mark = running.interpreter.version.mark_of(mark);
             if mark != Mark::Shim {
-                let known = running.code(address);
+                let known = running.code(address, frame.identity);
                 self.gone += u64::from(known.is_none());
                 group.push(Arc::new(python_frame(known, frame.at)));
             }
@@ -157,14 +157,20 @@ pub(super) struct Merged {
 }
 
 impl Running {
-    /// The code object at an address. It is known again by what tells it from another.
-    fn code(&mut self, address: u64) -> Option<&Code> {
+    /// The code object that a walk met at an address; `None` if it is gone. It may go while it is read.
+    fn code(&mut self, address: u64, walked: u64) -> Option<&Code> {
         let version = self.interpreter.version;
-        let found = code::identity(&self.memory, version, self.code_type, address);
-        let known = self.codes.get(&address).is_some_and(|(identity, _)| Some(identity) == found.as_ref());
+        let look = |memory: &Memory| {
+            let found = code::identity(memory, version, self.code_type, address);
+            found.filter(|found| found.as_walked(version) == walked)
+        };
+        let found = look(&self.memory)?;
+        let known = self.codes.get(&address).is_some_and(|(identity, _)| *identity == found);
         if !known {
-            let found = found?;
             let code = code::read(&self.memory, version, address, &found)?;
+            if look(&self.memory).as_ref() != Some(&found) {
+                return None;
+            }
             if self.codes.len() >= MOST_CODES {
                 self.codes.clear();
             }

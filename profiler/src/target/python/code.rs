@@ -5,6 +5,8 @@
 
 use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
+use profiler_common::records::PythonFrame;
+
 use super::{
     layout::{Mark, Version},
     lines::LineTable,
@@ -46,6 +48,20 @@ impl Memory {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Identity(Vec<u8>);
 
+impl Identity {
+    /// As the walk in the kernel tells it: `profiler_common::records::PythonFrame::identity`.
+    #[must_use]
+    pub fn as_walked(&self, version: Version) -> u64 {
+        let mut words = [0; PythonFrame::IDENTITY_WORDS];
+        let (first, bytes) = version.identity();
+        for (at, to) in (first..first.saturating_add(bytes)).step_by(8).zip(&mut words) {
+            let at = usize::try_from(at).ok().and_then(|at| at.checked_sub(8));
+            *to = at.and_then(|at| word(&self.0, at)).unwrap_or(0);
+        }
+        PythonFrame::identity_of(&words)
+    }
+}
+
 /// A code object.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Code {
@@ -65,8 +81,9 @@ pub struct Code {
 pub fn identity(memory: &Memory, version: Version, code_type: u64, address: u64) -> Option<Identity> {
     let layout = version.code();
     let bytes = memory.bytes(address, u64::try_from(layout.bytes).ok()?)?;
-    // Behind the count of references, its type; both are part of every object.
-    (word(&bytes, 8)? == code_type).then(|| Identity(bytes.get(8..).unwrap_or_default().to_vec()))
+    // Its type stands behind the count of references.
+    let is_there = is_alive(&bytes) && word(&bytes, 8)? == code_type;
+    is_there.then(|| Identity(bytes.get(8..).unwrap_or_default().to_vec()))
 }
 
 /// Reads the code object that was found at `address`.
@@ -82,7 +99,7 @@ pub fn read(memory: &Memory, version: Version, address: u64, found: &Identity) -
         file: text(layout.file)?,
         version,
         first_line: i64::from(first_line.cast_signed()),
-        table: table(memory, at(layout.line_table)?).unwrap_or_default().into(),
+        table: table(memory, at(layout.line_table)?)?.into(),
         instructions: layout.instructions.and_then(|offset| address.checked_add(u64::try_from(offset).ok()?)),
     })
 }
@@ -109,6 +126,12 @@ impl Code {
     }
 }
 
+/// Whether an object that begins with these bytes has not been freed. The count of references, its first word, is small,
+/// and where it never changes (PEP 683) below 2^32; the allocators put an address there, or 0, when it is freed.
+fn is_alive(object: &[u8]) -> bool {
+    word(object, 0).is_some_and(|references| (1..1 << 32).contains(&references))
+}
+
 fn word(bytes: &[u8], at: usize) -> Option<u64> {
     let end = at.checked_add(8)?;
     // A field of four bytes may be the last one.
@@ -122,6 +145,9 @@ fn word(bytes: &[u8], at: usize) -> Option<u64> {
 /// bytes each.
 fn text(memory: &Memory, version: Version, address: u64) -> Option<String> {
     let head: [u8; 40] = memory.array(address)?;
+    if !is_alive(&head) {
+        return None;
+    }
     let length = word(&head, 16)?.min(MOST_TEXT);
     let state = word(&head, 32)?;
     // Bits 0 and 1 say whether it is interned; then kind, compact, ascii.
@@ -145,5 +171,8 @@ fn text(memory: &Memory, version: Version, address: u64) -> Option<String> {
 fn table(memory: &Memory, address: u64) -> Option<Vec<u8>> {
     let head: [u8; 24] = memory.array(address)?;
     let length = word(&head, 16)?;
-    memory.bytes(address.checked_add(32)?, if length > MOST_TABLE { return None } else { length })
+    if !is_alive(&head) || length > MOST_TABLE {
+        return None;
+    }
+    memory.bytes(address.checked_add(32)?, length)
 }

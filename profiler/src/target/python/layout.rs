@@ -77,7 +77,8 @@ impl Version {
             mark: PythonLayout::NO_MARK,
             ..base
         };
-        Some(match self.minor {
+        let (identity, identity_bytes) = self.identity();
+        let layout = match self.minor {
             7..=9 => linked,
             10 => PythonLayout { at: 96, bytes: 104, ..linked },
             11 => PythonLayout {
@@ -114,7 +115,17 @@ impl Version {
                 mark: 70,
                 ..base
             },
-        })
+        };
+        Some(PythonLayout { identity, identity_bytes, ..layout })
+    }
+
+    /// In a code object, side by side: file, name, from 3.11 on qualified name, and line table. First byte, and bytes.
+    pub(super) fn identity(self) -> (u32, u32) {
+        match self.minor {
+            7 => (96, 24),
+            8..=10 => (104, 24),
+            _ => (112, 32),
+        }
     }
 
     /// Which call of the interpreter a frame belongs to, by its mark.
