@@ -340,16 +340,19 @@ pub struct PythonFrame {
 }
 
 impl PythonFrame {
-    /// Words of a code object that tell it from others: the addresses of its file, its names and its line table.
-    pub const IDENTITY_WORDS: usize = 4;
+    /// Words of a code object that tell it from others: from its first line on to the address of its line table, with the
+    /// numbers of its variables and the addresses of its names between them.
+    pub const IDENTITY_WORDS: usize = 11;
 
     /// What the words that are there come to; those that are not are 0.
     #[inline(always)]
     #[must_use]
     pub const fn identity_of(words: &[u64; Self::IDENTITY_WORDS]) -> u64 {
-        let [a, b, c, d] = *words;
-        let mixed = (a ^ b.rotate_left(16) ^ c.rotate_left(32) ^ d.rotate_left(48))
-            .wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        let (mut mixed, mut index) = (0u64, 0);
+        while index < Self::IDENTITY_WORDS {
+            mixed = (mixed.rotate_left(23) ^ words[index]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            index += 1;
+        }
         mixed ^ mixed >> 29
     }
 }

@@ -44,6 +44,8 @@ mod moments;
 mod oracle;
 #[path = "live/programs.rs"]
 mod programs;
+#[path = "live/python.rs"]
+mod python;
 #[path = "live/reports.rs"]
 mod reports;
 #[path = "live/run.rs"]
@@ -76,6 +78,7 @@ fn main() -> ExitCode {
         children::CASES,
         generated::CASES,
         leaderless::CASES,
+        python::CASES,
         run::CASES,
         reports::CASES,
         moments::CASES,

@@ -86,7 +86,7 @@ fn write_sites(
         ]);
         writeln!(out, "{}", cut_middle(&numbers, width))?;
         let stack = fold(&site.stack, options.full_stacks);
-        for line in shorten(stack, width - INDENT.len(), STACK_LINES) {
+        for line in shorten(&stack, width - INDENT.len(), STACK_LINES) {
             writeln!(out, "{INDENT}{line}")?;
         }
         if stack.is_empty() {

@@ -26,6 +26,8 @@ use crate::{
 pub(super) struct Namer {
     symbolizer: Symbolizer,
     command: &'static str,
+    /// Sites whose Python frames do not match the native ones, in the profile that is being made.
+    unmatched: u64,
 }
 
 impl Namer {
@@ -36,7 +38,7 @@ impl Namer {
             debug_dirs: options.debug_dirs.clone(),
             ..SymbolizeOptions::default()
         };
-        Self { symbolizer: Symbolizer::new(symbolize), command }
+        Self { symbolizer: Symbolizer::new(symbolize), command, unmatched: 0 }
     }
 
     /// Opens the target's file system, where its debug files may be; they are read when it has long ended.
@@ -76,6 +78,7 @@ impl Namer {
         let details = Details::read(observation, &account, options.at)?;
         account.sort_by_space(|sums| details.totals(sums).inuse_space);
         let counters = observation.counters()?;
+        self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
@@ -99,6 +102,7 @@ impl Namer {
         let mut quality = quality(&counters, &account);
         quality.overhead_percent = observation.overhead_percent();
         quality.warnings = warnings(observation, &account, &counters);
+        quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
         quality.warnings.extend(details.warning());
         quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
@@ -138,7 +142,10 @@ impl Namer {
         let allocator = observation.allocators.get(usize::from(known.allocator)).cloned().unwrap_or_default();
         let locations = known.frames.iter().filter_map(|index| observation.code.location(*index));
         let native = locations.map(|location| (location, self.symbolizer.frames(location)));
-        let mut stack = observation.python.merge(native, &known.python).stack;
+        let merged = observation.python.merge(native, &known.python);
+        let is_whole = known.end == walk_end::COMPLETE && known.python_is_whole;
+        self.unmatched += u64::from(is_whole && !merged.matches);
+        let mut stack = merged.stack;
         stack.extend(end_remark(known.end).map(|text| remark(&text)));
         (allocator, stack)
     }

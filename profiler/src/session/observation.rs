@@ -10,7 +10,7 @@ use std::{
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{LiveBlock, SiteCounters, walk_end},
+    records::{LiveBlock, SiteCounters, python_end, walk_end},
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -43,6 +43,7 @@ pub(super) struct SiteStack {
     pub(super) frames: Box<[u32]>,
     /// Its Python frames.
     pub(super) python: Groups,
+    pub(super) python_is_whole: bool,
 }
 
 /// What the status line shows.
@@ -254,8 +255,10 @@ impl Observation {
             let located = self.code.locate(&record);
             let end = if located.cut { walk_end::NO_MAPPING } else { head.end };
             self.outdated += u64::from(located.cut && head.end != end);
+            let python_is_whole = head.python_end == python_end::COMPLETE;
             let python = self.python.take_in(&record.python);
-            let stack = SiteStack { allocator: head.allocator, end, frames: located.frames, python };
+            let stack =
+                SiteStack { allocator: head.allocator, end, frames: located.frames, python, python_is_whole };
             self.stacks.insert(head.site, stack);
         }
     }

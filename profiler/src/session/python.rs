@@ -8,9 +8,13 @@ use std::{
     sync::Arc,
 };
 
-use profiler_common::records::{PythonFrame, PythonLayout};
+use profiler_common::{
+    counters::Counter,
+    records::{PythonFrame, PythonLayout},
+};
 
 use crate::{
+    probe::Counters,
     symbolize::{
         frame::{Frame, FrameKind, FrameRole},
         symbolizer::CodeLocation,
@@ -34,8 +38,6 @@ pub(super) struct Python {
     running: Option<Running>,
     /// Why frames are not read: sentences.
     pub(super) refusals: BTreeSet<String>,
-    /// Stacks in which Python's and the native walk did not find the same calls of the interpreter.
-    pub(super) unmatched: u64,
     /// Frames whose code object was gone before it was read.
     pub(super) gone: u64,
 }
@@ -140,6 +142,28 @@ impl Python {
         merged.matches = unanswered == 0 && left.is_empty();
         merged.stack.extend(left.into_iter().flat_map(|group| group.iter().cloned()));
         merged
+    }
+
+    /// What the reader should know, in sentences; `unmatched` stacks were whole and yet did not match.
+    pub(super) fn warnings(&self, counters: &Counters, unmatched: u64) -> Vec<String> {
+        let said = [
+            (
+                counters.get(Counter::PythonTruncated),
+                "stacks have more Python frames than are kept: the outer ones are missing",
+            ),
+            (counters.get(Counter::PythonUnreadable), "stacks have Python frames that could not be read"),
+            (
+                counters.get(Counter::PythonNotOurs),
+                "stacks have no Python frames, because the thread's state was not found",
+            ),
+            (self.gone, "Python frames have no name: their code was gone before it was read"),
+            (
+                unmatched,
+                "sites have Python frames that do not match the native ones: their order may be wrong",
+            ),
+        ];
+        let said = said.into_iter().filter(|(times, _)| *times > 0);
+        self.refusals.iter().cloned().chain(said.map(|(times, what)| format!("{times} {what}."))).collect()
     }
 
     fn in_interpreter(&self, location: &CodeLocation) -> Option<crate::target::address::Svma> {

@@ -7,17 +7,23 @@ use super::{
     label,
 };
 
-/// The stack without the allocator's frames at its leaf end; `full` keeps them. Nothing else is left out.
+/// The stack without the allocator's frames at its leaf end, and where it has frames of Python, without the interpreter's
+/// that run them; `full` keeps them all. Nothing else is left out.
 ///
-/// Everybody's memory comes from `operator new` and `finish_grow`: who called them is the question. A stack of allocator
-/// frames alone keeps its outermost one.
+/// Everybody's memory comes from `operator new` and `finish_grow`: who called them is the question. Which of the
+/// interpreter's functions asked for the memory is kept. A stack of allocator frames alone keeps its outermost one.
 #[must_use]
-pub fn fold(stack: &[Arc<Frame>], full: bool) -> &[Arc<Frame>] {
+pub fn fold(stack: &[Arc<Frame>], full: bool) -> Vec<Arc<Frame>> {
     if full {
-        return stack;
+        return stack.to_vec();
     }
     let layers = stack.iter().take_while(|frame| frame.role == FrameRole::Allocator).count();
-    &stack[layers.min(stack.len().saturating_sub(1))..]
+    let shown = &stack[layers.min(stack.len().saturating_sub(1))..];
+    let has_python = shown.iter().any(|frame| frame.kind == FrameKind::Python);
+    let is_shown = |(index, frame): &(usize, &Arc<Frame>)| {
+        *index == 0 || !has_python || frame.role != FrameRole::Interpreter
+    };
+    shown.iter().enumerate().filter(is_shown).map(|(_, frame)| Arc::clone(frame)).collect()
 }
 
 /// The stack in at most `lines` lines of `width` characters, leaf first.
@@ -99,10 +105,12 @@ mod tests {
             .map(|(i, c)| {
                 let role = match c {
                     'a' => FrameRole::Allocator,
-                    'p' => FrameRole::Program,
+                    'p' | 'y' => FrameRole::Program,
+                    'i' => FrameRole::Interpreter,
                     _ => FrameRole::Library,
                 };
-                Arc::new(frame(&format!("{c}{i}"), role))
+                let kind = if c == 'y' { FrameKind::Python } else { FrameKind::Native };
+                Arc::new(Frame { kind, ..frame(&format!("{c}{i}"), role) })
             })
             .collect()
     }
@@ -115,6 +123,15 @@ mod tests {
         let alone = stack("aa");
         assert_eq!(fold(&alone, false), &alone[1..]);
         assert!(fold(&[], false).is_empty());
+    }
+
+    #[test]
+    fn the_interpreter_goes_where_its_program_is_seen() {
+        let whole = stack("aiiyiyiil");
+        assert_eq!(fold(&whole, false), [1, 3, 5, 8].map(|at| Arc::clone(&whole[at])));
+        assert_eq!(fold(&whole, true), &whole[..]);
+        let alone = stack("aiil");
+        assert_eq!(fold(&alone, false), &alone[1..]);
     }
 
     #[test]

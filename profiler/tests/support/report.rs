@@ -229,6 +229,16 @@ impl Site {
         self.stack.iter().filter_map(Frame::return_address).collect()
     }
 
+    /// The Python frames, innermost first: function without what is around it, file, line.
+    pub(crate) fn python(&self) -> Vec<(String, String, u32)> {
+        let python = self.stack.iter().filter(|frame| frame.kind == "python");
+        let name = |frame: &Frame| {
+            let function = frame.function.as_deref().unwrap_or("?");
+            function.rsplit('.').next().unwrap_or("?").to_owned()
+        };
+        python.map(|f| (name(f), f.file.clone().unwrap_or_default(), f.line.unwrap_or_default())).collect()
+    }
+
     /// Whether a note stands where the rest of the stack should.
     pub(crate) fn ended_early(&self) -> bool {
         self.functions().last().is_some_and(|last| last.starts_with("[stack "))

@@ -119,12 +119,13 @@ impl Version {
         Some(PythonLayout { identity, identity_bytes, ..layout })
     }
 
-    /// In a code object, side by side: file, name, from 3.11 on qualified name, and line table. First byte, and bytes.
+    /// In a code object: the words from its first line on to its line table, none of which changes. First byte, and bytes.
     pub(super) fn identity(self) -> (u32, u32) {
         match self.minor {
-            7 => (96, 24),
-            8..=10 => (104, 24),
-            _ => (112, 32),
+            7 => (32, 88),
+            8..=10 => (40, 88),
+            11 => (72, 72),
+            _ => (64, 80),
         }
     }
 

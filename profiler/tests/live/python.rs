@@ -1,0 +1,88 @@
+//! Python frames beside what the interpreter itself says of them.
+//!
+//! `HEAPSCOPE_PYTHONS` names more interpreters than the system's own, separated by colons.
+
+use std::{collections::HashMap, process::Command};
+
+use crate::support::{
+    case::{Case, case_with, methods},
+    fixture,
+    heapscope::Heapscope,
+    needs::Need,
+    program::Program,
+    report::{Report, Site},
+};
+
+const NEEDS: &[Need] = &[Need::Program("/usr/bin/python3")];
+
+pub(crate) const CASES: &[Case] = &[
+    case_with("python::stacks_are_those_of_the_interpreter", NEEDS, stacks_are_those_of_the_interpreter),
+    case_with("python::code_that_is_gone_has_no_other_name", NEEDS, code_that_is_gone_has_no_other_name),
+];
+
+/// Sizes with the stacks of the blocks, innermost frame first: function, file, line.
+type Told = Vec<(u64, Vec<(String, String, u32)>)>;
+
+fn interpreters() -> Vec<String> {
+    let others = std::env::var("HEAPSCOPE_PYTHONS").unwrap_or_default();
+    let others = others.split(':').filter(|path| !path.is_empty()).map(str::to_owned);
+    std::iter::once("/usr/bin/python3".to_owned()).chain(others).collect()
+}
+
+fn profiled(interpreter: &str, what: &str, probes: &str) -> (Report, Told) {
+    let mut python =
+        Program::start_until(Command::new(interpreter).arg(fixture::source("python_lines.py")), "ready");
+    let heapscope = Heapscope::attach(python.pid(), &["--probes", probes]);
+    let told = serde_json::from_str(&python.ask(what)).unwrap();
+    let report = heapscope.stop();
+    (report, told)
+}
+
+/// The sites of the blocks by size: a bytearray has a byte behind its own.
+fn by_size(report: &Report) -> HashMap<u64, Vec<&Site>> {
+    let mut sites: HashMap<u64, Vec<&Site>> = HashMap::new();
+    for site in report.sites.iter().filter(|site| site.totals.inuse_objects == 1) {
+        sites.entry(site.totals.inuse_space - 1).or_default().push(site);
+    }
+    sites
+}
+
+fn stacks_are_those_of_the_interpreter() {
+    for (interpreter, probes) in interpreters().iter().flat_map(|i| methods().map(move |p| (i, p))) {
+        let (report, told) = profiled(interpreter, "everything", probes);
+        report.assert_nothing_lost();
+        assert_eq!(told.len(), 15, "{interpreter}");
+        let sites = by_size(&report);
+        for (size, stack) in &told {
+            let found = sites.get(size).map_or(&[][..], Vec::as_slice);
+            let agrees = found.iter().any(|site| site.python() == *stack);
+            assert!(agrees, "{interpreter} {probes}, {size}: {stack:#?} but {found:#?}");
+        }
+        let said = &report.quality.warnings;
+        assert!(!said.iter().any(|warning| warning.contains("Python frames")), "{said:?}");
+    }
+}
+
+fn code_that_is_gone_has_no_other_name() {
+    for interpreter in interpreters() {
+        let (report, told) = profiled(&interpreter, "churn", "session");
+        report.assert_nothing_lost();
+        let sites = by_size(&report);
+        let (mut right, mut gone) = (0, 0);
+        for (size, stack) in &told {
+            let found = sites.get(size).map_or(&[][..], Vec::as_slice);
+            let found: Vec<_> = found.iter().map(|site| site.python()).filter(|f| !f.is_empty()).collect();
+            let [found] = found.as_slice() else { continue };
+            assert_eq!(found.len(), stack.len(), "{interpreter}: {found:#?}");
+            for (found, told) in found.iter().zip(stack) {
+                let is_gone = found.0 == "[Python function that is gone]";
+                assert!(is_gone || found == told, "{interpreter}: {found:?} for {told:?}");
+                *(if is_gone { &mut gone } else { &mut right }) += 1;
+            }
+        }
+        assert_eq!(told.len(), 2000, "{interpreter}");
+        assert!(right >= 4000, "{interpreter}: {right} right, {gone} gone");
+        let says_so = report.quality.warnings.iter().any(|warning| warning.contains("code was gone"));
+        assert_eq!(gone > 0, says_so, "{:?}", report.quality.warnings);
+    }
+}
