@@ -8,5 +8,6 @@
 
 pub mod counters;
 pub mod limits;
+pub mod python;
 pub mod records;
 pub mod tables;

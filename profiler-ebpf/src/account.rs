@@ -14,9 +14,8 @@ use crate::{
     limits::MAX_FRAMES,
     maps::{ALREADY_THERE, LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
     memo, moments, opaque, python,
-    records::{
-        CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, PythonFrame, SIZE_CLASSES, SiteCounters, StackHead, walk_end,
-    },
+    python_records::PythonFrame,
+    records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
     threads, walk,
 };
 

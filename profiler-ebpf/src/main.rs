@@ -39,6 +39,9 @@ mod counters;
 #[path = "../../profiler-common/src/limits.rs"]
 mod limits;
 #[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/python.rs"]
+mod python_records;
+#[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/records.rs"]
 mod records;
 #[allow(dead_code, reason = "part of it is for the user side")]

@@ -14,9 +14,10 @@ use crate::{
     counters::{COUNTER_SLOTS, Counter},
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
     memo::{MEMO_FRAMES, Memo},
+    python_records::{PythonFrame, PythonLayout},
     records::{
-        LiveBlock, MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, PythonFrame, PythonLayout,
-        STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
+        LiveBlock, MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
+        STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
     },
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };

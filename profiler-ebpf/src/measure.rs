@@ -22,6 +22,8 @@ mod walk;
 mod counters;
 #[path = "../../profiler-common/src/limits.rs"]
 mod limits;
+#[path = "../../profiler-common/src/python.rs"]
+mod python_records;
 #[path = "../../profiler-common/src/records.rs"]
 mod records;
 #[path = "../../profiler-common/src/tables.rs"]

@@ -11,7 +11,7 @@ use crate::{
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
     maps::{PYTHON, SCRATCH, Scratch, count, task_fsbase},
     opaque,
-    records::{PythonFrame, PythonLayout, python_end},
+    python_records::{PythonFrame, PythonLayout, python_end},
     walk::hash_frame,
 };
 

@@ -12,7 +12,8 @@ use std::path::PathBuf;
 use profiler_common::{
     counters::Counter,
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
-    records::{Call, PythonFrame, StackHead},
+    python::PythonFrame,
+    records::{Call, StackHead},
 };
 
 use crate::target::{address::FileOffset, process::OwnIdentity};

@@ -10,7 +10,8 @@ use std::{
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
-    records::{LiveBlock, SiteCounters, python_end, walk_end},
+    python::python_end,
+    records::{LiveBlock, SiteCounters, walk_end},
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};

@@ -10,7 +10,7 @@ use std::{
 
 use profiler_common::{
     counters::Counter,
-    records::{PythonFrame, PythonLayout},
+    python::{PythonFrame, PythonLayout},
 };
 
 use crate::{

@@ -18,9 +18,10 @@ use aya::{
 use bytemuck::Zeroable;
 use profiler_common::{
     counters::Counter,
+    python::PythonLayout,
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, CUSTOM_BLOCK, LiveBlock, Moments, OVERFLOW_SITE, PendingCall,
-        PendingKey, PythonLayout, STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER, ThreadName,
+        PendingKey, STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER, ThreadName,
     },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };

@@ -5,7 +5,7 @@
 
 use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
-use profiler_common::records::PythonFrame;
+use profiler_common::python::PythonFrame;
 
 use super::{
     layout::{Mark, Version},
@@ -49,7 +49,7 @@ impl Memory {
 pub struct Identity(Vec<u8>);
 
 impl Identity {
-    /// As the walk in the kernel tells it: `profiler_common::records::PythonFrame::identity`.
+    /// As the walk in the kernel tells it: `profiler_common::python::PythonFrame::identity`.
     #[must_use]
     pub fn as_walked(&self, version: Version) -> u64 {
         let mut words = [0; PythonFrame::IDENTITY_WORDS];
@@ -105,7 +105,7 @@ pub fn read(memory: &Memory, version: Version, address: u64, found: &Identity) -
 }
 
 impl Code {
-    /// The line of a frame that is at this place: `profiler_common::records::PythonFrame::at`.
+    /// The line of a frame that is at this place: `profiler_common::python::PythonFrame::at`.
     #[must_use]
     pub fn line_of(&self, at: u64) -> Option<u32> {
         let (kind, byte) = match (self.version.minor, self.instructions) {

@@ -5,7 +5,7 @@
 //! (`Include/internal/pycore_frame.h`), `PyCodeObject` (`Include/cpython/code.h`), `_PyRuntimeState`
 //! (`Include/internal/pycore_runtime.h`). They were compared with running interpreters of each version.
 
-use profiler_common::records::PythonLayout;
+use profiler_common::python::PythonLayout;
 
 /// In glibc's `struct pthread`: the first block of thread-specific values (`specific_1stblock`, nptl/descr.h), of 16 bytes
 /// each: a sequence number, and the value. Later keys lie elsewhere.

@@ -126,7 +126,7 @@ mod tests {
         for kind in [LineTable::Notes, LineTable::Ranges, LineTable::Locations] {
             for byte in 0..=255u8 {
                 for length in 0..12 {
-                    kind.line_of(&vec![byte; length], i64::MAX, 500);
+                    let _ = kind.line_of(&vec![byte; length], i64::MAX, 500);
                 }
             }
         }

@@ -10,7 +10,7 @@ pub mod lines;
 use std::{ops::Range, sync::Arc};
 
 use object::{Object, ObjectSymbol, read::elf::ElfFile64};
-use profiler_common::records::PythonLayout;
+use profiler_common::python::PythonLayout;
 
 pub use self::layout::{Mark, Version};
 use super::{address::Svma, module::Module};

@@ -1,0 +1,88 @@
+//! What the walk of an interpreter's frames is told, and what it collects.
+
+/// How a walk of Python frames ended.
+pub mod python_end {
+    /// At the thread's first frame; or the thread runs no Python.
+    pub const COMPLETE: u32 = 0;
+    /// At the frame limit.
+    pub const TRUNCATED: u32 = 1;
+    /// A frame, or the thread's state, could not be read.
+    pub const UNREADABLE: u32 = 2;
+    /// What the thread keeps as its interpreter state is not the state of this thread.
+    pub const NOT_OURS: u32 = 3;
+}
+
+/// A frame of the interpreter, as it lies in the target's memory.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PythonFrame {
+    /// Address of the code object, with the frame's mark ([`PythonLayout::mark`]) in the highest byte.
+    pub code: u64,
+    /// Where in it the frame is: `f_lasti`, or the address of the instruction.
+    pub at: u64,
+    /// What tells the code object from others that lie at its address at other times: [`PythonFrame::identity_of`].
+    pub identity: u64,
+}
+
+impl PythonFrame {
+    /// Words of a code object that tell it from others: from its first line on to the address of its line table, with the
+    /// numbers of its variables and the addresses of its names between them.
+    pub const IDENTITY_WORDS: usize = 11;
+
+    /// What the words that are there come to; those that are not are 0.
+    #[inline(always)]
+    #[must_use]
+    pub const fn identity_of(words: &[u64; Self::IDENTITY_WORDS]) -> u64 {
+        let (mut mixed, mut index) = (0u64, 0);
+        while index < Self::IDENTITY_WORDS {
+            mixed = (mixed.rotate_left(23) ^ words[index]).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            index += 1;
+        }
+        mixed ^ mixed >> 29
+    }
+}
+
+/// Where an interpreter keeps its frames: the value of the BPF map `PYTHON`, which has one. Offsets are in bytes.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct PythonLayout {
+    /// From the thread pointer (fsbase) to where the C library keeps the thread's interpreter state; 0 for no Python.
+    pub tls: u64,
+    /// In the thread's state: its thread pointer (`thread_id`).
+    pub thread_id: u32,
+    /// In the thread's state: the innermost frame, or what leads to it.
+    pub frame: u32,
+    /// Not 0 where `frame` leads to a structure (`_PyCFrame`) that has the frame at `in_cframe`.
+    pub through_cframe: u32,
+    /// See `through_cframe`.
+    pub in_cframe: u32,
+    /// Bytes of a frame to read, at most [`PythonLayout::LARGEST_FRAME`].
+    pub bytes: u32,
+    /// In a frame, a multiple of 8: the code object.
+    pub code: u32,
+    /// In a frame, a multiple of 8: the frame that called it.
+    pub back: u32,
+    /// In a frame, a multiple of 8: where it is.
+    pub at: u32,
+    /// The bits of that word that say it.
+    pub at_mask: u64,
+    /// In a frame: the byte that tells which frames belong to one call of the interpreter; [`PythonLayout::NO_MARK`] where
+    /// there is none.
+    pub mark: u32,
+    /// In a code object: the first of the words that tell it from others.
+    pub identity: u32,
+    /// Bytes of them, at most 8 times [`PythonFrame::IDENTITY_WORDS`].
+    pub identity_bytes: u32,
+    /// Always 0.
+    pub reserved: u32,
+}
+const _: () = assert!(size_of::<PythonLayout>() == 64);
+
+impl PythonLayout {
+    /// Most bytes of a frame that can be read.
+    pub const LARGEST_FRAME: u32 = 128;
+    /// Stands for a byte that the frames do not have.
+    pub const NO_MARK: u32 = u32::MAX;
+}
