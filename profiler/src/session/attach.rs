@@ -11,7 +11,7 @@ use super::{
     options::AttachOptions,
     output::Outputs,
     signals::StopFlag,
-    watch::{Ended, Printer, announce, conclude, watch},
+    watch::{Ended, Printer, conclude, watch},
 };
 use crate::target::{allocator, maps::Maps, module_cache::ModuleCache, process::Process};
 
@@ -37,7 +37,6 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     }
     observation.require_custom_allocators()?;
     let mut children = Children::of(observation.process.pid, common, "attach", printer);
-    announce(&observation, common);
     let family = children.as_mut();
     let ended =
         watch(&mut observation, &mut namer, common, &stop, &printer, family, |observation, _, wait| {

@@ -24,7 +24,7 @@ use super::{
     options::CommonOptions,
     output::Outputs,
     signals::StopFlag,
-    watch::{Ended, Printer, announce, report_options, watch},
+    watch::{Ended, Printer, report_options, watch},
 };
 use crate::{
     report::units,
@@ -188,7 +188,6 @@ fn follow(
         let mut observation = begun?;
         program += 1;
         let mut namer = Namer::new(options, command);
-        announce(&observation, options);
         let ended =
             watch(&mut observation, &mut namer, options, stop, &printer, None, |observation, _, wait| {
                 observation.wait(observation.process.as_fd(), wait);

@@ -7,17 +7,15 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::{
-    sys::perf::{Birth, CodeWatch, Mapped},
-    target::process::Process,
-};
+use super::listener::Listener;
+use crate::sys::perf::{Birth, Mapped};
 
 /// How often the mappings are looked at, even if nothing hints at a change.
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Decides when to look.
 pub(super) struct Lookout {
-    watch: Result<CodeWatch, io::Error>,
+    listener: Result<Listener, io::Error>,
     hinted: bool,
     looked: Instant,
     unmapped: u64,
@@ -27,11 +25,12 @@ pub(super) struct Lookout {
 }
 
 impl Lookout {
-    /// Begins to listen to the kernel, with `births` to forks too. Where it refuses, mappings are looked at every second.
-    pub(super) fn new(births: bool) -> Self {
+    /// Begins to listen for the process with this pid, with `births` to forks too. Where the kernel refuses, mappings are
+    /// looked at every second.
+    pub(super) fn new(pid: u32, births: bool) -> Self {
         let now = Instant::now();
         Self {
-            watch: CodeWatch::new(births),
+            listener: Listener::new(pid, births),
             births: Vec::new(),
             hinted: false,
             looked: now,
@@ -44,13 +43,13 @@ impl Lookout {
     /// Becomes readable when the kernel tells something.
     pub(super) fn descriptor(&self) -> Option<BorrowedFd<'_>> {
         use std::os::fd::AsFd;
-        self.watch.as_ref().ok().map(AsFd::as_fd)
+        self.listener.as_ref().ok().map(AsFd::as_fd)
     }
 
     /// What code the target has mapped since the last call, as far as the kernel tells it.
-    pub(super) fn listen(&mut self, process: &Process) -> Vec<Mapped> {
-        let Ok(watch) = &mut self.watch else { return Vec::new() };
-        let notices = watch.take(process.pid);
+    pub(super) fn listen(&mut self) -> Vec<Mapped> {
+        let Ok(listener) = &self.listener else { return Vec::new() };
+        let notices = listener.take();
         self.hinted |= notices.any();
         self.lost = self.lost.saturating_add(notices.lost);
         self.births.extend(notices.births);
@@ -61,7 +60,7 @@ impl Lookout {
     pub(super) fn births(&mut self) -> Result<Vec<Birth>, &io::Error> {
         let mut births = std::mem::take(&mut self.births);
         births.sort_unstable();
-        self.watch.as_ref().map(|_| births)
+        self.listener.as_ref().map(|_| births)
     }
 
     /// Takes note of how many walks have met an unknown address.
@@ -85,7 +84,7 @@ impl Lookout {
 
     /// What the reader must know of it.
     pub(super) fn warning(&self) -> Option<String> {
-        match &self.watch {
+        match &self.listener {
             Err(refused) => Some(format!(
                 "The kernel does not tell when the process maps code ({refused}): libraries that it loads are noticed up \
                  to a second late, and stacks through them are incomplete until then."
@@ -136,7 +135,7 @@ mod tests {
     fn deaf(now: Instant) -> Lookout {
         let refused = io::Error::from(io::ErrorKind::PermissionDenied);
         Lookout {
-            watch: Err(refused),
+            listener: Err(refused),
             births: Vec::new(),
             hinted: false,
             looked: now,

@@ -9,6 +9,7 @@ mod code;
 mod details;
 mod doctor;
 mod history;
+mod listener;
 mod lookout;
 mod marks;
 mod named_allocator;

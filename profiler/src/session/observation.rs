@@ -87,7 +87,7 @@ impl Observation {
     pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Self> {
         refuse_dangerous(&process)?;
         // What is mapped from here on is told; what was mapped before is read.
-        let lookout = Lookout::new(options.children);
+        let lookout = Lookout::new(process.pid, options.children);
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
         let probe = EbpfProbe::load(&ProbeSettings {
@@ -166,7 +166,7 @@ impl Observation {
     pub(super) fn keep_up(&mut self) {
         // In this order: of what was mapped before a stack was taken, the kernel has told when the stack is here.
         let stacks = self.new_stacks();
-        let mapped = self.lookout.listen(&self.process);
+        let mapped = self.lookout.listen();
         self.code.note_mapped(mapped);
         if self.lookout.is_due(Instant::now()) {
             if let Err(error) = self.look()
@@ -175,7 +175,7 @@ impl Observation {
                 self.warn(format!("{error:#}"));
             }
             // What was mapped while we looked may be what we saw.
-            let mapped = self.lookout.listen(&self.process);
+            let mapped = self.lookout.listen();
             self.code.note_mapped(mapped);
         }
         self.take_in(stacks);
@@ -186,6 +186,7 @@ impl Observation {
         let counters = self.probe.counters()?;
         self.lookout.walks_unmapped(counters.get(Counter::StackNoMapping));
         self.keep_up();
+        self.python_begins()?;
         self.history.snapshot(&self.probe, &self.process, self.duration(), false)?;
         let overhead_percent = self.meter.measure(&self.probe, &self.process, &counters);
         let replaced = self.probe.closed()?;
@@ -283,7 +284,13 @@ impl Observation {
 
     fn look_for_python(&mut self, module: &Arc<Module>) -> Result<(), ProbeError> {
         let Some(bias) = self.code.bias_of(module) else { return Ok(()) };
-        if let Some(layout) = self.python.look(&self.process, module, bias)
+        self.python.look(&self.process, module, bias);
+        self.python_begins()
+    }
+
+    /// Has Python frames walked once an interpreter is there and initialised.
+    fn python_begins(&mut self) -> Result<(), ProbeError> {
+        if let Some(layout) = self.python.begin()
             && !self.probe.publish_python(&layout)?
         {
             self.warn(

@@ -36,6 +36,8 @@ pub(super) type Groups = Box<[Box<[Arc<Frame>]>]>;
 #[derive(Debug, Default)]
 pub(super) struct Python {
     running: Option<Running>,
+    /// Found, and not yet initialised when it was looked at last.
+    waiting: Option<Waiting>,
     /// Why frames are not read: sentences.
     pub(super) refusals: BTreeSet<String>,
     /// Frames whose code object was gone before it was read.
@@ -50,41 +52,56 @@ struct Running {
     codes: HashMap<u64, (Identity, Code)>,
 }
 
+#[derive(Debug)]
+struct Waiting {
+    interpreter: Interpreter,
+    memory: Memory,
+    bias: u64,
+}
+
 /// Code objects that are remembered.
 const MOST_CODES: usize = 1 << 17;
 
 impl Python {
-    /// Looks whether a module that the target has mapped is an interpreter; the layout for the walk, if so.
-    pub(super) fn look(
-        &mut self,
-        process: &Process,
-        module: &Arc<Module>,
-        bias: u64,
-    ) -> Option<PythonLayout> {
-        if self.running.is_some() {
+    /// Looks whether a module that the target has mapped is an interpreter. The first one is the one.
+    pub(super) fn look(&mut self, process: &Process, module: &Arc<Module>, bias: u64) {
+        if self.running.is_some() || self.waiting.is_some() {
+            return;
+        }
+        let found = Interpreter::find_in(module).and_then(|found| {
+            let Some(interpreter) = found else { return Ok(None) };
+            let memory = Memory::of(process).map_err(|error| error.to_string())?;
+            Ok(Some(Waiting { interpreter, memory, bias }))
+        });
+        match found {
+            Ok(found) => self.waiting = found,
+            Err(reason) => self.refuse(module, &reason),
+        }
+    }
+
+    /// The layout for the walk, once an interpreter that was found is initialised.
+    pub(super) fn begin(&mut self) -> Option<PythonLayout> {
+        let waiting = self.waiting.as_ref()?;
+        let layout = waiting.interpreter.layout(waiting.bias, &waiting.memory);
+        if matches!(layout, Ok(None)) {
             return None;
         }
-        match self.set_up(process, module, bias) {
-            Ok(layout) => layout,
+        let Waiting { interpreter, memory, bias } = self.waiting.take()?;
+        match layout {
+            Ok(layout) => {
+                let code_type = interpreter.code_type(bias);
+                self.running = Some(Running { interpreter, memory, code_type, codes: HashMap::new() });
+                layout
+            }
             Err(reason) => {
-                self.refusals.insert(format!("{}: {reason}.", module.path.display()));
+                self.refuse(&interpreter.module, &reason);
                 None
             }
         }
     }
 
-    fn set_up(
-        &mut self,
-        process: &Process,
-        module: &Arc<Module>,
-        bias: u64,
-    ) -> Result<Option<PythonLayout>, String> {
-        let Some(interpreter) = Interpreter::find_in(module)? else { return Ok(None) };
-        let memory = Memory::of(process).map_err(|error| error.to_string())?;
-        let layout = interpreter.layout(bias, &memory)?;
-        let code_type = interpreter.code_type(bias);
-        self.running = Some(Running { interpreter, memory, code_type, codes: HashMap::new() });
-        Ok(Some(layout))
+    fn refuse(&mut self, module: &Module, reason: &str) {
+        self.refusals.insert(format!("{}: {reason}.", module.path.display()));
     }
 
     /// Reads what the frames of a new stack are.

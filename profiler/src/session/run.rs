@@ -18,7 +18,7 @@ use super::{
     options::{CommonOptions, RunOptions},
     output::Outputs,
     signals::StopFlag,
-    watch::{Ended, Printer, announce, conclude, watch},
+    watch::{Ended, Printer, conclude, watch},
 };
 use crate::{
     sys::launch::{Event, Launch, LaunchError},
@@ -58,7 +58,6 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     };
     let mut children = Children::of(observation.process.pid, common, "run", printer);
     loop {
-        announce(&observation, common);
         let family = children.as_mut();
         let ended = watch(
             &mut observation,

@@ -40,6 +40,7 @@ pub(super) fn watch(
     namer.watch(observation);
     let mut status = StatusLine::new(options.quiet);
     let marks = MarkInbox::open(observation.process.pid)?;
+    announce(observation, options);
     let mut printed = Instant::now();
     let mut next_tick = Instant::now();
     let reason = loop {
@@ -111,8 +112,8 @@ pub(super) fn conclude(
     Ok(())
 }
 
-/// Says on standard error that the probes are live. Scripts wait for a line that begins with `attached`.
-pub(super) fn announce(observation: &Observation, options: &CommonOptions) {
+/// Says on standard error that the probes are live and marks may come. Scripts wait for a line that begins with `attached`.
+fn announce(observation: &Observation, options: &CommonOptions) {
     let until = match options.duration {
         Some(duration) => format!("for {}", units::span(duration)),
         None => "until Ctrl-C".to_owned(),

@@ -131,6 +131,22 @@ impl Notices {
         !self.mapped.is_empty() || self.lost > 0 || self.full
     }
 
+    /// Puts later notices behind these, `most` of each kind in all; what is beyond counts as lost.
+    pub fn extend(&mut self, later: Self, most: usize) {
+        let mut beyond = 0;
+        let mut room = |kept: usize, more: usize| {
+            let taken = more.min(most.saturating_sub(kept));
+            beyond += more - taken;
+            taken
+        };
+        let mapped = room(self.mapped.len(), later.mapped.len());
+        let births = room(self.births.len(), later.births.len());
+        self.mapped.extend(later.mapped.into_iter().take(mapped));
+        self.births.extend(later.births.into_iter().take(births));
+        self.lost = self.lost.saturating_add(later.lost).saturating_add(beyond as u64);
+        self.full |= later.full;
+    }
+
     /// Adds a record, by perf_event_open(2): `MMAP2` begins with pid, tid (four bytes each), address and length (eight
     /// each) and ends with the time that we asked for; `LOST` begins with an id and the number, eight bytes each.
     fn add(&mut self, kind: u32, record: &[u8], pid: u32) {
@@ -217,6 +233,18 @@ mod tests {
             notices.add(RECORD_LOST, &record(5)[..length], 5);
         }
         assert_eq!((notices.mapped.len(), notices.lost), (1, 40 + 16));
+    }
+
+    #[test]
+    fn notices_are_kept_in_order_and_what_is_too_much_is_counted() {
+        let mapped = |at| Mapped { range: 0..1, at };
+        let notices =
+            |times: Range<u64>| Notices { mapped: times.map(mapped).collect(), ..Notices::default() };
+        let mut kept = notices(0..3);
+        kept.extend(Notices { lost: 7, full: true, ..notices(3..8) }, 5);
+        assert_eq!(kept, Notices { lost: 7 + 3, full: true, ..notices(0..5) });
+        kept.extend(notices(8..9), 5);
+        assert_eq!((kept.mapped.len(), kept.lost), (5, 11));
     }
 
     #[test]

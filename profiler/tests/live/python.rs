@@ -2,14 +2,19 @@
 //!
 //! `HEAPSCOPE_PYTHONS` names more interpreters than the system's own, separated by colons.
 
-use std::{collections::HashMap, process::Command};
+use std::{
+    collections::HashMap,
+    process::{Command, Stdio},
+};
+
+use rustix::process::Signal;
 
 use crate::support::{
     case::{Case, case_with, methods},
     fixture,
-    heapscope::Heapscope,
+    heapscope::{Heapscope, heapscope},
     needs::Need,
-    program::Program,
+    program::{Program, send},
     report::{Report, Site},
 };
 
@@ -17,6 +22,7 @@ const NEEDS: &[Need] = &[Need::Program("/usr/bin/python3")];
 
 pub(crate) const CASES: &[Case] = &[
     case_with("python::stacks_are_those_of_the_interpreter", NEEDS, stacks_are_those_of_the_interpreter),
+    case_with("python::an_interpreter_that_begins_while_it_is_watched", NEEDS, begins_while_watched),
     case_with("python::code_that_is_gone_has_no_other_name", NEEDS, code_that_is_gone_has_no_other_name),
 ];
 
@@ -52,14 +58,43 @@ fn stacks_are_those_of_the_interpreter() {
         let (report, told) = profiled(interpreter, "everything", probes);
         report.assert_nothing_lost();
         assert_eq!(told.len(), 15, "{interpreter}");
-        let sites = by_size(&report);
-        for (size, stack) in &told {
-            let found = sites.get(size).map_or(&[][..], Vec::as_slice);
-            let agrees = found.iter().any(|site| site.python() == *stack);
-            assert!(agrees, "{interpreter} {probes}, {size}: {stack:#?} but {found:#?}");
-        }
+        assert_agrees(&report, &told, &format!("{interpreter} {probes}"));
         let said = &report.quality.warnings;
         assert!(!said.iter().any(|warning| warning.contains("do not match")), "{said:?}");
+    }
+}
+
+fn assert_agrees(report: &Report, told: &Told, which: &str) {
+    let sites = by_size(report);
+    for (size, stack) in told {
+        let found = sites.get(size).map_or(&[][..], Vec::as_slice);
+        let agrees = found.iter().any(|site| site.python() == *stack);
+        assert!(agrees, "{which}, {size}: {stack:#?} but {found:#?}");
+    }
+}
+
+fn begins_while_watched() {
+    let mut command = heapscope(&["run", "-o", "report.json", "--", "/usr/bin/python3"]);
+    let mut heapscope =
+        Heapscope::start_with(command.arg(fixture::source("python_lines.py")).stdin(Stdio::piped()));
+    heapscope.hear("attached");
+    assert_eq!(heapscope.hear_output(), "ready");
+    // Whoever sets a mark has just looked whether the interpreter has been initialised.
+    send(heapscope.pid(), Signal::USR1);
+    heapscope.hear("marked");
+    heapscope.write("everything\n");
+    let told: Told = serde_json::from_str(&heapscope.hear_output()).unwrap();
+    heapscope.close_input();
+    let report = heapscope.report();
+    assert_eq!(told.len(), 15);
+    let allocated: HashMap<u64, &Site> = report
+        .sites
+        .iter()
+        .filter(|s| s.totals.alloc_objects == 1)
+        .map(|s| (s.totals.alloc_space - 1, s))
+        .collect();
+    for (size, stack) in &told {
+        assert_eq!(allocated.get(size).map(|site| site.python()).as_ref(), Some(stack), "{size}");
     }
 }
 

@@ -75,11 +75,12 @@ impl Interpreter {
         }))
     }
 
-    /// Where the frames lie, for the walk in the kernel; `bias` is what the loader added to the file's addresses.
+    /// Where the frames lie, for the walk in the kernel, once the interpreter is initialised; `bias` is what the loader
+    /// added to the file's addresses.
     ///
     /// # Errors
     /// A sentence without an end.
-    pub fn layout(&self, bias: u64, memory: &code::Memory) -> Result<PythonLayout, String> {
+    pub fn layout(&self, bias: u64, memory: &code::Memory) -> Result<Option<PythonLayout>, String> {
         if self.version.minor >= 13 {
             // `_Py_DebugOffsets` lies first: a cookie, the version, whether there is no global lock
             // (Include/internal/pycore_runtime.h).
@@ -97,9 +98,9 @@ impl Interpreter {
         let (made, key) = (u32::from_le_bytes([words[0], words[1], words[2], words[3]]), &words[4..]);
         let key = u32::from_le_bytes(key.try_into().map_err(|_| "no key")?);
         if made == 0 {
-            return Err("the interpreter is not initialised yet: attach again to see Python frames".into());
+            return Ok(None);
         }
-        self.version.layout(key).ok_or_else(|| {
+        self.version.layout(key).map(Some).ok_or_else(|| {
             format!("the interpreter keeps its threads under key {key}, which is not looked up")
         })
     }
