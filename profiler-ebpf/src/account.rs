@@ -274,13 +274,15 @@ fn send(scratch: &mut Scratch) -> bool {
     // What could not be copied is not there.
     scratch.head.python = (python / size_of::<PythonFrame>() as u64) as u32;
     let bytes = size_of::<StackHead>() as u64 + frames * 8 + python;
+    // Python's code may be gone soon: user space is to read it at once. Other stacks wait until it looks.
+    let wakeup = if python == 0 { BPF_RB_NO_WAKEUP as u64 } else { 0 };
     // SAFETY: head and frames lie behind each other in `Scratch`, and `bytes` ends within it.
     unsafe {
         bpf_ringbuf_output(
             (&raw const STACKS).cast_mut().cast(),
             (&raw const scratch.head).cast_mut().cast(),
             bytes,
-            BPF_RB_NO_WAKEUP as u64,
+            wakeup,
         ) == 0
     }
 }

@@ -153,11 +153,12 @@ impl Observation {
         looked
     }
 
-    /// Waits until the other descriptor is readable or the target has mapped code, at most for `timeout`; a signal ends
-    /// the wait early.
+    /// Waits until the other descriptor is readable, the target has mapped code, or a new stack has Python frames, at most
+    /// for `timeout`; a signal ends the wait early.
     pub(super) fn wait(&self, other: BorrowedFd<'_>, timeout: Duration) {
         let code = self.lookout.descriptor().unwrap_or(other);
-        let mut descriptors = [other, code].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
+        let stacks = if self.python.is_running() { self.probe.stacks_descriptor() } else { other };
+        let mut descriptors = [other, code, stacks].map(|fd| PollFd::from_borrowed_fd(fd, PollFlags::IN));
         // An error other than a signal leaves us to the caller's clock.
         let _ = poll(&mut descriptors, Timespec::try_from(timeout).ok().as_ref());
     }

@@ -100,6 +100,11 @@ impl Python {
         }
     }
 
+    /// Whether stacks have Python frames now.
+    pub(super) fn is_running(&self) -> bool {
+        self.running.is_some()
+    }
+
     fn refuse(&mut self, module: &Module, reason: &str) {
         self.refusals.insert(format!("{}: {reason}.", module.path.display()));
     }

@@ -85,10 +85,12 @@ fn begins_while_watched() {
         Heapscope::start_with(command.arg(fixture::source("python_lines.py")).stdin(Stdio::piped()));
     heapscope.hear("attached");
     assert_eq!(heapscope.hear_output(), "ready");
-    // Whoever sets a mark has just looked whether the interpreter is there, and what the new stacks are.
+    // Between two marks heapscope looks whether the interpreter is there, and what the new stacks are.
     let look = |heapscope: &mut Heapscope| {
-        send(heapscope.pid(), Signal::USR1);
-        heapscope.hear("marked");
+        for _ in 0..2 {
+            send(heapscope.pid(), Signal::USR1);
+            heapscope.hear("marked");
+        }
     };
     look(&mut heapscope);
     heapscope.write("everything\n");

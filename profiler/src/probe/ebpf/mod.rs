@@ -7,8 +7,12 @@
 mod attach;
 mod kernel_types;
 mod object;
+mod readings;
 
-use std::{io, os::fd::OwnedFd};
+use std::{
+    io,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use aya::{
     Ebpf, EbpfLoader,
@@ -17,11 +21,10 @@ use aya::{
 };
 use bytemuck::Zeroable;
 use profiler_common::{
-    counters::Counter,
     python::PythonLayout,
     records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, CUSTOM_BLOCK, LiveBlock, Moments, OVERFLOW_SITE, PendingCall,
-        PendingKey, STATE_CLOSED, STATE_GENERATION, SiteCounters, TAKEN_OVER, ThreadName,
+        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, PendingCall, PendingKey,
+        STATE_CLOSED, STATE_GENERATION, SiteCounters, ThreadName,
     },
     tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
 };
@@ -30,7 +33,7 @@ use self::{
     attach::Attachments,
     object::{Programs, damaged, map_fd},
 };
-use super::{AttachMethod, Counters, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
+use super::{AttachMethod, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
 use crate::sys::bpf::{
     self, RunTime,
     map::{PerCpuWords, TypedMap},
@@ -215,6 +218,12 @@ impl EbpfProbe {
         Ok(closed == Some(CLOSED_BY_EXEC))
     }
 
+    /// Readable while there are [`Self::new_stacks`]; what wakes those who wait for it is a stack with Python frames.
+    #[must_use]
+    pub fn stacks_descriptor(&self) -> BorrowedFd<'_> {
+        self.stacks.as_fd()
+    }
+
     /// Hands out the stacks that were met for the first time since the last call.
     pub fn new_stacks(&mut self, mut each: impl FnMut(StackRecord)) {
         while let Some(item) = self.stacks.next() {
@@ -222,63 +231,6 @@ impl EbpfProbe {
                 each(stack);
             }
         }
-    }
-
-    /// Everything counted so far.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn counters(&self) -> Result<Counters, ProbeError> {
-        let sums: io::Result<Vec<u64>> =
-            Counter::ALL.iter().map(|counter| self.counters.sum(*counter as u32)).collect();
-        Ok(Counters(sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?))
-    }
-
-    /// The account's peak, and the target's exit.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn moments(&self) -> Result<Moments, ProbeError> {
-        let moments = self.moments.look_up(&0);
-        Ok(moments.map_err(|source| ProbeError::Map { name: "MOMENTS", source })?.unwrap_or_default())
-    }
-
-    /// Hands out the names of the target's threads with their numbers in [`LiveBlock::thread`].
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn thread_names(&self, mut each: impl FnMut(u64, &ThreadName)) -> Result<(), ProbeError> {
-        self.thread_names
-            .for_each(|name, number| each(*number, name))
-            .map_err(|source| ProbeError::Map { name: "THREAD_NAMES", source })
-    }
-
-    /// Hands out every site with its counters.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn sites(&self, mut each: impl FnMut(u64, SiteCounters)) -> Result<(), ProbeError> {
-        self.sites
-            .for_each(|site, counters| each(*site, *counters))
-            .map_err(|source| ProbeError::Map { name: "SITES", source })
-    }
-
-    /// Hands out every live block with its address. Blocks inside a realloc that has not returned are among them: until
-    /// it returns, they live.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn live_blocks(&self, mut each: impl FnMut(u64, LiveBlock)) -> Result<(), ProbeError> {
-        self.pending
-            .for_each(|_, call| {
-                if call.old_key != 0 && call.old_key != TAKEN_OVER {
-                    each(call.pointer, call.old);
-                }
-            })
-            .map_err(|source| ProbeError::Map { name: "PENDING", source })?;
-        self.live
-            .for_each(|key, block| each(key & !CUSTOM_BLOCK, *block))
-            .map_err(|source| ProbeError::Map { name: "LIVE", source })
     }
 
     /// How many blocks and how many sites the maps can hold.

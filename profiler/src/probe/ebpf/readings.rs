@@ -1,0 +1,70 @@
+//! What the account holds in the kernel: counters, sites, live blocks, moments, names of threads.
+
+use std::io;
+
+use profiler_common::{
+    counters::Counter,
+    records::{CUSTOM_BLOCK, LiveBlock, Moments, SiteCounters, TAKEN_OVER, ThreadName},
+};
+
+use super::EbpfProbe;
+use crate::probe::{Counters, error::ProbeError};
+
+impl EbpfProbe {
+    /// Everything counted so far.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn counters(&self) -> Result<Counters, ProbeError> {
+        let sums: io::Result<Vec<u64>> =
+            Counter::ALL.iter().map(|counter| self.counters.sum(*counter as u32)).collect();
+        Ok(Counters(sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?))
+    }
+
+    /// The account's peak, and the target's exit.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn moments(&self) -> Result<Moments, ProbeError> {
+        let moments = self.moments.look_up(&0);
+        Ok(moments.map_err(|source| ProbeError::Map { name: "MOMENTS", source })?.unwrap_or_default())
+    }
+
+    /// Hands out the names of the target's threads with their numbers in [`LiveBlock::thread`].
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn thread_names(&self, mut each: impl FnMut(u64, &ThreadName)) -> Result<(), ProbeError> {
+        self.thread_names
+            .for_each(|name, number| each(*number, name))
+            .map_err(|source| ProbeError::Map { name: "THREAD_NAMES", source })
+    }
+
+    /// Hands out every site with its counters.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn sites(&self, mut each: impl FnMut(u64, SiteCounters)) -> Result<(), ProbeError> {
+        self.sites
+            .for_each(|site, counters| each(*site, *counters))
+            .map_err(|source| ProbeError::Map { name: "SITES", source })
+    }
+
+    /// Hands out every live block with its address. Blocks inside a realloc that has not returned are among them: until
+    /// it returns, they live.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn live_blocks(&self, mut each: impl FnMut(u64, LiveBlock)) -> Result<(), ProbeError> {
+        self.pending
+            .for_each(|_, call| {
+                if call.old_key != 0 && call.old_key != TAKEN_OVER {
+                    each(call.pointer, call.old);
+                }
+            })
+            .map_err(|source| ProbeError::Map { name: "PENDING", source })?;
+        self.live
+            .for_each(|key, block| each(key & !CUSTOM_BLOCK, *block))
+            .map_err(|source| ProbeError::Map { name: "LIVE", source })
+    }
+}
