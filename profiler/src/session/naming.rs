@@ -143,7 +143,8 @@ impl Namer {
         let locations = known.frames.iter().filter_map(|index| observation.code.location(*index));
         let native = locations.map(|location| (location, self.symbolizer.frames(location)));
         let merged = observation.python.merge(native, &known.python);
-        let is_whole = known.end == walk_end::COMPLETE && known.python_is_whole;
+        // Before the interpreter was found, or initialised, there are none.
+        let is_whole = known.end == walk_end::COMPLETE && known.python_is_whole && !known.python.is_empty();
         self.unmatched += u64::from(is_whole && !merged.matches);
         let mut stack = merged.stack;
         stack.extend(end_remark(known.end).map(|text| remark(&text)));

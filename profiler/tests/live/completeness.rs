@@ -12,7 +12,7 @@ use crate::{
 
 pub(crate) const CASES: &[Case] = &[
     case_with("completeness::clang", &[Need::Program("clang++")], || whole("clang", Worker::clang())),
-    case_with("completeness::node", &[Need::Program("node")], || whole("node", Worker::node())),
+    case_with("completeness::node", &[Need::Program("node")], || generated("node", Worker::node())),
     case_with("completeness::python", &[Need::Program("python3")], || whole("python", Worker::python())),
     case_with("completeness::cpp", &[Need::Program("c++")], || certain("cpp", Worker::cpp())),
     case_with("completeness::rust", &[Need::Program("rustc")], || certain("rust", Worker::rust())),
@@ -64,6 +64,15 @@ fn measured(name: &str, worker: Worker) -> Report {
 /// Frames may be guessed.
 fn whole(name: &str, worker: Worker) {
     measured(name, worker);
+}
+
+/// A stack through code that was generated a moment before ends there, and is counted, until its mapping has been looked
+/// at. How many do is a matter of the machine's load; all others are whole.
+fn generated(name: &str, worker: Worker) {
+    let report = worker.watch();
+    let (whole, reached) = rates(name, &report, Site::reaches_the_first_function);
+    let late = report.quality.incomplete_stacks["no_mapping"] as f64 / report.quality.stacks_walked as f64;
+    assert!(late < 0.1 && whole + late >= ENOUGH && reached >= 0.9, "{whole} {reached} {:?}", report.quality);
 }
 
 /// No frame may be guessed.

@@ -4,6 +4,7 @@
 //! each version's headers; a build with other structures (free-threaded, debug) is declined.
 
 pub mod code;
+mod cold;
 mod layout;
 pub mod lines;
 
@@ -15,6 +16,8 @@ use profiler_common::python::PythonLayout;
 pub use self::layout::{Mark, Version};
 use super::{address::Svma, module::Module};
 
+/// Bytes of the interpreter's loop that are read, at most.
+const MOST_CODE: u64 = 1 << 20;
 /// Symbols of a file that are looked at, at most.
 const MOST_SYMBOLS: usize = 2_000_000;
 
@@ -49,10 +52,18 @@ impl Interpreter {
         let Some(runtime) = found.runtime else {
             return Err("this Python is older than 3.7: its frames are not read".into());
         };
-        // Parts of functions have names in files that were not stripped.
+        // A debug build's loop may have several symbols.
         found.read(file.symbols().take(MOST_SYMBOLS).map(|s| {
             (s.name_bytes().unwrap_or_default().to_vec(), s.address(), s.size(), s.is_definition())
         }));
+        for range in found.evaluator.clone() {
+            let code = module
+                .file_offset_of(Svma(range.start))
+                .zip(usize::try_from((range.end - range.start).min(MOST_CODE)).ok())
+                .and_then(|(offset, length)| module.bytes_at(offset, length).ok());
+            let parts = cold::parts(&file, &code.unwrap_or_default(), range.start);
+            found.evaluator.extend(parts);
+        }
         let version = match found.py_version {
             Some(at) => {
                 let offset = module.file_offset_of(Svma(at)).ok_or("its version cannot be read")?;
