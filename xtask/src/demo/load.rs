@@ -47,12 +47,12 @@ struct Shared {
 }
 
 impl Load {
-    /// Starts the clients. They end by themselves after `limit`.
-    pub(super) fn start(port: u16, limit: Duration) -> Self {
+    /// Starts the clients, which send these requests by their numbers. They end by themselves after `limit`.
+    pub(super) fn start(port: u16, limit: Duration, requests: fn(u64) -> String) -> Self {
         let shared = Arc::new(Shared::default());
         let client = |thread: u64| {
             let shared = Arc::clone(&shared);
-            thread::spawn(move || shared.run(port, thread, Instant::now() + limit))
+            thread::spawn(move || shared.run(port, thread, Instant::now() + limit, requests))
         };
         let threads = (0..THREADS).map(client).collect();
         Self { shared, threads }
@@ -73,14 +73,14 @@ impl Load {
 }
 
 impl Shared {
-    fn run(&self, port: u16, thread: u64, end: Instant) {
+    fn run(&self, port: u16, thread: u64, end: Instant, requests: fn(u64) -> String) {
         let pause = Duration::from_secs(1) / RATE;
         let mut next = Instant::now();
         for turn in 0.. {
             if self.stop.load(Ordering::Relaxed) || next > end {
                 return;
             }
-            let answer = request(port, &mix(turn * THREADS + thread));
+            let answer = request(port, &requests(turn * THREADS + thread));
             self.sent.fetch_add(1, Ordering::Relaxed);
             self.failed.fetch_add(u64::from(answer.is_err()), Ordering::Relaxed);
             // A slow answer is not made up for by a burst.
@@ -92,7 +92,7 @@ impl Shared {
 
 /// The request of this number: of ten, four are visitors without a cookie, one has one, three want a picture and two
 /// search.
-fn mix(number: u64) -> String {
+pub(super) fn mix(number: u64) -> String {
     match number % 10 {
         0..4 => "GET /session HTTP/1.1\r\n\r\n".to_owned(),
         4 => format!("GET /session HTTP/1.1\r\nCookie: session={}\r\n\r\n", 1 + number / 10 % USERS),

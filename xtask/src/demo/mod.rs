@@ -4,12 +4,13 @@
 
 mod load;
 mod service;
+mod story;
 mod verdict;
 
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::ExitCode,
+    process::{Command, ExitCode},
     time::Duration,
 };
 
@@ -32,23 +33,31 @@ pub(crate) struct Options {
     /// How long to record, in seconds
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: u64,
+    /// The story that heapscope began with instead: an aiohttp service under CPython 3.7, with the leak and without
+    #[arg(long)]
+    python: bool,
 }
 
 /// Runs `cargo xtask demo`.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let folder = workspace.target.join("demo");
     fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
-    println!("building heapscope and the demonstration service");
+    println!("building heapscope");
     let heapscope = build_heapscope(workspace)?;
+    if options.python {
+        story::run(workspace, &heapscope, &folder, options.seconds)?;
+        return Ok(ExitCode::SUCCESS);
+    }
+    println!("building the demonstration service");
     let program = service::build(workspace, &folder)?;
 
-    let service = Service::start(&program)?;
+    let service = Service::start(&mut Command::new(&program))?;
     println!(
         "service {} listens on 127.0.0.1:{}; it serves its first requests",
         service.pid(),
         service.port()
     );
-    let load = Load::start(service.port(), Duration::from_secs(options.seconds) + LOAD_MARGIN);
+    let load = Load::start(service.port(), Duration::from_secs(options.seconds) + LOAD_MARGIN, load::mix);
 
     let svg = folder.join("heapscope-demo.svg");
     let json = folder.join("heapscope-demo.json");

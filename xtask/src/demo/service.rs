@@ -47,12 +47,12 @@ pub(super) struct Account {
 
 impl Service {
     /// Starts it and waits until it listens.
-    pub(super) fn start(program: &Path) -> Result<Self> {
-        let child = Command::new(program)
+    pub(super) fn start(program: &mut Command) -> Result<Self> {
+        let child = program
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
             .spawn()
-            .with_context(|| format!("cannot start {}", program.display()))?;
+            .with_context(|| format!("cannot start {}", program.get_program().display()))?;
         let mut service = Self { child, port: 0 };
         let output = service.child.stdout.take().context("the service has no standard output")?;
         let mut line = String::new();
