@@ -10,6 +10,7 @@ mod details;
 mod doctor;
 mod history;
 mod lookout;
+mod mapped;
 mod marks;
 mod named_allocator;
 mod naming;

@@ -6,6 +6,7 @@ use profiler_common::records::{OVERFLOW_SITE, walk_end};
 
 use super::{
     details::Details,
+    mapped::Mapped,
     observation::{FRAME_LIMIT, Observation},
     options::CommonOptions,
     quality::quality,
@@ -55,6 +56,7 @@ impl Namer {
     /// Reads what only a living target can tell: the names of generated code.
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
+        observation.note_heap();
         match PerfMap::of_process(observation.process.pid) {
             Ok(Some(map)) => self.symbolizer.set_perf_map(map),
             Ok(None) => {}
@@ -80,6 +82,9 @@ impl Namer {
         let counters = observation.counters()?;
         self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
+        let mapped = observation.mapped.as_ref().map(Mapped::told);
+        let mapped_sites = mapped.iter().flat_map(|told| told.sites.iter().take(sites));
+        let shown = shown.chain(mapped_sites.filter_map(|(site, _)| observation.stacks.get(site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         let named = account
@@ -98,12 +103,16 @@ impl Namer {
                 }
             })
             .collect();
+        let mapped = mapped.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
         let process = &observation.process;
         let mut quality = quality(&counters, &account);
         quality.overhead_percent = observation.overhead_percent();
         quality.warnings = warnings(observation, &account, &counters);
         quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
         quality.warnings.extend(details.warning());
+        if let Some(mapped) = &observation.mapped {
+            mapped.tell_quality(&counters, &mut quality);
+        }
         quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
             target: TargetInfo {
@@ -126,6 +135,7 @@ impl Namer {
             quality,
             history: details.history(observation, &account),
             sites: named,
+            mapped,
         })
     }
 
