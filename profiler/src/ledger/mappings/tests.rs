@@ -260,7 +260,9 @@ fn there_is_room_for_so_many_pieces_and_no_more() {
     }
     let (sites, total) = fed.mappings.sites();
     let distinct: BTreeSet<_> = sites.iter().map(|(key, _)| *key).collect();
-    assert_eq!((distinct.len(), total.ranges.len()), (1, MOST_PIECES));
+    assert_eq!(distinct.len(), 1);
+    // A hole takes a place while it is being cut.
+    assert!((MOST_PIECES - 1..=MOST_PIECES).contains(&total.ranges.len()));
     assert!(fed.mappings.counts().declined > 0);
     assert_eq!(fed.mappings.space, total.inuse_space);
 }
