@@ -17,6 +17,7 @@ pub(super) struct MappingsView<'a> {
     alloc_space: u64,
     peak_space: u64,
     calls: CallsView,
+    calls_inside_allocator: u64,
     brk: HeapView,
     #[serde(serialize_with = "sites")]
     sites: &'a [MappedSiteReport],
@@ -51,12 +52,12 @@ struct Site<'a> {
 
 impl<'a> MappingsView<'a> {
     pub(super) fn of(mapped: &'a MappedMemory) -> Self {
-        let MappedMemory { inuse_space, inuse_pieces, alloc_space, peak_space, calls, heap, sites } = mapped;
+        let MappedMemory { calls, heap, .. } = mapped;
         Self {
-            inuse_space: *inuse_space,
-            inuse_pieces: *inuse_pieces,
-            alloc_space: *alloc_space,
-            peak_space: *peak_space,
+            inuse_space: mapped.inuse_space,
+            inuse_pieces: mapped.inuse_pieces,
+            alloc_space: mapped.alloc_space,
+            peak_space: mapped.peak_space,
             calls: CallsView {
                 mmap: calls.mmap,
                 munmap: calls.munmap,
@@ -64,8 +65,9 @@ impl<'a> MappingsView<'a> {
                 failed: calls.failed,
                 unmatched: calls.unmatched,
             },
+            calls_inside_allocator: mapped.calls_inside_allocator,
             brk: HeapView { begin_space: heap.at_begin, end_space: heap.at_end },
-            sites,
+            sites: &mapped.sites,
         }
     }
 }

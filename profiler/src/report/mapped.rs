@@ -19,6 +19,8 @@ pub struct MappedMemory {
     pub peak_space: u64,
     /// Calls that succeeded, and those that failed.
     pub calls: MappingCalls,
+    /// Calls of mmap and mremap that an allocator has made inside a call of its own. Their stacks end there.
+    pub calls_inside_allocator: u64,
     /// The heap that grows by brk.
     pub heap: HeapGrowth,
     /// The sites, most mapped bytes first.
@@ -80,12 +82,14 @@ impl MappedMemory {
                 bytes(self.peak_space)
             ),
             format!(
-                "calls: {} of mmap, {} of munmap ({} on memory that is not known), {} of mremap; {} failed",
+                "calls: {} of mmap, {} of munmap, {} of mremap, {} of the last two on memory that is not known; {} failed; {} \
+                 that map were made by an allocator inside a call of its own",
                 count(calls.mmap),
                 count(calls.munmap),
-                count(calls.unmatched),
                 count(calls.mremap),
-                count(calls.failed)
+                count(calls.unmatched),
+                count(calls.failed),
+                count(self.calls_inside_allocator)
             ),
         ];
         let size = |size: Option<u64>| size.map_or_else(|| String::from("unknown"), bytes);

@@ -19,6 +19,17 @@ use crate::{
     },
 };
 
+/// How the stack of a mapping ended that was made inside an allocator's call: at the return address that the kernel has
+/// put in the place of the allocator's caller, for our own probe at the allocator's return. Beside
+/// `profiler_common::records::walk_end`.
+pub(super) const INSIDE_AN_ALLOCATOR: u8 = 0x80;
+
+/// Whether a stack that ended outside every mapping ended there: the kernel's trampoline for return probes is the first
+/// instruction of a page (`xol_get_trampoline` of kernel/events/uprobes.c).
+pub(super) fn ends_at_a_return_probe(frames: &[u64]) -> bool {
+    frames.last().is_some_and(|last| last.is_multiple_of(4096))
+}
+
 /// The account of mapped memory, and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Mapped {
@@ -58,7 +69,11 @@ impl Mapped {
     }
 
     /// Adds what was lost, and what is not seen.
-    pub(super) fn tell_quality(&self, counters: &Counters, quality: &mut Quality) {
+    /// `inside` calls were made inside an allocator's: that their stacks end there is no loss.
+    pub(super) fn tell_quality(&self, counters: &Counters, inside: u64, quality: &mut Quality) {
+        if let Some(incomplete) = quality.incomplete_stacks.get_mut(Counter::StackNoMapping.label()) {
+            *incomplete = incomplete.saturating_sub(inside);
+        }
         let counts = self.account.counts();
         let lost = counters.get(Counter::MappingRecordLost);
         // A call of which a record was lost has lost its other end with it.
@@ -79,6 +94,11 @@ impl Mapped {
 }
 
 impl Told {
+    /// Calls of the sites that `wanted` holds for.
+    pub(super) fn calls_of(&self, wanted: impl Fn(&u64) -> bool) -> u64 {
+        self.sites.iter().filter(|(site, _)| wanted(site)).map(|(_, site)| site.alloc_calls).sum()
+    }
+
     /// What a report says of it, with the stacks of the first `most` sites; `now` is `CLOCK_MONOTONIC` in nanoseconds.
     pub(super) fn report(
         self,
@@ -107,6 +127,7 @@ impl Told {
                 failed: counts.failed,
                 unmatched: counts.unmatched,
             },
+            calls_inside_allocator: 0,
             heap: self.heap,
             sites: sites.collect(),
         }

@@ -6,7 +6,7 @@ use profiler_common::records::{OVERFLOW_SITE, walk_end};
 
 use super::{
     details::Details,
-    mapped::Mapped,
+    mapped::{self, Mapped},
     observation::{FRAME_LIMIT, Observation},
     options::CommonOptions,
     quality::quality,
@@ -14,6 +14,7 @@ use super::{
 use crate::{
     ledger::Account,
     probe::AttachMethod,
+    report::mapped::MappedMemory,
     report::profile::{Mode, Profile, SiteReport, TargetInfo},
     symbolize::{
         frame::{Frame, FrameKind, FrameRole},
@@ -103,7 +104,14 @@ impl Namer {
                 }
             })
             .collect();
-        let mapped = mapped.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
+        let inside = mapped.as_ref().map_or(0, |told| {
+            let ends = |site: &u64| observation.stacks.get(site).map(|stack| stack.end);
+            told.calls_of(|site| ends(site) == Some(mapped::INSIDE_AN_ALLOCATOR))
+        });
+        let mapped = mapped.map(|told| MappedMemory {
+            calls_inside_allocator: inside,
+            ..told.report(sites, now, |site| self.stack(observation, site).1)
+        });
         let process = &observation.process;
         let mut quality = quality(&counters, &account);
         quality.overhead_percent = observation.overhead_percent();
@@ -111,7 +119,7 @@ impl Namer {
         quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
-            mapped.tell_quality(&counters, &mut quality);
+            mapped.tell_quality(&counters, inside, &mut quality);
         }
         quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
@@ -169,6 +177,7 @@ fn end_remark(end: u8) -> Option<String> {
         walk_end::NO_MAPPING => "[stack incomplete: address outside every known mapping]".into(),
         walk_end::NO_TABLE => "[stack incomplete: no unwind information]".into(),
         walk_end::UNSUPPORTED => "[stack incomplete: unsupported unwind rule]".into(),
+        mapped::INSIDE_AN_ALLOCATOR => "[inside a call of the allocator, whose caller is not seen]".into(),
         walk_end::UNREADABLE => "[stack incomplete: stack memory not readable]".into(),
         _ => "[stack incomplete: the frames do not ascend]".into(),
     })

@@ -21,7 +21,7 @@ use super::{
     code::{Change, CodeMap},
     history::History,
     lookout::Lookout,
-    mapped::Mapped,
+    mapped::{self, Mapped},
     named_allocator::NamedAllocator,
     options::CommonOptions,
     overhead::OverheadMeter,
@@ -274,12 +274,19 @@ impl Observation {
         for record in stacks {
             let head = record.head;
             let located = self.code.locate(&record);
-            let end = if located.cut { walk_end::NO_MAPPING } else { head.end };
+            let mut end = if located.cut { walk_end::NO_MAPPING } else { head.end };
+            let mut frames = located.frames;
+            if head.allocator == MAPPING_SITE
+                && end == walk_end::NO_MAPPING
+                && mapped::ends_at_a_return_probe(&record.frames)
+            {
+                end = mapped::INSIDE_AN_ALLOCATOR;
+                frames = frames.iter().copied().take(frames.len().saturating_sub(1)).collect();
+            }
             self.outdated += u64::from(located.cut && head.end != end);
             let python_is_whole = head.python_end == python_end::COMPLETE;
             let python = self.python.take_in(&record.python);
-            let stack =
-                SiteStack { allocator: head.allocator, end, frames: located.frames, python, python_is_whole };
+            let stack = SiteStack { allocator: head.allocator, end, frames, python, python_is_whole };
             self.stacks.insert(head.site, stack);
         }
     }
