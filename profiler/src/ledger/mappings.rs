@@ -160,13 +160,16 @@ impl Mappings {
         }
         let gives_up = match kind_of(event.call) {
             Some(CallKind::Unmap) => event.address.is_multiple_of(PAGE),
-            // Without an old length, the old pages stay and are mapped a second time.
+            // It keeps the old pages where its flags say so, and fails without a new length.
             Some(CallKind::Remap) => {
-                event.address.is_multiple_of(PAGE) && event.flags & MREMAP_DONTUNMAP == 0
+                event.address.is_multiple_of(PAGE)
+                    && event.flags & MREMAP_DONTUNMAP == 0
+                    && event.new_length > 0
             }
             _ => false,
         };
         let taken = match range(event.address, event.length, PAGE) {
+            // Without an old length, the pages stay and are mapped a second time.
             Some((start, end)) if gives_up => self.take(start, end),
             _ => Vec::new(),
         };

@@ -69,13 +69,6 @@ impl Mapping {
         matches!(&self.kind, MappingKind::Special(name) if name == "[vdso]")
     }
 
-    /// Whether it is the page that the kernel adds to a process for its probes. A return address in it is that of a
-    /// return probe's trampoline, in the place of the caller's.
-    #[must_use]
-    pub fn is_uprobes(&self) -> bool {
-        matches!(&self.kind, MappingKind::Special(name) if name == "[uprobes]")
-    }
-
     /// Its length in bytes.
     #[must_use]
     pub fn size(&self) -> u64 {
