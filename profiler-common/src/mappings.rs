@@ -1,5 +1,7 @@
 //! What the BPF side tells of calls of mmap, munmap and mremap.
 
+use crate::records::{Call, CallKind};
+
 /// Stands for the allocator in the site of a mapping: the number of no allocator.
 pub const MAPPING_SITE: u8 = u8::MAX;
 
@@ -34,3 +36,19 @@ pub struct MappingEvent {
     pub site: u64,
 }
 const _: () = assert!(size_of::<MappingEvent>() == 64);
+
+impl CallKind {
+    /// Whether it is about mapped memory and not about blocks.
+    #[must_use]
+    pub const fn is_of_mappings(self) -> bool {
+        matches!(self, Self::Map | Self::Unmap | Self::Remap)
+    }
+}
+
+impl Call {
+    /// mmap, munmap or mremap: each has its arguments in places of its own.
+    #[must_use]
+    pub const fn of_mappings(kind: CallKind) -> Self {
+        Self { kind, size: 1, count: Self::ONE, block: 0 }
+    }
+}

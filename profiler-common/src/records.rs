@@ -29,14 +29,6 @@ pub enum CallKind {
     Remap = 10,
 }
 
-impl CallKind {
-    /// Whether it is about mapped memory and not about blocks.
-    #[must_use]
-    pub const fn is_of_mappings(self) -> bool {
-        matches!(self, Self::Map | Self::Unmap | Self::Remap)
-    }
-}
-
 /// What an allocator function does, and in which of its integer arguments it is told what: 0 to 5 stand for rdi, rsi,
 /// rdx, rcx, r8 and r9 (System V ABI for x86-64, 3.2.3).
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -90,12 +82,6 @@ impl Call {
     #[must_use]
     pub const fn exit() -> Self {
         Self { kind: CallKind::Exit, size: Self::NOTHING, count: Self::ONE, block: Self::NOTHING }
-    }
-
-    /// mmap, munmap or mremap, whose arguments are known.
-    #[must_use]
-    pub const fn of_mappings(kind: CallKind) -> Self {
-        Self { kind, size: 1, count: Self::ONE, block: 0 }
     }
 
     /// The same for an array of so many elements.
