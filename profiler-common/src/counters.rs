@@ -80,6 +80,8 @@ counters! {
     PythonUnreadable = 27, "python_unreadable";
     /// Stacks without Python frames because the interpreter's state that the thread keeps is not its own.
     PythonNotOurs = 28, "python_state_unknown";
+    /// Lost: the record of a call of mmap, munmap or mremap did not fit its ring buffer.
+    MappingRecordLost = 29, "mapping_record_lost";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -8,6 +8,7 @@
 
 pub mod counters;
 pub mod limits;
+pub mod mappings;
 pub mod python;
 pub mod records;
 pub mod tables;

@@ -21,6 +21,12 @@ pub enum CallKind {
     Free = 6,
     /// Ends the process, after its exit handlers: exit.
     Exit = 7,
+    /// Maps memory: mmap.
+    Map = 8,
+    /// Unmaps memory: munmap.
+    Unmap = 9,
+    /// Resizes or moves mapped memory: mremap.
+    Remap = 10,
 }
 
 /// What an allocator function does, and in which of its integer arguments it is told what: 0 to 5 stand for rdi, rsi,

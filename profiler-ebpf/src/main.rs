@@ -6,6 +6,7 @@
 //! - `account`: live blocks and sites;
 //! - `moments`: what the sites held at the peak and at the target's exit;
 //! - `threads`: names of threads, and what each allocated last;
+//! - `mappings`: calls of mmap, munmap and mremap;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `python`: the interpreter's frames, by its own links;
 //! - `search`: the tables that the walk asks;
@@ -23,6 +24,7 @@
 mod account;
 mod calls;
 mod function;
+mod mappings;
 mod maps;
 mod memo;
 mod moments;
@@ -38,6 +40,9 @@ mod counters;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/limits.rs"]
 mod limits;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/mappings.rs"]
+mod mapping_records;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/python.rs"]
 mod python_records;

@@ -74,6 +74,10 @@ pub static COUNTERS: PerCpuArray<u64> = PerCpuArray::with_max_entries(COUNTER_SL
 #[map]
 pub static STACKS: RingBuf = RingBuf::with_byte_size(1 << 20, 0);
 
+/// Calls of mmap, munmap and mremap on their way to the user side.
+#[map]
+pub static MAPPING_EVENTS: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
+
 /// The words that change while the probes run.
 #[map]
 pub static STATE: Array<u32> = Array::with_max_entries(STATE_WORDS, 0);

@@ -101,6 +101,7 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         max_size: u64::MAX,
         custom_allocators: false,
         python: false,
+        mappings: false,
         max_memory: 256 << 20,
         method: Some(method),
         row_chunks: CAPACITY.chunks,

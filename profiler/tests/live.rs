@@ -36,6 +36,8 @@ mod harmless;
 mod leaderless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/mappings.rs"]
+mod mappings;
 #[path = "live/model.rs"]
 mod model;
 #[path = "live/moments.rs"]
@@ -72,6 +74,7 @@ fn main() -> ExitCode {
     let cases = [
         harmless::CASES,
         model::CASES,
+        mappings::CASES,
         programs::CASES,
         calls::CASES,
         changes::CASES,

@@ -125,6 +125,7 @@ fn profile(input: &Input<'_>) -> Profile {
         },
         history: History::default(),
         sites,
+        mapped: None,
     }
 }
 

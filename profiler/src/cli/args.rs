@@ -179,6 +179,10 @@ struct CommonArgs {
     #[arg(long, value_name = "FUNCTIONS")]
     allocator: Vec<CustomAllocator>,
 
+    /// Keep an account of mapped memory too: mmap, munmap and mremap by stack, and the growth of the heap by brk
+    #[arg(long)]
+    mmap: bool,
+
     /// Show the memory that was live at this moment
     #[arg(long, value_enum, default_value_t = Moment::End, value_name = "MOMENT")]
     at: Moment,
@@ -331,6 +335,7 @@ impl CommonArgs {
             min_size: self.min_size,
             max_size: self.max_size,
             allocators: self.allocator,
+            mmap: self.mmap,
             at: self.at.at(),
             interval: self.interval,
             top: self.top,

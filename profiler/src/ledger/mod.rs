@@ -3,6 +3,7 @@
 //! Numbers go in, sums come out: no process, file or clock is known here, so the ledger can be tested by exhaustion. A
 //! block counts as live if it was allocated since attach and not freed; "leaked" is a word for people, not for here.
 
+pub mod mappings;
 pub mod timeline;
 
 use std::collections::HashMap;

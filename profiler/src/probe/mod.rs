@@ -79,6 +79,8 @@ pub struct ProbeSettings {
     pub max_size: u64,
     /// Whether there are allocators that the user named.
     pub custom_allocators: bool,
+    /// Whether mmap, munmap and mremap are to be watched.
+    pub mappings: bool,
     /// Whether the target runs Python, whose frames are to be collected.
     pub python: bool,
     /// Most kernel memory for live blocks and sites, in bytes.

@@ -11,6 +11,7 @@ use serde::{Serialize, Serializer};
 
 use super::{
     json_history::{HistoryView, SiteHistoryView},
+    json_mapped::MappingsView,
     options::ReportOptions,
     profile::{Mode, Profile, Quality, SiteReport, Totals},
 };
@@ -41,6 +42,8 @@ struct Document<'a> {
     history: HistoryView<'a>,
     #[serde(serialize_with = "sites")]
     sites: &'a [SiteReport],
+    #[serde(skip_serializing_if = "Option::is_none")]
+    mappings: Option<MappingsView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -124,6 +127,7 @@ impl<'a> Document<'a> {
             quality: QualityView::of(&profile.quality),
             history: HistoryView::of(&profile.history),
             sites: &profile.sites,
+            mappings: profile.mapped.as_ref().map(MappingsView::of),
         }
     }
 }
@@ -177,7 +181,7 @@ fn sites<S: Serializer>(sites: &[SiteReport], serializer: S) -> Result<S::Ok, S:
     }))
 }
 
-fn stack<S: Serializer>(stack: &[Arc<Frame>], serializer: S) -> Result<S::Ok, S::Error> {
+pub(super) fn stack<S: Serializer>(stack: &[Arc<Frame>], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(stack.iter().map(|frame| FrameView {
         function: frame.function.as_deref(),
         file: frame.file.as_deref(),

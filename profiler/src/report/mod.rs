@@ -10,6 +10,8 @@ pub mod format;
 pub mod history;
 pub mod json;
 mod json_history;
+mod json_mapped;
+pub mod mapped;
 pub mod options;
 pub mod profile;
 pub mod quality;

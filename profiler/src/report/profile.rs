@@ -6,7 +6,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use super::history::{History, SiteHistory};
+use super::{
+    history::{History, SiteHistory},
+    mapped::MappedMemory,
+};
 use crate::symbolize::frame::Frame;
 
 /// Whose memory this is.
@@ -137,4 +140,6 @@ pub struct Profile {
     pub history: History,
     /// The sites, most live bytes first.
     pub sites: Vec<SiteReport>,
+    /// Mapped memory, if it was watched.
+    pub mapped: Option<MappedMemory>,
 }

@@ -72,6 +72,24 @@ fn loss(reason: &str, lost: u64) -> String {
         }
         "scratch_busy" => format!("{allocations} without a stack: every scratch slot was in use."),
         "thread_name_lost" => format!("{allocations} without the thread's name: there are too many names."),
+        "mapping_record_lost" => format!(
+            "{} of mmap, munmap or mremap not recorded: the ring buffer was full. Mapped memory is too high or too low.",
+            counted(lost, "call was", "calls were")
+        ),
+        "mapping_unpaired" => format!(
+            "{} of mmap, munmap or mremap not recorded: only one end of them was seen.",
+            counted(lost, "call was", "calls were")
+        ),
+        "mapping_declined" => {
+            format!(
+                "{} not recorded: there was no room.",
+                counted(lost, "piece of mapped memory was", "pieces of mapped memory were")
+            )
+        }
+        "mapping_unmap_unseen" => format!(
+            "{} of mapped memory given out again before being seen unmapped: the older record was closed.",
+            counted(lost, "byte was", "bytes were")
+        ),
         other => format!("{} lost: {}.", count(lost), clean(other)),
     }
 }

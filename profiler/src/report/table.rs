@@ -4,10 +4,11 @@ use std::io::{self, Write};
 
 use super::{
     facts,
+    mapped::MappedMemory,
     options::{MIN_WIDTH, ReportOptions},
     profile::{Profile, SiteReport},
     quality::{Weight, nothing_live, remarks},
-    units::{blocks, bytes, count, percent, span},
+    units::{blocks, bytes, count, counted, percent, span},
 };
 use crate::symbolize::{
     fold::{cut_middle, fold, shorten},
@@ -35,7 +36,54 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     } else {
         write_sites(profile, options, width, &live, out)?;
     }
+    if let Some(mapped) = &profile.mapped {
+        write_mapped(mapped, options, width, out)?;
+    }
     write_quality(profile, width, out)
+}
+
+/// The account of mapped memory: what is said of it, and the sites that hold the most.
+fn write_mapped(
+    mapped: &MappedMemory,
+    options: &ReportOptions,
+    width: usize,
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    writeln!(out)?;
+    mapped.facts().iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))?;
+    let row = |[rank, mapped, share, pieces, all, oldest]: [&str; 6]| {
+        format!("{rank:>4}  {mapped:>10}  {share:>6}  {pieces:>12}  {all:>10}  {oldest:>12}")
+    };
+    let holding = mapped.sites.iter().filter(|site| site.inuse_space > 0);
+    for (i, site) in holding.clone().take(options.sites).enumerate() {
+        if i == 0 {
+            writeln!(out, "\n{}", row(["#", "mapped", "share", "pieces", "in all", "oldest"]))?;
+        }
+        let numbers = row([
+            &(i + 1).to_string(),
+            &bytes(site.inuse_space),
+            &percent(site.inuse_space, mapped.inuse_space),
+            &count(site.ranges.len() as u64),
+            &bytes(site.alloc_space),
+            &site.oldest.map_or_else(|| String::from("-"), span),
+        ]);
+        writeln!(out, "{}", cut_middle(&numbers, width))?;
+        for line in shorten(&fold(&site.stack, options.full_stacks), width - INDENT.len(), STACK_LINES) {
+            writeln!(out, "{INDENT}{line}")?;
+        }
+    }
+    let rest = holding.skip(options.sites);
+    let (sites, space) =
+        rest.fold((0_u64, 0_u64), |(sites, space), site| (sites + 1, space.saturating_add(site.inuse_space)));
+    if sites > 0 {
+        writeln!(
+            out,
+            "\n{} mapped {} more.",
+            counted(sites, "other site has", "other sites have"),
+            bytes(space)
+        )?;
+    }
+    Ok(())
 }
 
 fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Result<()> {
@@ -159,6 +207,7 @@ mod tests {
             quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
             history: History::default(),
             sites: Vec::new(),
+            mapped: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {
             let mut out = Vec::new();

@@ -103,6 +103,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         },
         history: history(),
         sites,
+        mapped: None,
     }
 }
 

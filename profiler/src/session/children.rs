@@ -19,6 +19,7 @@ use std::{
 use profiler_common::counters::Counter;
 
 use super::{
+    mapped::Mapped,
     naming::Namer,
     observation::Observation,
     options::CommonOptions,
@@ -210,7 +211,8 @@ fn conclude(
 ) -> anyhow::Result<()> {
     namer.ask_living(&mut observation);
     observation.end();
-    if observation.counters()?.get(Counter::AllocObjects) == 0 {
+    let mapped_nothing = observation.mapped.as_ref().is_none_or(Mapped::is_empty);
+    if observation.counters()?.get(Counter::AllocObjects) == 0 && mapped_nothing {
         return Ok(());
     }
     let profile = namer.profile(&observation, options, usize::MAX)?;

@@ -11,6 +11,7 @@ mod doctor;
 mod history;
 mod listener;
 mod lookout;
+mod mapped;
 mod marks;
 mod named_allocator;
 mod naming;

@@ -6,6 +6,7 @@ use profiler_common::records::{OVERFLOW_SITE, walk_end};
 
 use super::{
     details::Details,
+    mapped::{self, Mapped},
     observation::{FRAME_LIMIT, Observation},
     options::CommonOptions,
     quality::quality,
@@ -13,6 +14,7 @@ use super::{
 use crate::{
     ledger::Account,
     probe::AttachMethod,
+    report::mapped::MappedMemory,
     report::profile::{Mode, Profile, SiteReport, TargetInfo},
     symbolize::{
         frame::{Frame, FrameKind, FrameRole},
@@ -55,6 +57,7 @@ impl Namer {
     /// Reads what only a living target can tell: the names of generated code.
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
+        observation.note_heap();
         match PerfMap::of_process(observation.process.pid) {
             Ok(Some(map)) => self.symbolizer.set_perf_map(map),
             Ok(None) => {}
@@ -80,6 +83,9 @@ impl Namer {
         let counters = observation.counters()?;
         self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
+        let mapped = observation.mapped.as_ref().map(Mapped::told);
+        let mapped_sites = mapped.iter().flat_map(|told| told.sites.iter().take(sites));
+        let shown = shown.chain(mapped_sites.filter_map(|(site, _)| observation.stacks.get(site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         let named = account
@@ -98,12 +104,23 @@ impl Namer {
                 }
             })
             .collect();
+        let inside = mapped.as_ref().map_or(0, |told| {
+            let ends = |site: &u64| observation.stacks.get(site).map(|stack| stack.end);
+            told.calls_of(|site| ends(site) == Some(mapped::INSIDE_AN_ALLOCATOR))
+        });
+        let mapped = mapped.map(|told| MappedMemory {
+            calls_inside_allocator: inside,
+            ..told.report(sites, now, |site| self.stack(observation, site).1)
+        });
         let process = &observation.process;
         let mut quality = quality(&counters, &account);
         quality.overhead_percent = observation.overhead_percent();
         quality.warnings = warnings(observation, &account, &counters);
         quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
         quality.warnings.extend(details.warning());
+        if let Some(mapped) = &observation.mapped {
+            mapped.tell_quality(&counters, inside, &mut quality);
+        }
         quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
             target: TargetInfo {
@@ -126,6 +143,7 @@ impl Namer {
             quality,
             history: details.history(observation, &account),
             sites: named,
+            mapped,
         })
     }
 
@@ -160,6 +178,7 @@ fn end_remark(end: u8) -> Option<String> {
         walk_end::NO_MAPPING => "[stack incomplete: address outside every known mapping]".into(),
         walk_end::NO_TABLE => "[stack incomplete: no unwind information]".into(),
         walk_end::UNSUPPORTED => "[stack incomplete: unsupported unwind rule]".into(),
+        mapped::INSIDE_AN_ALLOCATOR => "[inside a call of the allocator, whose caller is not seen]".into(),
         walk_end::UNREADABLE => "[stack incomplete: stack memory not readable]".into(),
         _ => "[stack incomplete: the frames do not ascend]".into(),
     })

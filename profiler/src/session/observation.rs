@@ -10,6 +10,7 @@ use std::{
 use profiler_common::{
     counters::Counter,
     limits::MAX_FRAMES,
+    mappings::MAPPING_SITE,
     python::python_end,
     records::{LiveBlock, SiteCounters, walk_end},
     tables::RowChunk,
@@ -20,6 +21,7 @@ use super::{
     code::{Change, CodeMap},
     history::History,
     lookout::Lookout,
+    mapped::{self, Mapped},
     named_allocator::NamedAllocator,
     options::CommonOptions,
     overhead::OverheadMeter,
@@ -68,6 +70,8 @@ pub(super) struct Observation {
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
     pub(super) python: Python,
+    /// Mapped memory, if it is watched.
+    pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
@@ -96,6 +100,7 @@ impl Observation {
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
             custom_allocators: !options.allocators.is_empty(),
+            mappings: options.mmap,
             python: true,
             max_memory: options.max_memory,
             method: options.method,
@@ -112,6 +117,7 @@ impl Observation {
             started: SystemTime::now(),
             warnings: Vec::new(),
             python: Python::default(),
+            mapped: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
             outdated: 0,
             left_out: 0,
@@ -131,6 +137,7 @@ impl Observation {
         observation.started = SystemTime::now();
         observation.began = Instant::now();
         observation.history = History::begin(options.interval);
+        observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
         observation.take_up(&change)?;
         Ok(observation)
     }
@@ -167,6 +174,9 @@ impl Observation {
     pub(super) fn keep_up(&mut self) {
         // In this order: of what was mapped before a stack was taken, the kernel has told when the stack is here.
         let stacks = self.new_stacks();
+        if let Some(mapped) = &mut self.mapped {
+            self.probe.mapping_events(|event| mapped.account.hear(event));
+        }
         let mapped = self.lookout.listen();
         self.code.note_mapped(mapped);
         if self.lookout.is_due(Instant::now()) {
@@ -219,8 +229,18 @@ impl Observation {
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
         let mut ledger = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?);
         self.probe.live_blocks(|_, block: LiveBlock| ledger.add_block(&block))?;
-        self.probe.sites(|site, counters: SiteCounters| ledger.add_site(site, &counters))?;
+        self.probe.sites(|site, counters: SiteCounters| {
+            if !self.is_of_mappings(site, &counters) {
+                ledger.add_site(site, &counters);
+            }
+        })?;
         Ok(ledger.close())
+    }
+
+    /// Whether a site has mapped memory, and not allocated blocks. One whose stack is lost may have done either.
+    fn is_of_mappings(&self, site: u64, counters: &SiteCounters) -> bool {
+        let by_stack = || self.stacks.get(&site).is_none_or(|stack| stack.allocator == MAPPING_SITE);
+        self.mapped.is_some() && counters.alloc_objects == 0 && by_stack()
     }
 
     /// Sets a mark, and says what is live by now.
@@ -256,12 +276,19 @@ impl Observation {
         for record in stacks {
             let head = record.head;
             let located = self.code.locate(&record);
-            let end = if located.cut { walk_end::NO_MAPPING } else { head.end };
+            let mut end = if located.cut { walk_end::NO_MAPPING } else { head.end };
+            let mut frames = located.frames;
+            if head.allocator == MAPPING_SITE
+                && end == walk_end::NO_MAPPING
+                && mapped::ends_at_a_return_probe(&record.frames)
+            {
+                end = mapped::INSIDE_AN_ALLOCATOR;
+                frames = frames.iter().copied().take(frames.len().saturating_sub(1)).collect();
+            }
             self.outdated += u64::from(located.cut && head.end != end);
             let python_is_whole = head.python_end == python_end::COMPLETE;
             let python = self.python.take_in(&record.python);
-            let stack =
-                SiteStack { allocator: head.allocator, end, frames: located.frames, python, python_is_whole };
+            let stack = SiteStack { allocator: head.allocator, end, frames, python, python_is_whole };
             self.stacks.insert(head.site, stack);
         }
     }

@@ -78,6 +78,8 @@ pub struct CommonOptions {
     pub max_size: Option<u64>,
     /// Allocators that the target is said to have beside those known by their names.
     pub allocators: Vec<CustomAllocator>,
+    /// Keep an account of mapped memory too.
+    pub mmap: bool,
     /// The moment that the reports are about.
     pub at: At,
     /// Print the table, and take a snapshot of all sites, at this interval.

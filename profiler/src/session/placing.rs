@@ -1,15 +1,19 @@
-//! Probes go where a file has an allocator, and on the C library's `exit`.
+//! Probes go where a file has an allocator, on the C library's `exit`, and on its functions that map memory.
 
 use std::{collections::HashSet, sync::Arc};
 
 use anyhow::Context;
+use profiler_common::mappings::MAPPING_SITE;
 
 use super::observation::Observation;
 use crate::{
     probe::ProbePoint,
     target::{
         address::Svma,
-        allocator::{self, Allocator, exit::find_exit},
+        allocator::{
+            self, Allocator, AllocatorFunction,
+            c_library::{find_exit, find_mapping_functions},
+        },
         error::TargetError,
         module::Module,
         placement,
@@ -40,25 +44,38 @@ impl Observation {
                 self.attach(found, true)?;
             }
         }
-        if may_have_exit { self.probe_exit(module) } else { Ok(()) }
+        if may_have_exit {
+            self.probe_exit(module)?;
+            self.probe_mapping_functions(module)?;
+        }
+        Ok(())
     }
 
     /// Probes the C library's `exit`, if this is the file that has it.
     fn probe_exit(&mut self, module: &Arc<Module>) -> anyhow::Result<()> {
         // What cannot be read has been named where its allocator was looked for.
         let Ok(Some(exit)) = find_exit(module) else { return Ok(()) };
-        let (Ok(place), Some(path)) = (placement::place(module, &exit), module.attach_path()) else {
-            return Ok(());
-        };
-        let point = ProbePoint {
-            path,
-            offset: place.file_offset,
-            call: exit.call,
-            allocator: 0,
-            function: 0,
-            custom: false,
-        };
+        let Some(point) = point_of(module, &exit) else { return Ok(()) };
         self.probe.attach(&[point]).with_context(|| format!("cannot probe exit in {}", module.path.display()))
+    }
+
+    /// Probes the C library's functions that map memory, if they are to be watched and this is the file that has them.
+    fn probe_mapping_functions(&mut self, module: &Arc<Module>) -> anyhow::Result<()> {
+        if self.mapped.is_none() {
+            return Ok(());
+        }
+        let mut points = Vec::new();
+        for function in find_mapping_functions(module).unwrap_or_default() {
+            match point_of(module, &function) {
+                Some(point) => points.push(point),
+                None => self.warn(format!("`{}` in {} is not watched.", function.name, module.name())),
+            }
+        }
+        if let Some(mapped) = &mut self.mapped {
+            mapped.functions += points.len();
+        }
+        let attached = self.probe.attach(&points);
+        attached.with_context(|| format!("cannot probe mmap in {}", module.path.display()))
     }
 
     /// Fails where an allocator that the user named has not been found.
@@ -78,8 +95,10 @@ impl Observation {
 
     /// Where the probes of one allocator go.
     fn points(&mut self, allocator: &Allocator, custom: bool) -> anyhow::Result<Vec<ProbePoint>> {
-        let index =
-            u8::try_from(self.allocators.len()).context("the process has more than 256 allocators")?;
+        let index = u8::try_from(self.allocators.len())
+            .ok()
+            .filter(|index| *index != MAPPING_SITE)
+            .context("the process has more than 255 allocators")?;
         let module = &allocator.module;
         let path = module.attach_path().context("an allocator outside every file")?;
         let mut points = Vec::new();
@@ -111,4 +130,16 @@ impl Observation {
         }
         Ok(points)
     }
+}
+
+/// Where the probe of a function goes that belongs to no allocator.
+fn point_of(module: &Arc<Module>, function: &AllocatorFunction) -> Option<ProbePoint> {
+    Some(ProbePoint {
+        offset: placement::place(module, function).ok()?.file_offset,
+        path: module.attach_path()?,
+        call: function.call,
+        allocator: 0,
+        function: 0,
+        custom: false,
+    })
 }

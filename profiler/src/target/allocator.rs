@@ -27,8 +27,8 @@ use super::{
     process::Process,
 };
 
+pub mod c_library;
 pub mod custom;
-pub mod exit;
 mod names;
 mod symbols;
 mod wrapper;

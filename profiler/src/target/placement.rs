@@ -199,7 +199,8 @@ pub(super) fn is_write(access: OpAccess) -> bool {
 /// Whether the probe reads this register.
 fn is_argument(call: Call, register: Register) -> bool {
     let read = [call.size, call.count, call.block];
-    read.iter().any(|&index| ARGUMENTS.get(usize::from(index)) == Some(&register))
+    (call.kind.is_of_mappings() && ARGUMENTS.contains(&register))
+        || read.iter().any(|&index| ARGUMENTS.get(usize::from(index)) == Some(&register))
 }
 
 #[cfg(test)]

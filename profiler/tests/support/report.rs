@@ -18,6 +18,59 @@ pub(crate) struct Report {
     pub(crate) generations: Vec<Generation>,
     pub(crate) snapshots: Vec<Moment>,
     pub(crate) sites: Vec<Site>,
+    /// With `--mmap`.
+    pub(crate) mappings: Option<Mappings>,
+}
+
+/// Mapped memory.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Mappings {
+    pub(crate) inuse_space: u64,
+    pub(crate) inuse_pieces: u64,
+    pub(crate) alloc_space: u64,
+    pub(crate) peak_space: u64,
+    pub(crate) calls: MappingCalls,
+    pub(crate) calls_inside_allocator: u64,
+    pub(crate) brk: HeapGrowth,
+    pub(crate) sites: Vec<MappedSite>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Deserialize)]
+pub(crate) struct MappingCalls {
+    pub(crate) mmap: u64,
+    pub(crate) munmap: u64,
+    pub(crate) mremap: u64,
+    pub(crate) failed: u64,
+    pub(crate) unmatched: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct HeapGrowth {
+    pub(crate) begin_space: Option<u64>,
+    pub(crate) end_space: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct MappedSite {
+    pub(crate) inuse_space: u64,
+    pub(crate) alloc_space: u64,
+    pub(crate) alloc_calls: u64,
+    ranges: Vec<[String; 2]>,
+    /// The caller of mmap or mremap first.
+    pub(crate) stack: Vec<Frame>,
+}
+
+impl MappedSite {
+    /// Its pieces: first address and one past the last.
+    pub(crate) fn ranges(&self) -> impl Iterator<Item = (u64, u64)> {
+        let number = |text: &String| u64::from_str_radix(text.strip_prefix("0x").unwrap(), 16).unwrap();
+        self.ranges.iter().map(move |[start, end]| (number(start), number(end)))
+    }
+
+    /// Names, the leaf first; `?` where there is none.
+    pub(crate) fn functions(&self) -> Vec<&str> {
+        self.stack.iter().map(|frame| frame.function.as_deref().unwrap_or("?")).collect()
+    }
 }
 
 #[derive(Debug, Deserialize)]

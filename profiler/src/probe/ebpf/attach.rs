@@ -42,6 +42,7 @@ enum Loaded {
         allocate: OwnedFd,
         free: OwnedFd,
         exit: OwnedFd,
+        mapping: Option<OwnedFd>,
         empty: OwnedFd,
     },
     Multi {
@@ -49,6 +50,7 @@ enum Loaded {
         at_return: OwnedFd,
         free: OwnedFd,
         exit: OwnedFd,
+        mapping: Option<[OwnedFd; 2]>,
         empty: OwnedFd,
     },
     /// aya holds the programs.
@@ -56,6 +58,7 @@ enum Loaded {
 }
 
 const PERF_PROGRAMS: [&str; 4] = ["free_entry", "alloc_return", "alloc_entry", "exit_entry"];
+const PERF_MAPPING_PROGRAMS: [&str; 2] = ["mapping_return", "mapping_entry"];
 
 impl Attachments {
     /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
@@ -65,11 +68,11 @@ impl Attachments {
         settings: &ProbeSettings,
     ) -> Result<Self, ProbeError> {
         let loaded = match settings.method {
-            Some(method) => load_as(method, programs, ebpf)
+            Some(method) => load_as(method, settings, programs, ebpf)
                 .map_err(|source| ProbeError::MethodUnavailable { method, source: Box::new(source) })?,
-            None => load_as(AttachMethod::Session, programs, ebpf)
-                .or_else(|_| load_as(AttachMethod::Multi, programs, ebpf))
-                .or_else(|_| load_as(AttachMethod::Perf, programs, ebpf))?,
+            None => load_as(AttachMethod::Session, settings, programs, ebpf)
+                .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf))
+                .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf))?,
         };
         Ok(Self { pid: settings.pid, loaded, links: Vec::new(), perf_links: Vec::new() })
     }
@@ -84,30 +87,42 @@ impl Attachments {
 
     /// Places probes: frees, then returns, then entries.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, points: &[ProbePoint]) -> Result<(), ProbeError> {
+        let (mapping, points): (Vec<_>, Vec<_>) =
+            points.iter().partition(|point| point.call.kind.is_of_mappings());
         let (returning, entered): (Vec<_>, Vec<_>) =
-            points.iter().partition(|point| point.call.needs_return());
+            points.into_iter().partition(|point| point.call.needs_return());
         let (exiting, freeing): (Vec<_>, Vec<_>) =
             entered.into_iter().partition(|point| point.call.kind == CallKind::Exit);
         match &self.loaded {
-            Loaded::Session { allocate, free, exit, .. } => {
+            Loaded::Session { allocate, free, exit, mapping: program, .. } => {
                 let pid = self.pid;
                 let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
                 links.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
                 links.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
+                if let Some(program) = program {
+                    links.extend(multi(program, ATTACH_UPROBE_SESSION, false, pid, &mapping)?);
+                }
                 self.links.extend(links);
             }
-            Loaded::Multi { entry, at_return, free, exit, .. } => {
+            Loaded::Multi { entry, at_return, free, exit, mapping: programs, .. } => {
                 let pid = self.pid;
                 let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
                 links.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
                 links.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
                 links.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
+                if let Some([entry, at_return]) = programs {
+                    links.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &mapping)?);
+                    links.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &mapping)?);
+                }
                 self.links.extend(links);
             }
             Loaded::Perf => {
                 let points = [&freeing, &returning, &returning, &exiting];
                 for (program, points) in PERF_PROGRAMS.into_iter().zip(points) {
                     self.attach_by_perf(ebpf, program, points)?;
+                }
+                for program in PERF_MAPPING_PROGRAMS {
+                    self.attach_by_perf(ebpf, program, &mapping)?;
                 }
             }
         }
@@ -120,6 +135,9 @@ impl Attachments {
         name: &'static str,
         points: &[&ProbePoint],
     ) -> Result<(), ProbeError> {
+        if points.is_empty() {
+            return Ok(());
+        }
         let program = perf_program(ebpf, name)?;
         let pid = NonZeroU32::new(self.pid).ok_or_else(|| damaged("process 0"))?;
         for point in points {
@@ -190,15 +208,24 @@ impl Attachments {
     /// The programs that run in the target, as far as we hold them.
     fn programs(&self) -> Vec<(&'static str, &OwnedFd)> {
         match &self.loaded {
-            Loaded::Session { allocate, free, exit, .. } => {
-                vec![("alloc_session", allocate), ("free_entry", free), ("exit_entry", exit)]
+            Loaded::Session { allocate, free, exit, mapping, .. } => {
+                let mut programs =
+                    vec![("alloc_session", allocate), ("free_entry", free), ("exit_entry", exit)];
+                programs.extend(mapping.as_ref().map(|program| ("mapping_session", program)));
+                programs
             }
-            Loaded::Multi { entry, at_return, free, exit, .. } => vec![
-                ("alloc_entry", entry),
-                ("alloc_return", at_return),
-                ("free_entry", free),
-                ("exit_entry", exit),
-            ],
+            Loaded::Multi { entry, at_return, free, exit, mapping, .. } => {
+                let mut programs = vec![
+                    ("alloc_entry", entry),
+                    ("alloc_return", at_return),
+                    ("free_entry", free),
+                    ("exit_entry", exit),
+                ];
+                programs.extend(mapping.iter().flat_map(|[entry, at_return]| {
+                    [("mapping_entry", entry), ("mapping_return", at_return)]
+                }));
+                programs
+            }
             Loaded::Perf => Vec::new(),
         }
     }
@@ -209,7 +236,13 @@ fn perf_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, Pr
     program.try_into().map_err(damaged)
 }
 
-fn load_as(method: AttachMethod, programs: &Programs, ebpf: &mut Ebpf) -> Result<Loaded, ProbeError> {
+fn load_as(
+    method: AttachMethod,
+    settings: &ProbeSettings,
+    programs: &Programs,
+    ebpf: &mut Ebpf,
+) -> Result<Loaded, ProbeError> {
+    let mappings = settings.mappings;
     match method {
         AttachMethod::Session => {
             let functions = session_kernel_functions()
@@ -218,6 +251,9 @@ fn load_as(method: AttachMethod, programs: &Programs, ebpf: &mut Ebpf) -> Result
                 allocate: programs.load("alloc_session", ATTACH_UPROBE_SESSION, &functions)?,
                 free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
                 exit: programs.load("exit_entry", ATTACH_UPROBE_MULTI, &[])?,
+                mapping: mappings
+                    .then(|| programs.load("mapping_session", ATTACH_UPROBE_SESSION, &functions))
+                    .transpose()?,
                 empty: programs.load("empty", ATTACH_UPROBE_SESSION, &[])?,
             })
         }
@@ -226,10 +262,17 @@ fn load_as(method: AttachMethod, programs: &Programs, ebpf: &mut Ebpf) -> Result
             at_return: programs.load("alloc_return", ATTACH_UPROBE_MULTI, &[])?,
             free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
             exit: programs.load("exit_entry", ATTACH_UPROBE_MULTI, &[])?,
+            mapping: if mappings {
+                let load = |name| programs.load(name, ATTACH_UPROBE_MULTI, &[]);
+                Some([load("mapping_entry")?, load("mapping_return")?])
+            } else {
+                None
+            },
             empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
         }),
         AttachMethod::Perf => {
-            for name in PERF_PROGRAMS {
+            let of_mappings = PERF_MAPPING_PROGRAMS.into_iter().filter(|_| mappings);
+            for name in PERF_PROGRAMS.into_iter().chain(of_mappings) {
                 let program = perf_program(ebpf, name)?;
                 program.load().map_err(|error| match io_cause(&error) {
                     Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {

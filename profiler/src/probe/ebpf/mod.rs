@@ -6,8 +6,10 @@
 
 mod attach;
 mod kernel_types;
+mod mappings;
 mod object;
 mod readings;
+mod tables;
 
 use std::{
     io,
@@ -19,14 +21,13 @@ use aya::{
     maps::{MapData, RingBuf},
     programs::RawTracePoint,
 };
-use bytemuck::Zeroable;
 use profiler_common::{
     python::PythonLayout,
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, PendingCall, PendingKey,
-        STATE_CLOSED, STATE_GENERATION, SiteCounters, ThreadName,
+        STATE_CLOSED, SiteCounters, ThreadName,
     },
-    tables::{MappingRange, MappingTable, PageRows, RowChunk, Rule},
+    tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
 use self::{
@@ -52,6 +53,7 @@ pub struct EbpfProbe {
     ebpf: Ebpf,
     attachments: Attachments,
     stacks: RingBuf<MapData>,
+    mapping_events: Option<RingBuf<MapData>>,
     live: TypedMap<u64, LiveBlock>,
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
@@ -91,9 +93,11 @@ impl EbpfProbe {
         let programs = Programs::new(&ebpf, object)?;
         let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
         let exec_watched = watch_exec(&mut ebpf);
-        let ring = ebpf.take_map("STACKS").ok_or_else(|| damaged("no map STACKS"))?;
+        let stacks = ring(&mut ebpf, "STACKS")?;
+        let mapping_events = if settings.mappings { Some(ring(&mut ebpf, "MAPPING_EVENTS")?) } else { None };
         let probe = Self {
-            stacks: RingBuf::try_from(ring).map_err(damaged)?,
+            stacks,
+            mapping_events,
             live: typed(&ebpf, "LIVE")?,
             sites: typed(&ebpf, "SITES")?,
             pending: typed(&ebpf, "PENDING")?,
@@ -146,49 +150,6 @@ impl EbpfProbe {
         // allocations. A failure leaves it at that.
         let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
         self.attachments.detach(&mut self.ebpf);
-    }
-
-    /// Writes chunks of unwind rows, from number `first` on.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn write_rows(&self, first: u32, chunks: &[RowChunk]) -> Result<(), ProbeError> {
-        write_all(&self.rows, "ROWS", first, chunks)
-    }
-
-    /// Writes pages of the unwind tables, from number `first` on.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn write_pages(&self, first: u32, pages: &[PageRows]) -> Result<(), ProbeError> {
-        write_all(&self.pages, "PAGES", first, pages)
-    }
-
-    /// Writes unwind rules, from number `first` on.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn write_rules(&self, first: u32, rules: &[Rule]) -> Result<(), ProbeError> {
-        write_all(&self.rules, "RULES", first, rules)
-    }
-
-    /// Has the walkers use these mappings (sorted, not overlapping) from now on. Walks under way finish with the table
-    /// that they began with.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`]. Mappings beyond the table's size are not written; the answer says how many.
-    pub fn publish_mappings(&mut self, ranges: &[MappingRange]) -> Result<usize, ProbeError> {
-        let mut table = MappingTable::zeroed();
-        for (to, from) in table.ranges.iter_mut().zip(ranges) {
-            *to = *from;
-            table.count += 1;
-        }
-        let generation = self.generation.wrapping_add(1);
-        let failed = |name| move |source| ProbeError::Map { name, source };
-        self.mappings.update(&(generation & 1), &table).map_err(failed("MAPPINGS"))?;
-        self.state.update(&STATE_GENERATION, &generation).map_err(failed("STATE"))?;
-        self.generation = generation;
-        Ok(ranges.len().saturating_sub(table.ranges.len()))
     }
 
     /// Has Python frames collected from now on; whether that is possible: the probes must have been loaded for it, and
@@ -291,6 +252,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
         .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
         .map_max_entries("SCRATCH", slots)
         .map_max_entries("STACKS", ring)
+        .map_max_entries("MAPPING_EVENTS", if settings.mappings { ring } else { 1 << 12 })
         .map_max_entries("MEMOS", memos)
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
@@ -318,6 +280,12 @@ fn watch_exec(ebpf: &mut Ebpf) -> bool {
     program.load().is_ok() && program.attach("sched_process_exec").is_ok()
 }
 
+/// A ring buffer, to be read.
+fn ring(ebpf: &mut Ebpf, name: &'static str) -> Result<RingBuf<MapData>, ProbeError> {
+    let ring = ebpf.take_map(name).ok_or_else(|| damaged(format!("no map {name}")))?;
+    RingBuf::try_from(ring).map_err(damaged)
+}
+
 fn typed<K, V>(ebpf: &Ebpf, name: &'static str) -> Result<TypedMap<K, V>, ProbeError>
 where
     K: bytemuck::NoUninit + bytemuck::AnyBitPattern,
@@ -325,21 +293,6 @@ where
 {
     let map = ebpf.map(name).ok_or_else(|| damaged(format!("no map {name}")))?;
     TypedMap::new(map_fd(map)?).map_err(|source| ProbeError::Map { name, source })
-}
-
-fn write_all<V>(
-    map: &TypedMap<u32, V>,
-    name: &'static str,
-    first: u32,
-    values: &[V],
-) -> Result<(), ProbeError>
-where
-    V: bytemuck::NoUninit + bytemuck::AnyBitPattern,
-{
-    for (index, value) in (first..).zip(values) {
-        map.update(&index, value).map_err(|source| ProbeError::Map { name, source })?;
-    }
-    Ok(())
 }
 
 /// Run-time statistics of the kernel, on while this lives.

@@ -156,6 +156,8 @@ fn class(kind: CallKind) -> u8 {
         CallKind::Resize => 3,
         CallKind::Free => 4,
         CallKind::Exit => 5,
+        // Never among the functions of an allocator.
+        CallKind::Map | CallKind::Unmap | CallKind::Remap => 6,
     }
 }
 
