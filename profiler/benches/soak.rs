@@ -14,7 +14,7 @@ use std::{
 
 use support::{
     heapscope::Heapscope,
-    model::{Driver, UNBOUNDED},
+    model::{Driver, UNBOUNDED, site_function},
 };
 
 /// Threads that work on histories, for each core; each history has up to three more.
@@ -60,7 +60,7 @@ fn main() {
     );
     println!("heapscope's resident memory, KiB: {}", Resident::of(&resident));
     // Each of these ends the program, with what differs.
-    record.assert_equals(&report);
+    record.assert_equals(&report, site_function);
     println!(
         "equal to the byte: {} allocations of {} bytes at {} sites, {} frees, {} failed calls; {} bytes in {} blocks live; \
          nothing lost",
