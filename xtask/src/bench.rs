@@ -21,6 +21,8 @@ pub(crate) struct Options {
 enum What {
     /// A stack taken by unwind tables, beside an empty probe and the kernel's walk by frame pointers (needs root)
     Walk,
+    /// Ten million live blocks from 131,072 sites: memory, time, cost of a call (needs root and 6 GB of memory)
+    Ledger,
     /// Unwind tables of a process the size of clang
     Tables,
     /// Names for 10,000 addresses of a file with 150 MB of debug information, beside llvm-symbolizer and addr2line
@@ -31,6 +33,7 @@ enum What {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let (name, object) = match options.what {
         What::Walk => ("walk", Some(ebpf::build_measuring_object(workspace)?)),
+        What::Ledger => ("ledger", None),
         What::Tables => ("tables", None),
         What::Symbols => ("symbols", None),
     };

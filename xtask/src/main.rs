@@ -9,6 +9,7 @@ mod demo;
 mod ebpf;
 mod fuzz;
 mod process;
+mod soak;
 mod test_run;
 mod tidy;
 mod workspace;
@@ -34,6 +35,8 @@ enum Command {
     Test,
     /// Measure side by side with the peers, and print a table.
     Bench(bench::Options),
+    /// Random histories of allocator calls at full load for minutes, counted to the byte (needs root).
+    Soak(soak::Options),
     /// Build the BPF object that is committed as profiler/bpf/heapscope.bpf.o.
     Ebpf(ebpf::Options),
     /// Run the fuzz targets, each for ten minutes, and print what came of them.
@@ -47,6 +50,7 @@ fn main() -> ExitCode {
     let outcome = Workspace::find().and_then(|workspace| match arguments.command {
         Command::Demo(options) => demo::run(&workspace, &options),
         Command::Bench(options) => bench::run(&workspace, &options),
+        Command::Soak(options) => soak::run(&workspace, &options),
         Command::Test => test_run::run(&workspace),
         Command::Ebpf(options) => ebpf::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),

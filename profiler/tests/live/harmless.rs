@@ -1,9 +1,12 @@
 //! The target is left as it was found, however heapscope ends and however often it comes.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     os::unix::fs::FileExt,
+    path::PathBuf,
     process::Command,
+    time::Duration,
 };
 
 use rustix::process::Signal;
@@ -11,9 +14,10 @@ use rustix::process::Signal;
 use crate::{
     script::Script,
     support::{
-        case::{Case, case, methods},
+        case::{Case, case, case_with, methods},
         fixture,
         heapscope::{Heapscope, heapscope},
+        needs::Need,
         program::{Program, send},
         until,
     },
@@ -22,7 +26,7 @@ use crate::{
 pub(crate) const CASES: &[Case] = &[
     case("harmless::killed_in_the_middle", killed_in_the_middle),
     case("harmless::two_at_once", two_at_once),
-    case("harmless::round_after_round_on_a_busy_process", round_after_round_on_a_busy_process),
+    case_with("harmless::cycles_on_a_busy_process", &[Need::Program("bpftool")], cycles_on_a_busy_process),
 ];
 
 /// Bytes of a process's code that are not those of the files that it came from.
@@ -97,28 +101,160 @@ fn two_at_once() {
     until("the probes are gone", || changed_bytes(script.pid()) == 0);
 }
 
-/// `HEAPSCOPE_ROUNDS` asks for more of them.
-fn round_after_round_on_a_busy_process() {
-    let rounds = std::env::var("HEAPSCOPE_ROUNDS").ok().and_then(|rounds| rounds.parse().ok()).unwrap_or(30);
+/// Attached, detached and killed at moments chosen at random, also while it attaches. `HEAPSCOPE_ROUNDS` asks for more of
+/// them, `HEAPSCOPE_SEED` for other moments.
+fn cycles_on_a_busy_process() {
+    let asked = |name: &str| std::env::var(name).ok().and_then(|number| number.parse::<u64>().ok());
+    let (rounds, mut state) = (asked("HEAPSCOPE_ROUNDS").unwrap_or(40), asked("HEAPSCOPE_SEED").unwrap_or(1));
+    let (programs, maps) = left_in_the_kernel();
     // Its two threads would else take all the time that two processors have.
     let program = fixture::build("busy.c", &[]);
     let mut busy = Program::start(Command::new("nice").args(["-n", "10"]).arg(&program));
-    busy.ask("begin");
-    let pid = busy.pid().to_string();
-    let (mut done, mut seen) = (0, 0);
-    for (round, method) in (0..rounds).zip(methods().collect::<Vec<_>>().into_iter().cycle()) {
-        let options = ["attach", &pid, "-d", "50ms", "-o", "report.json", "--probes", method];
-        let report = Heapscope::start(&mut heapscope(&options)).report();
-        seen += usize::from(report.totals.alloc_objects > 0);
-        assert_eq!(report.target.command, program.display().to_string());
-        let answer = busy.ask("how is it going");
-        let (rounds, wrong) = answer.split_once(' ').unwrap();
-        assert_eq!(wrong, "0", "after round {round}");
-        let before = std::mem::replace(&mut done, rounds.parse::<u64>().unwrap());
-        assert!(done > before, "the program stands still");
+    let mut done = 0;
+    let mut goes_on = |busy: &mut Program| {
+        until("the program works on, and nothing comes out wrong", || {
+            let answer = busy.ask("how is it going");
+            let (rounds, wrong) = answer.split_once(' ').unwrap();
+            assert_eq!(wrong, "0");
+            let before = std::mem::replace(&mut done, rounds.parse::<u64>().unwrap());
+            done > before
+        });
+    };
+    goes_on(&mut busy);
+    let pid = busy.pid();
+    assert_eq!(changed_bytes(pid), 0);
+    let before = Footprint::of(pid);
+    let (mut reports, mut seen, mut early) = (0, 0, 0);
+    let mut ends = [0; 3];
+    for method in methods().collect::<Vec<_>>().into_iter().cycle().take(usize::try_from(rounds).unwrap()) {
+        let options = ["attach", &pid.to_string(), "-o", "report.json", "--probes", method];
+        let heapscope = Heapscope::start(&mut heapscope(&options));
+        let end = usize::try_from(next(&mut state) % 3).unwrap();
+        let signal = [Signal::INT, Signal::TERM, Signal::KILL][end];
+        // What has to hold does not depend on what this moment hits.
+        std::thread::sleep(Duration::from_micros(next(&mut state) % 400_000));
+        send(heapscope.pid(), signal);
+        let outcome = heapscope.finish();
+        ends[end] += 1;
+        let killed = 128 + signal.as_raw();
+        let may_be = if signal == Signal::KILL { [killed, killed] } else { [0, killed] };
+        assert!(may_be.contains(&outcome.status), "{signal:?}: {}, {}", outcome.status, outcome.errors);
+        early += usize::from(!outcome.errors.contains("attached"));
+        if outcome.status == 0 {
+            let report = outcome.report.expect("no report was written");
+            reports += 1;
+            seen += usize::from(report.totals.alloc_objects > 0);
+            assert_eq!(report.target.command, program.display().to_string());
+        }
+        goes_on(&mut busy);
+        until("the probes are gone", || changed_bytes(pid) == 0);
     }
-    // A machine with other work may leave it no time in so short a look, but hardly in all of them.
-    assert!(seen > 0, "none of {rounds} rounds saw something");
-    until("the probes are gone", || changed_bytes(busy.pid()) == 0);
+    println!(
+        "{rounds} cycles: {} by SIGINT, {} by SIGTERM, {} by SIGKILL; {early} before it had attached, {reports} reports, \
+         {seen} of them with allocations; the program did {done} rounds of work, none wrong",
+        ends[0], ends[1], ends[2]
+    );
+    // A machine with other work may leave it no time in a short look, but hardly in all of them.
+    assert!(seen > 0, "none of {reports} reports has an allocation");
+    let after = Footprint::of(pid);
+    println!("resident before: {} KiB, after: {} KiB", before.resident_kib, after.resident_kib);
+    before.assert_left_by(&after);
+    until("the kernel has let go of our programs and maps", || {
+        let (programs_now, maps_now) = left_in_the_kernel();
+        programs_now.is_subset(&programs) && maps_now.is_subset(&maps)
+    });
     assert!(busy.is_alive());
+}
+
+/// splitmix64
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mixed = (*state ^ *state >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    let mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+/// What a process has that heapscope could have added to.
+#[derive(PartialEq, Eq, Debug)]
+struct Footprint {
+    /// Mappings of files: addresses, rights, names.
+    mappings: Vec<String>,
+    /// The kernel's page for single-stepping. It stays once it is there.
+    uprobe_pages: usize,
+    threads: usize,
+    descriptors: usize,
+    files: Vec<PathBuf>,
+    resident_kib: u64,
+}
+
+impl Footprint {
+    fn of(pid: u32) -> Self {
+        let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap();
+        let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).unwrap();
+        let entries =
+            |path: &str| fs::read_dir(path).into_iter().flatten().map(|entry| entry.unwrap().path());
+        let in_process = |folder: &str| entries(&format!("/proc/{pid}/{folder}")).count();
+        let ours = |path: &PathBuf| {
+            let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+            name.contains("heapscope") && name.contains(&pid.to_string())
+        };
+        Self {
+            mappings: maps.lines().filter(|line| line.contains(" /")).map(str::to_owned).collect(),
+            uprobe_pages: maps.lines().filter(|line| line.ends_with("[uprobes]")).count(),
+            threads: in_process("task"),
+            descriptors: in_process("fd"),
+            files: ["/tmp", "/run", "/dev/shm", "/sys/fs/bpf"]
+                .into_iter()
+                .flat_map(entries)
+                .filter(ours)
+                .collect(),
+            resident_kib: resident.trim().trim_end_matches(" kB").parse().unwrap(),
+        }
+    }
+
+    /// Holds what is there in the end against what was there before.
+    fn assert_left_by(self, after: &Self) {
+        assert!(after.uprobe_pages <= 1, "{after:?}");
+        let most = self.resident_kib + 4096;
+        assert!(after.resident_kib <= most, "{} <= {most} KiB", after.resident_kib);
+        let same = Self { uprobe_pages: after.uprobe_pages, resident_kib: after.resident_kib, ..self };
+        assert_eq!(same, *after);
+    }
+}
+
+/// The numbers of the programs and of the maps in the kernel that no process holds, neither by itself nor through a
+/// program.
+fn left_in_the_kernel() -> (BTreeSet<u64>, BTreeSet<u64>) {
+    let list = |kind: &str| -> Vec<serde_json::Value> {
+        let output = Command::new("bpftool").args([kind, "show", "-j"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        serde_json::from_slice(&output.stdout).unwrap()
+    };
+    // What is held is read last: what comes and goes meanwhile may be taken for left, but not the other way round.
+    let (all_programs, all_maps) = (list("prog"), list("map"));
+    let (mut programs, mut maps) = (BTreeSet::new(), BTreeSet::new());
+    let processes = fs::read_dir("/proc").unwrap().flatten();
+    let descriptors =
+        processes.filter_map(|process| fs::read_dir(process.path().join("fdinfo")).ok()).flatten();
+    for descriptor in descriptors.flatten() {
+        for line in fs::read_to_string(descriptor.path()).unwrap_or_default().lines() {
+            let Some((name, number)) = line.split_once(':') else { continue };
+            match (name, number.trim().parse::<u64>()) {
+                ("prog_id", Ok(number)) => programs.insert(number),
+                ("map_id", Ok(number)) => maps.insert(number),
+                _ => continue,
+            };
+        }
+    }
+    let number = |object: &serde_json::Value| object["id"].as_u64().unwrap();
+    for program in all_programs.iter().filter(|program| programs.contains(&number(program))) {
+        maps.extend(
+            program["map_ids"].as_array().into_iter().flatten().filter_map(serde_json::Value::as_u64),
+        );
+    }
+    let not_in = |all: &[serde_json::Value], held: &BTreeSet<u64>| {
+        all.iter().map(number).filter(|number| !held.contains(number)).collect()
+    };
+    (not_in(&all_programs, &programs), not_in(&all_maps, &maps))
 }

@@ -10,6 +10,7 @@ use std::{
 use crate::support::{
     fixture,
     heapscope::Heapscope,
+    model::THREAD_CACHE,
     program::Program,
     report::{Report, Site, Totals},
 };
@@ -43,10 +44,6 @@ pub(crate) struct Script {
     helpers: Vec<&'static str>,
     threads: u64,
 }
-
-/// A thread that ends hands the free chunks of its cache (64 sizes, 7 chunks each) to `free` for a second time: glibc's
-/// `tcache_thread_shutdown`.
-pub(crate) const THREAD_CACHE: u64 = 64 * 7;
 
 /// What the driver's paths are called.
 const PATHS: [&str; 6] = ["red", "green", "blue", "deep", "variable", "aligned"];

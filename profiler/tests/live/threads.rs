@@ -3,11 +3,12 @@
 use std::process::Command;
 
 use crate::{
-    script::{Script, THREAD_CACHE},
+    script::Script,
     support::{
         case::{Case, case, methods},
         fixture,
         heapscope::Heapscope,
+        model::THREAD_CACHE,
         program::Program,
         report::{Quality, Totals},
     },

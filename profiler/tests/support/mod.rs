@@ -7,6 +7,7 @@ pub(crate) mod case;
 pub(crate) mod elf;
 pub(crate) mod fixture;
 pub(crate) mod heapscope;
+pub(crate) mod model;
 pub(crate) mod needs;
 pub(crate) mod program;
 pub(crate) mod report;

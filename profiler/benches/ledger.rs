@@ -1,0 +1,239 @@
+//! The ledger when it is large: ten million live blocks from more than a hundred thousand sites at once, in a real process.
+//! Whether the totals are right, what a block takes in the kernel, how long a report takes, and what a call costs beside
+//! one in a process with a thousand blocks. `cargo xtask bench ledger` runs this.
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_precision_loss)]
+
+#[path = "../tests/support/mod.rs"]
+#[allow(dead_code, reason = "the tests use the rest")]
+mod support;
+
+use std::{
+    collections::BTreeMap,
+    fs,
+    process::Command,
+    time::{Duration, SystemTime},
+};
+
+use rustix::process::Signal;
+use support::{
+    fixture,
+    heapscope::Heapscope,
+    model::Record,
+    program::{Program, send},
+};
+
+/// `HEAPSCOPE_LEDGER_BLOCKS` asks for others, where there is less memory.
+const BLOCKS: u64 = 10_000_000;
+/// All paths of the fixture.
+const SITES: u64 = 1 << 17;
+/// Of the process that it is compared with.
+const FEW_BLOCKS: u64 = 1000;
+/// What heapscope reckons for a block.
+const BYTES_PER_BLOCK: u64 = 112;
+/// A fill of so many is answered before anyone takes the program for hung.
+const FILLED_AT_ONCE: u64 = 500_000;
+/// Rounds, of which the median counts, and pairs of calls in each.
+const ROUNDS: usize = 15;
+const PAIRS: u64 = 20_000;
+
+fn main() {
+    let asked = std::env::var("HEAPSCOPE_LEDGER_BLOCKS").ok().and_then(|number| number.parse().ok());
+    let blocks: u64 = asked.unwrap_or(BLOCKS);
+    let mut few_alone = start(FEW_BLOCKS, FEW_BLOCKS);
+    let mut few = Watched::start(FEW_BLOCKS, FEW_BLOCKS, blocks);
+    let mut many_alone = start(blocks, SITES);
+    let mut many = Watched::start(blocks, SITES, blocks);
+    fill(&mut few_alone, FEW_BLOCKS);
+    fill(&mut few.program, FEW_BLOCKS);
+    fill(&mut many_alone, blocks);
+
+    let before = Memory::of(many.heapscope.pid());
+    fill(&mut many.program, blocks);
+    let after = Memory::of(many.heapscope.pid());
+    println!("{blocks} live blocks, {SITES} sites\n");
+    after.print(&before, blocks);
+
+    println!(
+        "\nnanoseconds of CPU time for a free and a malloc of random blocks, median of {ROUNDS} interleaved rounds"
+    );
+    println!(
+        "| stacks | {FEW_BLOCKS} blocks, alone | watched | {blocks} blocks, alone | watched | added, many by few |"
+    );
+    println!("|---|---|---|---|---|---|");
+    for stacks in ["same", "any"] {
+        let mut times = [const { Vec::new() }; 4];
+        for round in 0..=ROUNDS {
+            let programs = [&mut few_alone, &mut few.program, &mut many_alone, &mut many.program];
+            for (program, times) in programs.into_iter().zip(&mut times) {
+                let time: f64 = program.ask(&format!("{stacks} {PAIRS}")).parse().unwrap();
+                // The first round warms up.
+                if round > 0 {
+                    times.push(time);
+                }
+            }
+        }
+        let [few_alone, few, many_alone, many] = times.map(median);
+        let ratio = (many - many_alone) / (few - few_alone);
+        println!("| {stacks} | {few_alone:.0} | {few:.0} | {many_alone:.0} | {many:.0} | {ratio:.2} |");
+    }
+
+    println!();
+    few.conclude(false);
+    many.conclude(true);
+}
+
+fn start(blocks: u64, sites: u64) -> Program {
+    let program = fixture::build("ledger.c", &["-fno-builtin"]);
+    Program::start_until(
+        Command::new(program).args([blocks, sites].map(|number| number.to_string())),
+        "ready",
+    )
+}
+
+fn fill(program: &mut Program, blocks: u64) {
+    let mut left = blocks;
+    while left > 0 {
+        let now = left.min(FILLED_AT_ONCE);
+        program.ask(&format!("fill {now}"));
+        left -= now;
+    }
+}
+
+fn median(mut times: Vec<f64>) -> f64 {
+    times.sort_by(f64::total_cmp);
+    times[times.len() / 2]
+}
+
+/// A process, and heapscope with room for so many blocks.
+struct Watched {
+    program: Program,
+    heapscope: Heapscope,
+}
+
+impl Watched {
+    fn start(blocks: u64, sites: u64, room: u64) -> Self {
+        let program = start(blocks, sites);
+        let memory = (room.next_power_of_two() * BYTES_PER_BLOCK).to_string();
+        let options = ["--exact", "--max-memory", &memory, "-o", "heap.svg", "-o", "heap.folded"];
+        let heapscope = Heapscope::attach(program.pid(), &options);
+        Self { program, heapscope }
+    }
+
+    /// Ends the watching, and holds the report against the program's own record.
+    fn conclude(mut self, shown: bool) {
+        let asked = SystemTime::now();
+        send(self.heapscope.pid(), Signal::INT);
+        self.heapscope.hear_output();
+        let table = asked.elapsed().unwrap();
+        while !self.heapscope.hear_output().starts_with("wrote") {}
+        let most_resident = status_kib(self.heapscope.pid(), "VmHWM:");
+        let written = |name: &str| {
+            let file = self.heapscope.file(name).metadata().unwrap();
+            (file.modified().unwrap().duration_since(asked).unwrap_or_default(), file.len())
+        };
+        let [(json, json_size), (svg, svg_size), (folded, folded_size)] =
+            ["report.json", "heap.svg", "heap.folded"].map(written);
+        if shown {
+            let seconds = |time: Duration| format!("{:.2} s", time.as_secs_f64());
+            println!("from Ctrl-C to the table: {}", seconds(table));
+            println!("the flamegraph, {svg_size} bytes: {} more", seconds(svg.saturating_sub(json)));
+            println!("folded stacks, {folded_size} bytes: {} more", seconds(folded.saturating_sub(svg)));
+            println!("JSON, {json_size} bytes: {} more", seconds(json.saturating_sub(table)));
+            println!("heapscope's own memory at most: {} MiB", most_resident / 1024);
+        }
+        let report = self.heapscope.finish().report.expect("no report was written");
+        self.program.say("record");
+        let record = Record::hear(&self.program, |_| {});
+        record.assert_equals(&report, path);
+        if shown {
+            println!(
+                "totals right: {} bytes in {} blocks live at {} sites, {} allocations, {} frees; nothing lost",
+                report.totals.inuse_space,
+                report.totals.inuse_objects,
+                report.sites.len(),
+                report.totals.alloc_objects,
+                record.frees
+            );
+        }
+    }
+}
+
+/// The record's name for a stack: its path from the root on.
+fn path(functions: &[&str]) -> Option<String> {
+    let letter = |function: &&str| match *function {
+        "left" => Some('L'),
+        "right" => Some('R'),
+        _ => None,
+    };
+    let path: String = functions.iter().rev().filter_map(letter).collect();
+    (!path.is_empty()).then_some(path)
+}
+
+/// What the kernel has given.
+struct Memory {
+    /// `memlock` of heapscope's maps by their numbers, with the room that a hash map has for 8-byte keys, else 0.
+    maps: BTreeMap<u64, (u64, u64)>,
+    slab: u64,
+}
+
+impl Memory {
+    fn of(pid: u32) -> Self {
+        let mut maps = BTreeMap::new();
+        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
+            let text = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
+            let field = |name: &str| {
+                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+                line.and_then(|number| number.trim().parse::<u64>().ok())
+            };
+            let Some((id, memory)) = field("map_id").zip(field("memlock")) else { continue };
+            // BPF_MAP_TYPE_HASH; the blocks and the sites have the most room.
+            let by_word = (field("map_type"), field("key_size")) == (Some(1), Some(8));
+            let room = if by_word { field("max_entries").unwrap_or_default() } else { 0 };
+            maps.insert(id, (room, memory));
+        }
+        Self { maps, slab: meminfo("Slab:") }
+    }
+
+    fn all(&self) -> u64 {
+        self.maps.values().map(|(_, memory)| memory).sum()
+    }
+
+    /// The memory of the hash map with the most room, or the next.
+    fn largest(&self, rank: usize) -> u64 {
+        let mut maps: Vec<_> = self.maps.values().collect();
+        maps.sort_unstable();
+        maps.into_iter().rev().nth(rank).unwrap().1
+    }
+
+    fn print(&self, before: &Self, blocks: u64) {
+        let a_block = |bytes: u64| bytes as f64 / blocks as f64;
+        let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+        let (table, filled) = (before.largest(0), self.largest(0));
+        println!("kernel memory by `memlock` of the maps");
+        println!("| what | MiB | bytes a block |");
+        println!("|---|---|---|");
+        let line =
+            |what: &str, bytes: u64| println!("| {what} | {:.1} | {:.1} |", mib(bytes), a_block(bytes));
+        line("the blocks' hash table, from the start", table);
+        line("the blocks", filled - table);
+        line("both", filled);
+        line("the sites and their hash table", self.largest(1));
+        line("all else, from the start", self.all() - filled - self.largest(1));
+        line("growth of all slabs of the machine (`/proc/meminfo`)", self.slab.saturating_sub(before.slab));
+    }
+}
+
+/// A line of `/proc/meminfo`, in bytes.
+fn meminfo(name: &str) -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap();
+    kib(&text, name) * 1024
+}
+
+fn status_kib(pid: u32, name: &str) -> u64 {
+    kib(&fs::read_to_string(format!("/proc/{pid}/status")).unwrap(), name)
+}
+
+fn kib(text: &str, name: &str) -> u64 {
+    let line = text.lines().find_map(|line| line.strip_prefix(name)).unwrap();
+    line.trim().trim_end_matches(" kB").parse().unwrap()
+}
