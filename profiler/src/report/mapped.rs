@@ -110,11 +110,13 @@ impl MappedMemory {
 mod tests {
     #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
+    use serde_json::json;
+
     use super::*;
     use crate::{
         report::{
             history::History,
-            json,
+            json::write as write_json,
             options::ReportOptions,
             profile::{Mode, Profile, Quality, TargetInfo, Totals},
             table,
@@ -212,16 +214,16 @@ mod tests {
     fn a_part_of_the_json() {
         let written = |mapped| {
             let mut out = Vec::new();
-            json::write(&profile(mapped), &ReportOptions::default(), &mut out).unwrap();
+            write_json(&profile(mapped), &ReportOptions::default(), &mut out).unwrap();
             serde_json::from_slice::<serde_json::Value>(&out).unwrap()
         };
         assert!(written(None).get("mappings").is_none());
         let json = written(Some(mapped()));
         let mappings = json.get("mappings").unwrap();
         let at = |path: &str| mappings.pointer(path).unwrap_or_else(|| panic!("{path} in {mappings}"));
-        assert_eq!((at("/inuse_space"), at("/calls/failed")), (&(5 << 20).into(), &1.into()));
-        assert_eq!((at("/brk/begin_space"), at("/brk/end_space")), (&0.into(), &serde_json::Value::Null));
-        assert_eq!(at("/sites/0/ranges/0"), &serde_json::json!(["0x7f0000000000", "0x7f0000400000"]));
-        assert_eq!(at("/sites/2/stack/0/function"), &"none".into());
+        assert_eq!([at("/inuse_space"), at("/calls/failed")], [&json!(5 << 20), &json!(1)]);
+        assert_eq!([at("/brk/begin_space"), at("/brk/end_space")], [&json!(0), &json!(null)]);
+        assert_eq!(at("/sites/0/ranges/0"), &json!(["0x7f0000000000", "0x7f0000400000"]));
+        assert_eq!(at("/sites/2/stack/0/function"), &json!("none"));
     }
 }
