@@ -100,6 +100,7 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         min_size: 0,
         max_size: u64::MAX,
         custom_allocators: false,
+        mappings: false,
         python: false,
         mappings: false,
         max_memory: 256 << 20,

@@ -72,8 +72,8 @@ pub struct MappedSiteReport {
 impl MappedMemory {
     /// Lines about the account as a whole.
     pub(super) fn facts(&self) -> Vec<String> {
-        let calls = &self.calls;
-        let mut lines = vec![
+        let size = |size: Option<u64>| size.map_or_else(|| String::from("unknown"), bytes);
+        vec![
             format!(
                 "mapped memory (with what allocators map): {} in {}; {} mapped in all, {} at most at a time",
                 bytes(self.inuse_space),
@@ -81,19 +81,149 @@ impl MappedMemory {
                 bytes(self.alloc_space),
                 bytes(self.peak_space)
             ),
-            format!(
-                "calls: {} of mmap, {} of munmap, {} of mremap, {} of the last two on memory that is not known; {} failed; {} \
-                 that map were made by an allocator inside a call of its own",
-                count(calls.mmap),
-                count(calls.munmap),
-                count(calls.mremap),
-                count(calls.unmatched),
-                count(calls.failed),
-                count(self.calls_inside_allocator)
-            ),
+            self.calls(),
+            format!("heap (brk): {}, then {}", size(self.heap.at_begin), size(self.heap.at_end)),
+        ]
+    }
+
+    /// The calls in words. What did not happen is not mentioned.
+    fn calls(&self) -> String {
+        let MappingCalls { mmap, munmap, mremap, failed, unmatched } = self.calls;
+        let happened = [
+            (mmap, "of mmap"),
+            (munmap, "of munmap"),
+            (mremap, "of mremap"),
+            (failed, "that failed"),
+            (unmatched, "on memory that is not known"),
+            (self.calls_inside_allocator, "by an allocator inside a call of its own"),
         ];
-        let size = |size: Option<u64>| size.map_or_else(|| String::from("unknown"), bytes);
-        lines.push(format!("heap (brk): {}, then {}", size(self.heap.at_begin), size(self.heap.at_end)));
-        lines
+        let told: Vec<_> = happened
+            .into_iter()
+            .filter(|(calls, _)| *calls > 0)
+            .map(|(calls, what)| format!("{} {what}", count(calls)))
+            .collect();
+        if told.is_empty() { "calls: none".to_owned() } else { format!("calls: {}", told.join(", ")) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![expect(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
+
+    use serde_json::json;
+
+    use super::*;
+    use crate::{
+        report::{
+            history::History,
+            json::write as write_json,
+            options::ReportOptions,
+            profile::{Mode, Profile, Quality, TargetInfo, Totals},
+            table,
+        },
+        symbolize::frame::{FrameKind, FrameRole},
+    };
+
+    fn profile(mapped: Option<MappedMemory>) -> Profile {
+        Profile {
+            target: TargetInfo::default(),
+            started: std::time::SystemTime::UNIX_EPOCH,
+            duration: Duration::from_secs(9),
+            mode: Mode::default(),
+            totals: Totals::default(),
+            quality: Quality::default(),
+            history: History::default(),
+            sites: Vec::new(),
+            mapped,
+        }
+    }
+
+    fn site(function: &str, inuse_space: u64) -> MappedSiteReport {
+        let frame = Frame {
+            function: Some(function.to_owned()),
+            file: None,
+            line: None,
+            module: None,
+            address: 0x1234,
+            module_offset: None,
+            kind: FrameKind::Native,
+            inlined: false,
+            guessed: false,
+            role: FrameRole::Program,
+        };
+        MappedSiteReport {
+            inuse_space,
+            alloc_space: inuse_space * 2,
+            alloc_calls: 3,
+            oldest: Some(Duration::from_secs(5)),
+            ranges: vec![(0x7f00_0000_0000, 0x7f00_0000_0000 + inuse_space)],
+            stack: vec![Arc::new(frame)],
+        }
+    }
+
+    fn mapped() -> MappedMemory {
+        MappedMemory {
+            inuse_space: 5 << 20,
+            inuse_pieces: 2,
+            alloc_space: 10 << 20,
+            peak_space: 6 << 20,
+            calls: MappingCalls { mmap: 6, failed: 1, ..MappingCalls::default() },
+            calls_inside_allocator: 0,
+            heap: HeapGrowth { at_begin: Some(0), at_end: None },
+            sites: vec![site("large", 4 << 20), site("small", 1 << 20), site("none", 0)],
+        }
+    }
+
+    fn table(options: &ReportOptions, mapped: Option<MappedMemory>) -> String {
+        let mut out = Vec::new();
+        table::write(&profile(mapped), options, &mut out).unwrap();
+        String::from_utf8(out).unwrap()
+    }
+
+    #[test]
+    fn a_part_of_the_table() {
+        let text = table(&ReportOptions { sites: 1, ..ReportOptions::default() }, Some(mapped()));
+        for line in [
+            "calls: 6 of mmap, 1 that failed\n",
+            "heap (brk): 0 B, then unknown\n",
+            "   1     4.0 MiB   80.0%             1     8.0 MiB           5 s\n       large\n",
+            "1 other site has mapped 1.0 MiB more.\n",
+        ] {
+            assert!(text.contains(line), "{line}: {text}");
+        }
+        // A site without anything left is in the files only.
+        assert!(!text.contains("none\n"), "{text}");
+        assert!(!table(&ReportOptions::default(), None).contains("mapped"));
+        let largest = MappedMemory {
+            inuse_space: u64::MAX,
+            inuse_pieces: u64::MAX,
+            calls: MappingCalls {
+                mmap: u64::MAX,
+                munmap: u64::MAX,
+                mremap: u64::MAX,
+                failed: u64::MAX,
+                unmatched: u64::MAX,
+            },
+            ..mapped()
+        };
+        let text = table(&ReportOptions { width: 80, ..ReportOptions::default() }, Some(largest));
+        assert!(text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    }
+
+    #[test]
+    fn a_part_of_the_json() {
+        let written = |mapped| {
+            let mut out = Vec::new();
+            write_json(&profile(mapped), &ReportOptions::default(), &mut out).unwrap();
+            serde_json::from_slice::<serde_json::Value>(&out).unwrap()
+        };
+        assert!(written(None).get("mappings").is_none());
+        let json = written(Some(mapped()));
+        let mappings = json.get("mappings").unwrap();
+        let at = |path: &str| mappings.pointer(path).unwrap_or_else(|| panic!("{path} in {mappings}"));
+        assert_eq!([at("/inuse_space"), at("/calls/failed")], [&json!(5 << 20), &json!(1)]);
+        assert_eq!([at("/brk/begin_space"), at("/brk/end_space")], [&json!(0), &json!(null)]);
+        assert_eq!(at("/sites/0/ranges/0"), &json!(["0x7f0000000000", "0x7f0000400000"]));
+        assert_eq!(at("/sites/2/stack/0/function"), &json!("none"));
     }
 }
