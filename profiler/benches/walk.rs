@@ -102,7 +102,6 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         custom_allocators: false,
         mappings: false,
         python: false,
-        mappings: false,
         max_memory: 256 << 20,
         method: Some(method),
         row_chunks: CAPACITY.chunks,

@@ -32,6 +32,8 @@ mod completeness;
 mod generated;
 #[path = "live/harmless.rs"]
 mod harmless;
+#[path = "live/held.rs"]
+mod held;
 #[path = "live/leaderless.rs"]
 mod leaderless;
 #[path = "live/life.rs"]
@@ -80,6 +82,7 @@ fn main() -> ExitCode {
         changes::CASES,
         children::CASES,
         generated::CASES,
+        held::CASES,
         leaderless::CASES,
         python::CASES,
         run::CASES,
