@@ -235,6 +235,10 @@ pub(super) struct RunArgs {
     #[command(flatten)]
     common: CommonArgs,
 
+    /// Have CPython ask malloc for small objects too, so that all are seen: sets PYTHONMALLOC=malloc
+    #[arg(long)]
+    python_all: bool,
+
     /// The program and its arguments
     #[arg(required = true, last = true, value_name = "CMD")]
     command: Vec<OsString>,
@@ -295,7 +299,7 @@ impl AttachArgs {
 
 impl RunArgs {
     pub(super) fn options(self) -> anyhow::Result<RunOptions> {
-        Ok(RunOptions { command: self.command, common: self.common.options()? })
+        Ok(RunOptions { command: self.command, python_all: self.python_all, common: self.common.options()? })
     }
 }
 

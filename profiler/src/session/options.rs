@@ -28,6 +28,8 @@ pub struct AttachOptions {
 pub struct RunOptions {
     /// The program and its arguments.
     pub command: Vec<OsString>,
+    /// Whether CPython is to ask malloc for small objects too.
+    pub python_all: bool,
     /// What all commands share.
     pub common: CommonOptions,
 }

@@ -208,7 +208,7 @@ impl Running {
         let version = self.interpreter.version;
         let look = |memory: &Memory| {
             let found = code::identity(memory, version, self.code_type, address);
-            found.filter(|found| found.as_walked(version) == walked)
+            found.filter(|found| found.as_walked() == walked)
         };
         let found = look(&self.memory)?;
         let known = self.codes.get(&address).is_some_and(|(identity, _)| *identity == found);

@@ -36,7 +36,9 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let name = file_name(&name.unwrap_or_default().to_string_lossy());
     let outputs = Outputs::open(common, &format!("heapscope-{name}"))?;
     let stop = StopFlag::catch()?;
-    let launch = match Launch::spawn(&options.command) {
+    // CPython asks malloc for every object then, and not for arenas of its own (PYTHONMALLOC in python(1)).
+    let variables: &[_] = if options.python_all { &[("PYTHONMALLOC", "malloc")] } else { &[] };
+    let launch = match Launch::spawn(&options.command, variables) {
         Ok(launch) => launch,
         Err(error) => {
             eprintln!("heapscope: {error}");

@@ -159,13 +159,13 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Starts `command`, its program looked for in PATH, and returns when it is executed; [`Event::Exec`] is then the
-    /// first event.
+    /// Starts `command`, its program looked for in PATH, with our environment, in which `variables` have these values, and
+    /// returns when it is executed; [`Event::Exec`] is then the first event.
     ///
     /// # Errors
     /// [`LaunchError`]; no process is left behind.
-    pub fn spawn(command: &[OsString]) -> Result<Self, LaunchError> {
-        let program = Program::new(command)?;
+    pub fn spawn(command: &[OsString], variables: &[(&str, &str)]) -> Result<Self, LaunchError> {
+        let program = Program::new(command, variables)?;
         let path = program.path();
         let (event_sender, events) = mpsc::channel();
         let no_bell = |source| LaunchError::System { action: "make an event descriptor", source };

@@ -35,7 +35,7 @@ pub(crate) fn command<S: AsRef<OsStr>>(words: &[S]) -> Vec<OsString> {
 
 /// Starts the program; `None`, with the reason printed, where ptrace is forbidden.
 pub(crate) fn start<S: AsRef<OsStr>>(test: &str, words: &[S]) -> Option<Launch> {
-    match Launch::spawn(&command(words)) {
+    match Launch::spawn(&command(words), &[]) {
         Ok(launch) => Some(launch),
         Err(error @ LaunchError::TracingRefused { .. }) => {
             skip(test, &error);

@@ -91,7 +91,7 @@ fn what_cannot_be_started_says_why() {
     fs::write(&data, "no program").unwrap();
     fs::write(&orphan, "#!/no/such/interpreter\n").unwrap();
     make_executable(&orphan);
-    let refusal = |word: OsString| Launch::spawn(&[word]).map(|launch| launch.pid()).unwrap_err();
+    let refusal = |word: OsString| Launch::spawn(&[word], &[]).map(|launch| launch.pid()).unwrap_err();
     for absent in ["heapscope-no-such-command".into(), data.join("below").into(), OsString::from(&orphan)] {
         let error = refusal(absent.clone());
         assert!(matches!(&error, LaunchError::NotFound { program } if *program == *absent), "{error:?}");
@@ -104,7 +104,7 @@ fn what_cannot_be_started_says_why() {
     }
     let damaged = OsString::from_vec(b"tr\0ue".to_vec());
     assert!(matches!(refusal(damaged), LaunchError::NulByte(_)));
-    assert!(matches!(Launch::spawn(&command::<&str>(&[])), Err(LaunchError::NoCommand)));
+    assert!(matches!(Launch::spawn(&command::<&str>(&[]), &[]), Err(LaunchError::NoCommand)));
 }
 
 fn make_executable(path: &std::path::Path) {

@@ -23,6 +23,7 @@ const NEEDS: &[Need] = &[Need::Program("/usr/bin/python3")];
 pub(crate) const CASES: &[Case] = &[
     case_with("python::stacks_are_those_of_the_interpreter", NEEDS, stacks_are_those_of_the_interpreter),
     case_with("python::an_interpreter_that_begins_while_it_is_watched", NEEDS, begins_while_watched),
+    case_with("python::small_objects_too_if_asked_for", NEEDS, small_objects_too_if_asked_for),
     case_with("python::code_that_is_gone_has_no_other_name", NEEDS, code_that_is_gone_has_no_other_name),
 ];
 
@@ -103,6 +104,25 @@ fn begins_while_watched() {
     assert!(!report.quality.warnings.iter().any(|warning| warning.contains("do not match")));
     // It has ended since, and freed them all.
     assert_agrees(&report, &told, "run", |site| (site.totals.alloc_objects, site.totals.alloc_space));
+}
+
+/// A thousand objects of 400 bytes: pymalloc's, unless malloc is asked for them. What a program was started with else is
+/// its own affair.
+fn small_objects_too_if_asked_for() {
+    let program = "import os\nassert os.environ['KEPT'] == 'a b'\n\
+                   def small():\n    return [bytes(367) for n in range(1000)]\n\
+                   kept = small()\nos._exit(len(kept) % 256)";
+    for (options, all) in [(&["--python-all"][..], true), (&[], false)] {
+        let mut command = heapscope(&["run", "-o", "report.json"]);
+        command.args(options).args(["--", "/usr/bin/python3", "-c", program]);
+        let outcome = Heapscope::start(command.env("KEPT", "a b").env("PYTHONMALLOC", "pymalloc")).finish();
+        assert_eq!(outcome.status, 1000 % 256, "{}", outcome.errors);
+        let report = outcome.report.expect("no report was written");
+        report.assert_nothing_lost();
+        // `bytes` has 33 bytes of its own. The interpreter itself has a few objects of that size.
+        let of_that_size = report.sum(|site| site.totals.inuse_space == site.totals.inuse_objects * 400);
+        assert_eq!(of_that_size.inuse_objects >= 1000, all, "{options:?}: {of_that_size:?}");
+    }
 }
 
 fn code_that_is_gone_has_no_other_name() {

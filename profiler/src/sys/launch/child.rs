@@ -18,9 +18,10 @@ use rustix::process::Pid;
 
 use super::LaunchError;
 
-/// A command in the form that execvp(3) takes, made before the fork because nothing may be allocated after it.
+/// A command and its environment in the form that execvpe(3) takes, made before the fork because nothing may be allocated after it.
 pub(super) struct Program {
     arguments: Vec<CString>,
+    environment: Vec<CString>,
 }
 
 /// The child, seen from us.
@@ -30,17 +31,25 @@ pub(super) struct Child {
 }
 
 impl Program {
-    pub(super) fn new(command: &[OsString]) -> Result<Self, LaunchError> {
+    /// The command with our environment, in which `variables` have these values.
+    pub(super) fn new(command: &[OsString], variables: &[(&str, &str)]) -> Result<Self, LaunchError> {
         if command.is_empty() {
             return Err(LaunchError::NoCommand);
         }
-        let arguments = command
-            .iter()
-            .map(|argument| {
-                CString::new(argument.as_bytes()).map_err(|_| LaunchError::NulByte(argument.clone()))
+        let c_string =
+            |text: &OsStr| CString::new(text.as_bytes()).map_err(|_| LaunchError::NulByte(text.to_owned()));
+        let arguments = command.iter().map(|argument| c_string(argument)).collect::<Result<_, _>>()?;
+        let inherited = std::env::vars_os().filter(|(name, _)| !variables.iter().any(|(new, _)| name == new));
+        let new = variables.iter().map(|(name, value)| (OsString::from(name), OsString::from(value)));
+        let environment = inherited
+            .chain(new)
+            .map(|(mut name, value)| {
+                name.push("=");
+                name.push(value);
+                c_string(&name)
             })
             .collect::<Result<_, _>>()?;
-        Ok(Self { arguments })
+        Ok(Self { arguments, environment })
     }
 
     /// The program as the user named it.
@@ -52,14 +61,16 @@ impl Program {
     pub(super) fn fork(&self) -> Result<Child, LaunchError> {
         let (ours, theirs) =
             UnixStream::pair().map_err(|source| LaunchError::System { action: "make a socket", source })?;
-        let arguments: Vec<_> =
-            self.arguments.iter().map(|argument| argument.as_ptr()).chain([ptr::null()]).collect();
+        let pointers = |texts: &[CString]| {
+            texts.iter().map(|text| text.as_ptr()).chain([ptr::null()]).collect::<Vec<_>>()
+        };
+        let (arguments, environment) = (pointers(&self.arguments), pointers(&self.environment));
         // SAFETY: the child calls nothing but `execute`, which keeps to async-signal-safe functions, as a child of a
         // process with several threads has to.
         match unsafe { libc::fork() } {
-            // SAFETY: `arguments` is a NULL-terminated array of C strings that `self` keeps alive; the descriptors are
-            // the child's copies, which nobody else uses.
-            0 => unsafe { execute(&arguments, ours.as_raw_fd(), theirs.as_raw_fd()) },
+            // SAFETY: both are NULL-terminated arrays of C strings that `self` keeps alive; the descriptors are the
+            // child's copies, which nobody else uses.
+            0 => unsafe { execute(&arguments, &environment, ours.as_raw_fd(), theirs.as_raw_fd()) },
             pid => match Pid::from_raw(pid).filter(|_| pid > 0) {
                 Some(pid) => Ok(Child { pid, gate: ours }),
                 None => {
@@ -89,10 +100,15 @@ impl Child {
 /// The child's life up to the exec.
 ///
 /// # Safety
-/// Only for a forked child; `arguments` must be C strings and NULL at the end.
-unsafe fn execute(arguments: &[*const libc::c_char], parents_end: RawFd, gate: RawFd) -> ! {
+/// Only for a forked child; `arguments` and `environment` must be C strings and NULL at the end.
+unsafe fn execute(
+    arguments: &[*const libc::c_char],
+    environment: &[*const libc::c_char],
+    parents_end: RawFd,
+    gate: RawFd,
+) -> ! {
     let mut byte = 0u8;
-    // SAFETY: all functions are async-signal-safe (signal-safety(7); glibc's execvp allocates on the stack only); the
+    // SAFETY: all functions are async-signal-safe (signal-safety(7); glibc's execvpe allocates on the stack only); the
     // pointers are to locals of the size given, or as the caller vouches.
     unsafe {
         // Our copy of the parent's end would keep the gate from closing when the parent dies.
@@ -110,7 +126,7 @@ unsafe fn execute(arguments: &[*const libc::c_char], parents_end: RawFd, gate: R
             }
         };
         if opened && let Some(program) = arguments.first() {
-            libc::execvp(*program, arguments.as_ptr());
+            libc::execvpe(*program, arguments.as_ptr(), environment.as_ptr());
             let errno = (*libc::__errno_location()).to_ne_bytes();
             libc::write(gate, errno.as_ptr().cast(), errno.len());
         }

@@ -44,21 +44,29 @@ impl Memory {
     }
 }
 
-/// The part of a code object that tells it from another at the same address.
+/// The part of a code object that tells it from another at the same address: words that never change. Others do while it
+/// runs, such as the count of its calls.
 #[derive(Clone, PartialEq, Eq, Debug)]
-pub struct Identity(Vec<u8>);
+pub struct Identity {
+    /// Where in the code object the words begin.
+    first: usize,
+    words: Vec<u8>,
+}
 
 impl Identity {
     /// As the walk in the kernel tells it: `profiler_common::python::PythonFrame::identity`.
     #[must_use]
-    pub fn as_walked(&self, version: Version) -> u64 {
+    pub fn as_walked(&self) -> u64 {
         let mut words = [0; PythonFrame::IDENTITY_WORDS];
-        let (first, bytes) = version.identity();
-        for (at, to) in (first..first.saturating_add(bytes)).step_by(8).zip(&mut words) {
-            let at = usize::try_from(at).ok().and_then(|at| at.checked_sub(8));
-            *to = at.and_then(|at| word(&self.0, at)).unwrap_or(0);
+        for (index, to) in words.iter_mut().enumerate() {
+            *to = word(&self.words, index * 8).unwrap_or(0);
         }
         PythonFrame::identity_of(&words)
+    }
+
+    /// The word at this offset in the code object.
+    fn at(&self, offset: usize) -> Option<u64> {
+        word(&self.words, offset.checked_sub(self.first)?)
     }
 }
 
@@ -79,18 +87,19 @@ pub struct Code {
 /// The part of a code object at `address` that tells it from another; `None` where there is none, or none any more.
 #[must_use]
 pub fn identity(memory: &Memory, version: Version, code_type: u64, address: u64) -> Option<Identity> {
-    let layout = version.code();
-    let bytes = memory.bytes(address, u64::try_from(layout.bytes).ok()?)?;
+    let (first, length) = version.identity();
+    let bytes = memory.bytes(address, u64::from(first.checked_add(length)?))?;
     // Its type stands behind the count of references.
     let is_there = is_alive(&bytes) && word(&bytes, 8)? == code_type;
-    is_there.then(|| Identity(bytes.get(8..).unwrap_or_default().to_vec()))
+    let first = usize::try_from(first).ok()?;
+    is_there.then(|| Identity { first, words: bytes.get(first..).unwrap_or_default().to_vec() })
 }
 
 /// Reads the code object that was found at `address`.
 #[must_use]
 pub fn read(memory: &Memory, version: Version, address: u64, found: &Identity) -> Option<Code> {
     let layout = version.code();
-    let at = |offset: usize| word(&found.0, offset.checked_sub(8)?);
+    let at = |offset: usize| found.at(offset);
     let text = |offset: usize| text(memory, version, at(offset)?);
     let first_line = u32::try_from(at(layout.first_line)? & 0xffff_ffff).ok()?;
     let qualified = layout.qualified_name.and_then(text);

@@ -29,8 +29,6 @@ pub(super) struct CodeLayout {
     pub(super) line_table: usize,
     /// Where the instructions begin, if they are part of the object.
     pub(super) instructions: Option<usize>,
-    /// Bytes to read of it.
-    pub(super) bytes: usize,
 }
 
 /// In a string (`PyASCIIObject`, `PyCompactUnicodeObject`).
@@ -150,7 +148,7 @@ impl Version {
             12 => (68, 112, 120, Some(128), 136, Some(192)),
             _ => (68, 112, 120, Some(128), 136, Some(200)),
         };
-        CodeLayout { first_line, file, name, qualified_name, line_table, instructions, bytes: line_table + 8 }
+        CodeLayout { first_line, file, name, qualified_name, line_table, instructions }
     }
 
     pub(super) fn text(self) -> TextLayout {
