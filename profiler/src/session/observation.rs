@@ -228,7 +228,16 @@ impl Observation {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
         let mut ledger = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?);
-        self.probe.live_blocks(|_, block: LiveBlock| ledger.add_block(&block))?;
+        // Blocks come out of the kernel in no order. Of millions of them, one site's at a time are added several times as
+        // fast as one here and one there.
+        let mut some = Vec::new();
+        self.probe.live_blocks(|_, block: LiveBlock| {
+            some.push(block);
+            if some.len() == BLOCKS_AT_ONCE {
+                add_by_site(&mut ledger, &mut some);
+            }
+        })?;
+        add_by_site(&mut ledger, &mut some);
         self.probe.sites(|site, counters: SiteCounters| {
             if !self.is_of_mappings(site, &counters) {
                 ledger.add_site(site, &counters);
@@ -349,6 +358,15 @@ impl Observation {
             self.warnings.push(warning);
         }
     }
+}
+
+/// Blocks that are sorted before they are added up, 32 bytes each.
+const BLOCKS_AT_ONCE: usize = 1 << 20;
+
+/// Adds the blocks to the ledger and takes them out of `blocks`.
+fn add_by_site(ledger: &mut Ledger, blocks: &mut Vec<LiveBlock>) {
+    blocks.sort_unstable_by_key(|block| block.site);
+    blocks.drain(..).for_each(|block| ledger.add_block(&block));
 }
 
 /// A stack is cut at this many frames.
