@@ -39,11 +39,8 @@ impl Listener {
         let ready = watch.as_fd().try_clone_to_owned()?;
         let bell = || eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK);
         let heard = Arc::new(Heard { kept: Mutex::new((watch, Notices::default())), bell: bell()?, pid });
-        let (stop, stopped) = {
-            let stop = bell()?;
-            let stopped = stop.try_clone()?;
-            (stop, stopped)
-        };
+        let stop = bell()?;
+        let stopped = stop.try_clone()?;
         let thread = thread::Builder::new().name("listener".into()).spawn({
             let heard = Arc::clone(&heard);
             move || heard.listen(&ready, &stopped)

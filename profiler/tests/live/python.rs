@@ -143,6 +143,7 @@ fn code_that_is_gone_has_no_other_name() {
             }
         }
         assert_eq!(told.len(), 2000, "{interpreter}");
+        println!("{interpreter}: {right} frames right, {gone} gone");
         assert!(right >= 4000, "{interpreter}: {right} right, {gone} gone");
         let says_so = report.quality.warnings.iter().any(|warning| warning.contains("code was gone"));
         assert_eq!(gone > 0, says_so, "{:?}", report.quality.warnings);

@@ -75,6 +75,8 @@ impl Version {
             mark: PythonLayout::NO_MARK,
             ..base
         };
+        // From 3.12 on: the code object first, then the caller.
+        let owned = PythonLayout { bytes: 72, code: 0, back: 8, at: 56, mark: 70, ..base };
         let (identity, identity_bytes) = self.identity();
         let layout = match self.minor {
             7..=9 => linked,
@@ -91,28 +93,8 @@ impl Version {
                 mark: 68,
                 ..base
             },
-            12 => PythonLayout {
-                thread_id: 136,
-                frame: 56,
-                through_cframe: 1,
-                in_cframe: 0,
-                bytes: 72,
-                code: 0,
-                back: 8,
-                at: 56,
-                mark: 70,
-                ..base
-            },
-            _ => PythonLayout {
-                thread_id: 152,
-                frame: 72,
-                bytes: 72,
-                code: 0,
-                back: 8,
-                at: 56,
-                mark: 70,
-                ..base
-            },
+            12 => PythonLayout { thread_id: 136, frame: 56, through_cframe: 1, in_cframe: 0, ..owned },
+            _ => PythonLayout { thread_id: 152, frame: 72, ..owned },
         };
         Some(PythonLayout { identity, identity_bytes, ..layout })
     }
