@@ -18,7 +18,7 @@ use rustix::process::Signal;
 use support::{
     fixture,
     heapscope::Heapscope,
-    model::Record,
+    model::{Record, path_of_site},
     program::{Program, send},
 };
 
@@ -144,7 +144,7 @@ impl Watched {
         let report = self.heapscope.finish().report.expect("no report was written");
         self.program.say("record");
         let record = Record::hear(&self.program, |_| {});
-        record.assert_equals(&report, path);
+        record.assert_equals(&report, path_of_site);
         if shown {
             println!(
                 "totals right: {} bytes in {} blocks live at {} sites, {} allocations, {} frees; nothing lost",
@@ -156,17 +156,6 @@ impl Watched {
             );
         }
     }
-}
-
-/// The record's name for a stack: its path from the root on.
-fn path(functions: &[&str]) -> Option<String> {
-    let letter = |function: &&str| match *function {
-        "left" => Some('L'),
-        "right" => Some('R'),
-        _ => None,
-    };
-    let path: String = functions.iter().rev().filter_map(letter).collect();
-    (!path.is_empty()).then_some(path)
 }
 
 /// What the kernel has given.

@@ -6,7 +6,7 @@
 pub mod mappings;
 pub mod timeline;
 
-use std::collections::HashMap;
+use std::collections::{HashMap, hash_map::Entry};
 
 use profiler_common::records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters, largest_of_class};
 
@@ -84,22 +84,44 @@ impl Ledger {
         self.unfiltered_objects += i128::from(counters.alloc_objects) - i128::from(counters.freed_objects);
     }
 
-    /// Enters a live block.
-    pub fn add_block(&mut self, block: &LiveBlock) {
-        self.unfiltered_objects -= 1;
-        if self.born_by.is_some_and(|latest| block.born > latest) {
-            return;
+    /// Enters live blocks, in any order; they are sorted by site.
+    pub fn add_blocks(&mut self, blocks: &mut [LiveBlock]) {
+        // Of millions of blocks, one site's at a time are added several times as fast as one here and one there.
+        blocks.sort_unstable_by_key(|block| block.site);
+        for of_site in blocks.chunk_by(|a, b| a.site == b.site) {
+            self.add_blocks_of_site(of_site);
         }
-        let account = self.sites.entry(block.site).or_default();
-        let one = Held { objects: 1, space: block.size };
-        add(&mut account.inuse, one);
-        account.oldest_born = Some(account.oldest_born.map_or(block.born, |oldest| oldest.min(block.born)));
-        if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
-            *class = class.saturating_add(1);
+    }
+
+    fn add_blocks_of_site(&mut self, blocks: &[LiveBlock]) {
+        self.unfiltered_objects -= blocks.len() as i128;
+        let is_old_enough = |block: &&LiveBlock| self.born_by.is_none_or(|latest| block.born <= latest);
+        let mut old_enough = blocks.iter().filter(is_old_enough).peekable();
+        let Some(first) = old_enough.peek() else { return };
+        let account = self.sites.entry(first.site).or_default();
+        for block in old_enough {
+            let one = Held { objects: 1, space: block.size };
+            add(&mut account.inuse, one);
+            account.oldest_born =
+                Some(account.oldest_born.map_or(block.born, |oldest| oldest.min(block.born)));
+            if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
+                *class = class.saturating_add(1);
+            }
+            add_to(&mut account.threads, block.thread, one);
+            let generation = self.marks.partition_point(|mark| *mark <= block.born);
+            add_to(&mut account.generations, generation as u64, one);
         }
-        add_to(&mut account.threads, block.thread, one);
-        let generation = self.marks.partition_point(|mark| *mark <= block.born);
-        add_to(&mut account.generations, generation as u64, one);
+    }
+
+    /// Enters what another ledger holds, which is to have the same filter and marks.
+    pub fn absorb(&mut self, other: Self) {
+        self.unfiltered_objects += other.unfiltered_objects;
+        for (site, account) in other.sites {
+            match self.sites.entry(site) {
+                Entry::Occupied(mut own) => own.get_mut().add(&account),
+                Entry::Vacant(place) => drop(place.insert(account)),
+            }
+        }
     }
 
     /// Sums up. Sites that never allocated are left out.

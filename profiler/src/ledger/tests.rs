@@ -11,17 +11,20 @@ struct Life {
     size: u64,
     born: u64,
     freed: bool,
+    in_second: bool,
     thread: u64,
 }
 
 fn life() -> impl Strategy<Value = Life> {
-    (2u64..8, 0u64..200_000, 0u64..1_000, any::<bool>(), 0u64..4)
-        .prop_map(|(site, size, born, freed, thread)| Life { site, size, born, freed, thread })
+    (2u64..8, 0u64..200_000, 0u64..1_000, any::<[bool; 2]>(), 0u64..4).prop_map(
+        |(site, size, born, [freed, in_second], thread)| Life { site, size, born, freed, in_second, thread },
+    )
 }
 
 fn ledger_of(lives: &[Life], born_by: Option<u64>, marks: &[u64]) -> Account {
     let mut counters: HashMap<u64, SiteCounters> = HashMap::new();
-    let mut ledger = Ledger::new(born_by, marks.to_vec(), Moments::default());
+    let empty = Ledger::new(born_by, marks.to_vec(), Moments::default());
+    let mut blocks = [Vec::new(), Vec::new()];
     for life in lives {
         let site = counters.entry(life.site).or_default();
         site.alloc_objects += 1;
@@ -30,14 +33,17 @@ fn ledger_of(lives: &[Life], born_by: Option<u64>, marks: &[u64]) -> Account {
             site.freed_objects += 1;
             site.freed_space += life.size;
         } else {
-            ledger.add_block(&LiveBlock {
-                size: life.size,
-                site: life.site,
-                born: life.born,
-                thread: life.thread,
-            });
+            let block = LiveBlock { size: life.size, site: life.site, born: life.born, thread: life.thread };
+            // To one of the two ledgers that are put together.
+            blocks[usize::from(life.in_second)].push(block);
         }
     }
+    let [mut ledger, second] = blocks.map(|mut blocks| {
+        let mut ledger = empty.clone();
+        blocks.chunks_mut(7).for_each(|some| ledger.add_blocks(some));
+        ledger
+    });
+    ledger.absorb(second);
     for (site, counters) in &counters {
         ledger.add_site(*site, counters);
     }
@@ -89,7 +95,7 @@ proptest! {
 #[test]
 fn a_block_that_no_site_counted_is_a_discrepancy() {
     let mut ledger = Ledger::default();
-    ledger.add_block(&LiveBlock { size: 8, site: 3, born: 1, thread: 0 });
+    ledger.add_blocks(&mut [LiveBlock { size: 8, site: 3, born: 1, thread: 0 }]);
     assert_eq!(ledger.close().discrepancy, 1);
 }
 
@@ -112,8 +118,7 @@ fn hostile_counters_do_not_overflow() {
     };
     ledger.add_site(3, &most);
     ledger.add_site(4, &most);
-    ledger.add_block(&LiveBlock { size: u64::MAX, site: 3, born: 1, thread: 0 });
-    ledger.add_block(&LiveBlock { size: u64::MAX, site: 3, born: 1, thread: 0 });
+    ledger.add_blocks(&mut [LiveBlock { size: u64::MAX, site: 3, born: 1, thread: 0 }; 2]);
     assert_eq!(ledger.close().totals.inuse.space, u64::MAX);
 }
 

@@ -4,6 +4,7 @@
 //! starts itself. What they share is in `watch`: the loop, and the end.
 
 mod attach;
+mod blocks;
 mod children;
 mod code;
 mod details;

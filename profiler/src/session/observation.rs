@@ -12,12 +12,13 @@ use profiler_common::{
     limits::MAX_FRAMES,
     mappings::MAPPING_SITE,
     python::python_end,
-    records::{LiveBlock, SiteCounters, walk_end},
+    records::{SiteCounters, walk_end},
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
+    blocks::read_blocks,
     code::{Change, CodeMap},
     history::History,
     lookout::Lookout,
@@ -227,17 +228,9 @@ impl Observation {
     pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
-        let mut ledger = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?);
-        // Blocks come out of the kernel in no order. Of millions of them, one site's at a time are added several times as
-        // fast as one here and one there.
-        let mut some = Vec::new();
-        self.probe.live_blocks(|_, block: LiveBlock| {
-            some.push(block);
-            if some.len() == BLOCKS_AT_ONCE {
-                add_by_site(&mut ledger, &mut some);
-            }
-        })?;
-        add_by_site(&mut ledger, &mut some);
+        let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?);
+        let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
+        self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
         self.probe.sites(|site, counters: SiteCounters| {
             if !self.is_of_mappings(site, &counters) {
                 ledger.add_site(site, &counters);
@@ -358,15 +351,6 @@ impl Observation {
             self.warnings.push(warning);
         }
     }
-}
-
-/// Blocks that are sorted before they are added up, 32 bytes each.
-const BLOCKS_AT_ONCE: usize = 1 << 20;
-
-/// Adds the blocks to the ledger and takes them out of `blocks`.
-fn add_by_site(ledger: &mut Ledger, blocks: &mut Vec<LiveBlock>) {
-    blocks.sort_unstable_by_key(|block| block.site);
-    blocks.drain(..).for_each(|block| ledger.add_block(&block));
 }
 
 /// A stack is cut at this many frames.

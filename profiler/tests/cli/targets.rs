@@ -13,7 +13,7 @@ use crate::{
         case::{Case, case, case_with},
         fixture,
         needs::Need,
-        program::Program,
+        program::{Program, state},
         until,
     },
 };
@@ -90,10 +90,7 @@ fn a_kernel_thread() {
 fn a_zombie() {
     let zombie = Held(Command::new("true").stdin(Stdio::null()).spawn().unwrap());
     let pid = zombie.0.id();
-    until("the child has ended", || {
-        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-        stat.rsplit(')').next().unwrap().trim_start().starts_with('Z')
-    });
+    until("the child has ended", || state(pid) == "Z");
     let text = refused(&["attach", &pid.to_string()]);
     assert!(text.contains(&format!("process {pid} (true) has ended")), "{text}");
 }

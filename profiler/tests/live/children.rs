@@ -2,11 +2,13 @@
 
 use std::process::{Command, Stdio};
 
+use rustix::process::Signal;
+
 use crate::support::{
     case::{Case, case},
     fixture,
     heapscope::{Heapscope, heapscope},
-    program::Program,
+    program::{Program, send},
     report::Report,
 };
 
@@ -132,6 +134,9 @@ fn of_a_program_that_is_run() {
     let mut command = heapscope(&["run", "--children", "-o", "report.json", "--"]);
     let mut heapscope = Heapscope::start_with(command.arg(program).stdin(Stdio::piped()));
     assert_eq!(heapscope.hear_output(), "ready");
+    // From here on children are told of, not looked for.
+    send(heapscope.pid(), Signal::USR1);
+    heapscope.hear("mark");
     heapscope.write("spawn\n");
     let child: u32 = heapscope.hear_output().parse().unwrap();
     watched(&mut heapscope, child);

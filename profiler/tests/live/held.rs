@@ -12,7 +12,7 @@ use crate::{
         fixture,
         heapscope::{Heapscope, heapscope},
         needs::Need,
-        program::{Program, send},
+        program::{Program, send, state},
         until,
     },
 };
@@ -23,12 +23,6 @@ pub(crate) const CASES: &[Case] = &[
     case("held::by_a_filter_of_system_calls", by_a_filter_of_system_calls),
     case("held::ends_in_the_midst_of_its_calls", ends_in_the_midst_of_its_calls),
 ];
-
-/// As in `/proc/PID/stat`: `T` stopped by a signal, `t` by a tracer.
-fn state(pid: u32) -> String {
-    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-    stat.rsplit(") ").next().unwrap()[..1].to_owned()
-}
 
 fn stopped_by_a_signal() {
     for method in methods() {

@@ -3,13 +3,20 @@
 //!
 //! `cargo xtask soak` does the same with heapscope's release build for ten minutes.
 
+use std::process::Command;
+
 use crate::support::{
     case::{Case, case, methods},
+    fixture,
     heapscope::Heapscope,
-    model::{Driver, UNBOUNDED, site_function},
+    model::{Driver, Record, UNBOUNDED, path_of_site, site_function},
+    program::Program,
 };
 
-pub(crate) const CASES: &[Case] = &[case("model::random_histories_are_counted_exactly", random_histories)];
+pub(crate) const CASES: &[Case] = &[
+    case("model::random_histories_are_counted_exactly", random_histories),
+    case("model::so_many_blocks_that_several_threads_read_them", many_blocks),
+];
 
 /// Histories for each way to attach, of some 370 calls each.
 const HISTORIES: u64 = 1200;
@@ -35,4 +42,16 @@ fn random_histories() {
         assert!(record.calls > 100_000 && record.failed > 1000 && record.threads > 100);
         record.assert_equals(&report, site_function);
     }
+}
+
+/// The program of `cargo xtask bench ledger`, which asks for more.
+fn many_blocks() {
+    const BLOCKS: &str = "700000";
+    let ledger = fixture::build("ledger.c", &["-fno-builtin"]);
+    let mut program = Program::start_until(Command::new(ledger).args([BLOCKS, "4096"]), "ready");
+    let heapscope = Heapscope::attach(program.pid(), &[]);
+    program.ask(&format!("fill {BLOCKS}"));
+    let report = heapscope.stop();
+    program.say("record");
+    Record::hear(&program, |_| {}).assert_equals(&report, path_of_site);
 }

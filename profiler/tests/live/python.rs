@@ -4,9 +4,18 @@
 
 use std::{
     collections::HashMap,
+    fs::{self, File},
+    path::Path,
     process::{Command, Stdio},
+    sync::Arc,
 };
 
+use heapscope::target::{
+    address::Svma,
+    module::{Content, Module},
+    python::Interpreter,
+};
+use object::{Object, ObjectSymbol};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -25,6 +34,7 @@ pub(crate) const CASES: &[Case] = &[
     case_with("python::an_interpreter_that_begins_while_it_is_watched", NEEDS, begins_while_watched),
     case_with("python::small_objects_too_if_asked_for", NEEDS, small_objects_too_if_asked_for),
     case_with("python::code_that_is_gone_has_no_other_name", NEEDS, code_that_is_gone_has_no_other_name),
+    case_with("python::parts_of_the_loop_that_were_moved_away", &[Need::Program("strip")], moved_parts),
 ];
 
 /// Sizes with the stacks of the blocks, innermost frame first: function, file, line.
@@ -148,4 +158,34 @@ fn code_that_is_gone_has_no_other_name() {
         let says_so = report.quality.warnings.iter().any(|warning| warning.contains("code was gone"));
         assert_eq!(gone > 0, says_so, "{:?}", report.quality.warnings);
     }
+}
+
+/// A stripped file does not name them; the file before it was stripped does.
+fn moved_parts() {
+    let whole = fixture::build("cold.c", &["-rdynamic"]);
+    let stripped = whole.with_extension("stripped");
+    let status = Command::new("strip").arg("-o").args([&stripped, &whole]).status().unwrap();
+    assert!(status.success());
+    let data = fs::read(&whole).unwrap();
+    let symbols = object::File::parse(&*data).unwrap();
+    let range_of = |name: &str| {
+        let symbol = symbols.symbols().find(|symbol| symbol.name() == Ok(name)).unwrap();
+        symbol.address()..symbol.address() + symbol.size()
+    };
+    let part = range_of("_PyEval_EvalFrameDefault.cold");
+    let others = [range_of("rarely"), range_of("main")];
+    for file in [&whole, &stripped] {
+        let interpreter = Interpreter::find_in(&module(file)).unwrap().unwrap();
+        let evaluates = |range: &std::ops::Range<u64>| {
+            // Return addresses lie behind their calls.
+            range.clone().filter(|at| interpreter.evaluates_at(Svma(at + 1))).count() as u64
+        };
+        assert_eq!(evaluates(&part), part.end - part.start, "{}", file.display());
+        assert_eq!(others.each_ref().map(evaluates), [0, 0], "{}", file.display());
+    }
+}
+
+fn module(path: &Path) -> Arc<Module> {
+    let content = Content::File(File::open(path).unwrap());
+    Arc::new(Module::new(path.to_owned(), content, true).unwrap())
 }

@@ -110,3 +110,14 @@ impl Record {
 pub(crate) fn site_function(functions: &[&str]) -> Option<String> {
     functions.iter().find(|function| function.starts_with("site_")).map(|name| (*name).to_owned())
 }
+
+/// The name that `ledger.c` records a stack by: its path from the root on.
+pub(crate) fn path_of_site(functions: &[&str]) -> Option<String> {
+    let letter = |function: &&str| match *function {
+        "left" => Some('L'),
+        "right" => Some('R'),
+        _ => None,
+    };
+    let path: String = functions.iter().rev().filter_map(letter).collect();
+    (!path.is_empty()).then_some(path)
+}

@@ -167,3 +167,9 @@ pub(crate) fn send(to: u32, signal: Signal) {
 fn pid(raw: u32) -> Pid {
     Pid::from_raw(i32::try_from(raw).unwrap()).unwrap()
 }
+
+/// The letter of `/proc/PID/stat`: `T` stopped by a signal, `t` by a tracer, `Z` ended.
+pub(crate) fn state(pid: u32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    stat.rsplit(") ").next().unwrap()[..1].to_owned()
+}

@@ -4,7 +4,7 @@ use std::io;
 
 use profiler_common::{
     counters::Counter,
-    records::{CUSTOM_BLOCK, LiveBlock, Moments, SiteCounters, TAKEN_OVER, ThreadName},
+    records::{LiveBlock, Moments, SiteCounters, TAKEN_OVER, ThreadName},
 };
 
 use super::EbpfProbe;
@@ -50,21 +50,32 @@ impl EbpfProbe {
             .map_err(|source| ProbeError::Map { name: "SITES", source })
     }
 
-    /// Hands out every live block with its address. Blocks inside a realloc that has not returned are among them: until
-    /// it returns, they live.
+    /// Hands out the live blocks of calls of realloc that have not returned: until they do, these blocks live.
     ///
     /// # Errors
     /// [`ProbeError::Map`].
-    pub fn live_blocks(&self, mut each: impl FnMut(u64, LiveBlock)) -> Result<(), ProbeError> {
+    pub fn blocks_on_the_way(&self, mut each: impl FnMut(&LiveBlock)) -> Result<(), ProbeError> {
         self.pending
             .for_each(|_, call| {
                 if call.old_key != 0 && call.old_key != TAKEN_OVER {
-                    each(call.pointer, call.old);
+                    each(&call.old);
                 }
             })
-            .map_err(|source| ProbeError::Map { name: "PENDING", source })?;
+            .map_err(|source| ProbeError::Map { name: "PENDING", source })
+    }
+
+    /// Hands out all other live blocks, or of `parts` parts of about the same size the one with the number `part`.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn live_blocks(
+        &self,
+        part: u32,
+        parts: u32,
+        mut each: impl FnMut(&LiveBlock),
+    ) -> Result<(), ProbeError> {
         self.live
-            .for_each(|key, block| each(key & !CUSTOM_BLOCK, *block))
+            .for_each_of_part(part, parts, |_, block| each(block))
             .map_err(|source| ProbeError::Map { name: "LIVE", source })
     }
 }

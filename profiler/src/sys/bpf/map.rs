@@ -4,6 +4,8 @@
 //! when a map is taken up, and safe code cannot get them wrong.
 
 use std::{
+    collections::HashSet,
+    hash::Hash,
     io,
     marker::PhantomData,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -11,7 +13,7 @@ use std::{
 
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
 
-use super::{address, address_mut, call, command, length, raw};
+use super::{address_mut, batches::Batches, call, command, raw};
 
 /// A map with keys `K` and values `V`.
 #[derive(Debug)]
@@ -91,55 +93,38 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
     /// # Errors
     /// What bpf(2) answers to `BPF_MAP_LOOKUP_BATCH` (kernel 5.6).
     pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
-        #[repr(C)]
-        #[derive(Clone, Copy, Zeroable, NoUninit)]
-        struct Attributes {
-            in_batch: u64,
-            out_batch: u64,
-            keys: u64,
-            values: u64,
-            count: u32,
-            map_fd: u32,
-            elem_flags: u64,
-            flags: u64,
+        let mut batches = Batches::of(self.fd.as_fd(), 0);
+        while batches.next()? {
+            batches.elements().for_each(|(key, value)| each(key, value));
         }
-        let mut keys = vec![K::zeroed(); 4096];
-        let mut values = vec![V::zeroed(); 4096];
-        // Where the next batch begins; for a hash map the number of a bucket.
-        let mut position = [0u64; 2];
-        let mut first = true;
-        loop {
-            let mut next = [0u64; 2];
-            let mut attributes = Attributes::zeroed();
-            attributes.in_batch = if first { 0 } else { address(&position) };
-            attributes.out_batch = address_mut(&mut next);
-            attributes.keys = address_mut(&mut keys);
-            attributes.values = address_mut(&mut values);
-            attributes.count = length(&keys)?;
-            attributes.map_fd = raw(self.fd.as_fd());
-            let answer = call(command::MAP_LOOKUP_BATCH, &mut attributes);
-            let ended = match answer {
-                Ok(_) => false,
-                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => true,
-                // One bucket holds more than the buffers do.
-                Err(error) if error.raw_os_error() == Some(libc::ENOSPC) && keys.len() < 1 << 24 => {
-                    let longer = keys.len() * 2;
-                    keys.resize(longer, K::zeroed());
-                    values.resize(longer, V::zeroed());
-                    continue;
-                }
-                Err(error) => return Err(error),
-            };
-            let read = attributes.count as usize;
-            for (key, value) in keys.iter().zip(&values).take(read) {
-                each(key, value);
+        Ok(())
+    }
+}
+
+impl<K: NoUninit + AnyBitPattern + Eq + Hash, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
+    /// Reads a whole hash map as [`Self::for_each`] does, but the part `part` of `parts` alone, by its buckets.
+    ///
+    /// # Errors
+    /// As there.
+    pub fn for_each_of_part(&self, part: u32, parts: u32, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
+        // `htab_map_alloc` makes so many of them.
+        let buckets = u64::from(self.entries).next_power_of_two();
+        let bound = |part| u32::try_from(buckets * u64::from(part) / u64::from(parts)).unwrap_or(u32::MAX);
+        let (begin, end) = (bound(part), bound(part + 1));
+        let mut batches = Batches::<K, V>::of(self.fd.as_fd(), begin);
+        while batches.position < end && batches.next()? {
+            if batches.position <= end || part + 1 == parts {
+                batches.elements().for_each(|(key, value)| each(key, value));
+                continue;
             }
-            if ended {
-                return Ok(());
-            }
-            position = next;
-            first = false;
+            // A batch ends where its room does. What it has of the next part is at the beginning of that.
+            let mut next = Batches::<K, V>::of(self.fd.as_fd(), end);
+            next.next()?;
+            let beyond: HashSet<&K> = next.elements().map(|(key, _)| key).collect();
+            let own = batches.elements().filter(|(key, _)| !beyond.contains(key));
+            own.for_each(|(key, value)| each(key, value));
         }
+        Ok(())
     }
 }
 

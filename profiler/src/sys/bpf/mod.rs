@@ -11,6 +11,7 @@ use std::{
 
 use bytemuck::{NoUninit, Zeroable};
 
+mod batches;
 pub mod map;
 
 mod command {

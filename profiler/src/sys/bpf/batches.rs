@@ -1,0 +1,88 @@
+//! The elements of a hash map, batch by batch (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6).
+
+use std::{io, os::fd::BorrowedFd};
+
+use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
+
+use super::{address, address_mut, call, command, length, raw};
+
+/// Elements of one batch.
+const AT_ONCE: usize = 4096;
+/// The most elements of one bucket that there will be room for.
+const MOST_AT_ONCE: usize = 1 << 24;
+
+#[repr(C)]
+#[derive(Clone, Copy, Zeroable, NoUninit)]
+struct Attributes {
+    in_batch: u64,
+    out_batch: u64,
+    keys: u64,
+    values: u64,
+    count: u32,
+    map_fd: u32,
+    elem_flags: u64,
+    flags: u64,
+}
+
+/// A place in a hash map, and the batch of elements before it.
+#[derive(Debug)]
+pub(super) struct Batches<'a, K, V> {
+    map: BorrowedFd<'a>,
+    keys: Vec<K>,
+    values: Vec<V>,
+    read: usize,
+    /// The bucket that the next batch begins with (`__htab_map_lookup_and_delete_batch`, kernel/bpf/hashtab.c): batches
+    /// hold whole buckets.
+    pub(super) position: u32,
+    ended: bool,
+}
+
+impl<'a, K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> Batches<'a, K, V> {
+    /// The batches of a map with keys `K` and values `V` from this bucket on.
+    pub(super) fn of(map: BorrowedFd<'a>, position: u32) -> Self {
+        let (keys, values) = (vec![K::zeroed(); AT_ONCE], vec![V::zeroed(); AT_ONCE]);
+        Self { map, keys, values, read: 0, position, ended: false }
+    }
+
+    /// Reads the next batch; whether there was one.
+    ///
+    /// # Errors
+    /// What bpf(2) answers.
+    pub(super) fn next(&mut self) -> io::Result<bool> {
+        self.read = 0;
+        while !self.ended {
+            let mut next = 0u32;
+            let mut attributes = Attributes::zeroed();
+            attributes.in_batch =
+                if self.position == 0 { 0 } else { address(std::slice::from_ref(&self.position)) };
+            attributes.out_batch = address_mut(std::slice::from_mut(&mut next));
+            attributes.keys = address_mut(&mut self.keys);
+            attributes.values = address_mut(&mut self.values);
+            attributes.count = length(&self.keys)?;
+            attributes.map_fd = raw(self.map);
+            match call(command::MAP_LOOKUP_BATCH, &mut attributes) {
+                Ok(_) => {}
+                Err(error) if error.raw_os_error() == Some(libc::ENOENT) => self.ended = true,
+                // One bucket holds more than the buffers do.
+                Err(error)
+                    if error.raw_os_error() == Some(libc::ENOSPC) && self.keys.len() < MOST_AT_ONCE =>
+                {
+                    let longer = self.keys.len() * 2;
+                    self.keys.resize(longer, K::zeroed());
+                    self.values.resize(longer, V::zeroed());
+                    continue;
+                }
+                Err(error) => return Err(error),
+            }
+            self.read = attributes.count as usize;
+            self.position = if self.ended { u32::MAX } else { next };
+            return Ok(true);
+        }
+        Ok(false)
+    }
+
+    /// The elements of the batch that was read last.
+    pub(super) fn elements(&self) -> impl Iterator<Item = (&K, &V)> {
+        self.keys.iter().zip(&self.values).take(self.read)
+    }
+}
