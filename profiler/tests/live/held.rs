@@ -1,7 +1,7 @@
 //! Targets that somebody else holds: stopped, in a debugger, confined by a filter of system calls; and one that ends in the
 //! midst of its allocations.
 
-use std::{fs, process::Command};
+use std::process::Command;
 
 use rustix::process::Signal;
 
