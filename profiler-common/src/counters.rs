@@ -82,8 +82,10 @@ counters! {
     PythonNotOurs = 28, "python_state_unknown";
     /// Lost: the record of a call of mmap, munmap or mremap did not fit its ring buffer.
     MappingRecordLost = 29, "mapping_record_lost";
+    /// While sampling, allocations that were not recorded, nor were their stacks taken.
+    UnsampledAllocations = 30, "unsampled_allocations";
 }
 
 /// Entries of the BPF array `COUNTERS`.
-pub const COUNTER_SLOTS: u32 = 32;
+pub const COUNTER_SLOTS: u32 = 64;
 const _: () = assert!(Counter::ALL.len() <= COUNTER_SLOTS as usize);

@@ -11,4 +11,5 @@ pub mod limits;
 pub mod mappings;
 pub mod python;
 pub mod records;
+pub mod sampling;
 pub mod tables;

@@ -26,3 +26,10 @@ pub const PAGE_SHIFT: u32 = 14;
 
 /// Distinct unwind rules that the dictionary holds: a row names its rule with 16 bits.
 pub const MAX_RULES: usize = 65536;
+
+/// Threads that the probes can tell apart, a power of two: Linux gives out thread ids one after the other, 32,768 of them
+/// on small machines.
+pub const THREAD_SLOTS: u32 = 1 << 15;
+
+/// Functions of allocators whose code is known to a sampler.
+pub const MAX_ALLOCATOR_FUNCTIONS: usize = 256;

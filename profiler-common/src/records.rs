@@ -197,7 +197,8 @@ impl Held {
     pub const NOTHING: Self = Self { objects: 0, space: 0 };
 }
 
-/// What is counted for one site, the value of the BPF map `SITES`; its key is the 64-bit hash of allocator and stack.
+/// What is counted for one site, the value of the BPF map `SITES`; its key is the 64-bit hash of allocator and stack. While
+/// sampling, it is what the recorded blocks stand for ([`crate::sampling`]), blocks in units of 1 / [`crate::sampling::ONE`].
 ///
 /// What it held at the peak is noted when it changes for the first time afterwards; until then, it holds it still. The
 /// same goes for the target's exit.
@@ -349,10 +350,14 @@ pub struct PendingCall {
     pub old: LiveBlock,
     /// The key that `old` had in `LIVE`; 0 where there is none, or [`TAKEN_OVER`].
     pub old_key: u64,
-    /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds.
+    /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds, with [`UNSAMPLED`] where that holds.
     pub entered: u64,
 }
 const _: () = assert!(size_of::<PendingCall>() == 64);
+
+/// Set in [`PendingCall::entered`] where the block that the call returns is not to be recorded. (The clock takes 292 years
+/// to get there.)
+pub const UNSAMPLED: u64 = 1 << 63;
 
 impl PendingCall {
     /// A call of which nothing is known yet.

@@ -16,7 +16,7 @@ use crate::{
     memo, moments, opaque, python,
     python_records::PythonFrame,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
-    threads, walk,
+    sampler, threads, walk,
 };
 
 /// Enters a block that the allocator has just returned, at `now`, from a call that was entered at `entered`.
@@ -58,7 +58,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
         }
     }
     count_allocated(&block, 1);
-    moments::grown(size, now);
+    moments::grown(sampler::stands_for(size).1, now);
 }
 
 /// Takes back the record of a call inside a call.
@@ -66,7 +66,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
 fn uncount(nested: &LiveBlock) {
     count(Counter::NestedCalls, 1);
     count_allocated(nested, MINUS_ONE);
-    moments::withdrawn(nested.size);
+    moments::withdrawn(sampler::stands_for(nested.size).1);
     uncount_stack(nested);
 }
 
@@ -86,16 +86,17 @@ fn uncount_stack(block: &LiveBlock) {
 /// Counts a block as allocated `times`, which is 1 or, to take it back, -1.
 #[inline(always)]
 fn count_allocated(block: &LiveBlock, times: u64) {
-    let space = block.size.wrapping_mul(times);
-    count(Counter::AllocObjects, times);
+    let (objects, space) = sampler::stands_for(block.size);
+    let (objects, space) = (objects.wrapping_mul(times), space.wrapping_mul(times));
+    count(Counter::AllocObjects, objects);
     count(Counter::AllocSpace, space);
     if let Some(counters) = SITES.get_ptr_mut(&block.site) {
         moments::note(counters);
         // SAFETY: fields of a map value that was just looked up.
         unsafe {
-            atomic_add(&raw mut (*counters).alloc_objects, times);
+            atomic_add(&raw mut (*counters).alloc_objects, objects);
             atomic_add(&raw mut (*counters).alloc_space, space);
-            atomic_add((&raw mut (*counters).sizes).cast::<u64>().add(class_of(block.size)), times);
+            atomic_add((&raw mut (*counters).sizes).cast::<u64>().add(class_of(block.size)), objects);
         }
     }
 }
@@ -154,17 +155,18 @@ pub fn put_back(key: u64, block: &LiveBlock) {
 /// Counts a block that was taken as freed, and as temporary or not.
 #[inline(always)]
 pub fn freed(block: &LiveBlock, temporary: bool) {
-    count(Counter::FreedObjects, 1);
-    count(Counter::FreedSpace, block.size);
-    moments::shrunk(block.size);
+    let (objects, space) = sampler::stands_for(block.size);
+    count(Counter::FreedObjects, objects);
+    count(Counter::FreedSpace, space);
+    moments::shrunk(space);
     if let Some(counters) = SITES.get_ptr_mut(&block.site) {
         moments::note(counters);
         // SAFETY: fields of a map value that was just looked up.
         unsafe {
-            atomic_add(&raw mut (*counters).freed_objects, 1);
-            atomic_add(&raw mut (*counters).freed_space, block.size);
+            atomic_add(&raw mut (*counters).freed_objects, objects);
+            atomic_add(&raw mut (*counters).freed_space, space);
             if temporary {
-                atomic_add(&raw mut (*counters).temporary_objects, 1);
+                atomic_add(&raw mut (*counters).temporary_objects, objects);
             }
         }
     }

@@ -17,10 +17,13 @@ use crate::{
     function::{Arguments, Function},
     maps::{
         ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, STATE, closed, count, custom_allocators,
-        max_size, min_size, pid_namespace_device, pid_namespace_inode, target_pid,
+        max_size, min_size, pid_namespace_device, pid_namespace_inode, sample_interval, target_pid,
     },
     moments,
-    records::{CLOSED_BY_EXEC, CallKind, LiveBlock, PendingCall, PendingKey, STATE_CLOSED, TAKEN_OVER},
+    records::{
+        CLOSED_BY_EXEC, CallKind, LiveBlock, PendingCall, PendingKey, STATE_CLOSED, TAKEN_OVER, UNSAMPLED,
+    },
+    sampler,
     session::{Carried, RUN_AT_RETURN, SKIP_RETURN, session_cookie, session_is_return},
     threads,
 };
@@ -56,6 +59,10 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
         count(Counter::FilteredAllocations, 1);
         return SKIP_RETURN;
     }
+    let sampled = sampler::samples(function, registers, size);
+    if !sampled && (!takes_block || arguments.block(function) == 0) {
+        return SKIP_RETURN;
+    }
     if let Some(cookie) = in_cookie {
         let fits = function.is(CallKind::Allocate);
         let carried = if fits { Carried::pack(size, now()) } else { Carried::NOTHING };
@@ -77,6 +84,13 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
         } else if custom_allocators() != 0 && function.is_custom() && account::holds(call.pointer) {
             // A block of `malloc`, on which a call of `realloc` or `free` inside this one will decide.
             call.old_key = TAKEN_OVER;
+        }
+        if !sampled {
+            if call.old_key == 0 {
+                // Neither the block that is handed in is recorded, nor will be the one that comes back.
+                return SKIP_RETURN;
+            }
+            call.entered |= UNSAMPLED;
         }
         // Without room a free inside the call counts as unmatched, no more.
         let _ = REALLOCATING.insert(&call.pointer, &key, BPF_ANY as u64);
@@ -167,11 +181,16 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     // The return address has been taken off the stack since the entry.
     let key = pending_key(registers.rsp.wrapping_sub(8), function);
     let Some(call) = PENDING.get_ptr(&key) else {
-        count(Counter::UnpairedReturn, 1);
+        // While sampling, most entries leave nothing behind.
+        if sample_interval() == 0 {
+            count(Counter::UnpairedReturn, 1);
+        }
         return;
     };
     // SAFETY: copied at once; the key is this thread's own.
-    let call = unsafe { *call };
+    let mut call = unsafe { *call };
+    let sampled = call.entered & UNSAMPLED == 0;
+    call.entered &= !UNSAMPLED;
     let _ = PENDING.remove(&key);
     let reallocates = function.takes_block() && call.pointer != 0;
     if reallocates {
@@ -212,6 +231,9 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
         settle(&call);
         if !wanted(call.size) {
             count(Counter::FilteredAllocations, 1);
+            return;
+        }
+        if !sampled {
             return;
         }
     }

@@ -9,6 +9,7 @@
 //! - `mappings`: calls of mmap, munmap and mremap;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `python`: the interpreter's frames, by its own links;
+//! - `sampler`: which allocations are recorded;
 //! - `search`: the tables that the walk asks;
 //! - `memo`: a stack met before is recognised without a search;
 //! - `maps`: every BPF map and every constant set at load.
@@ -29,6 +30,7 @@ mod maps;
 mod memo;
 mod moments;
 mod python;
+mod sampler;
 mod search;
 mod session;
 mod threads;
@@ -49,6 +51,9 @@ mod python_records;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/records.rs"]
 mod records;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/sampling.rs"]
+mod sampling;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/tables.rs"]
 mod tables;

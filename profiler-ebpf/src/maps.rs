@@ -12,22 +12,20 @@ use aya_ebpf::{
 
 use crate::{
     counters::{COUNTER_SLOTS, Counter},
-    limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
+    limits::{MAX_FRAMES, MAX_PYTHON_FRAMES, THREAD_SLOTS},
     memo::{MEMO_FRAMES, Memo},
     python_records::{PythonFrame, PythonLayout},
     records::{
         LiveBlock, MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
         STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
     },
+    sampler::Sampler,
+    sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
 pub const ALREADY_THERE: i32 = -17;
-
-/// Entries of [`THREADS`], a power of two: Linux gives out thread ids one after the other, 32,768 of them on small
-/// machines.
-pub const THREAD_SLOTS: u32 = 1 << 15;
 
 /// Live blocks by address.
 #[map]
@@ -56,6 +54,15 @@ pub static FAILED: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1024, 0);
 /// What each thread did last, by the low bits of its id.
 #[map]
 pub static THREADS: Array<ThreadState> = Array::with_max_entries(THREAD_SLOTS, 0);
+
+/// What each thread is to ask for until its next sample, by the low bits of its id. While sampling, it has as many as
+/// [`THREADS`].
+#[map]
+pub static SAMPLERS: Array<Sampler> = Array::with_max_entries(1, 0);
+
+/// Where the functions of the target's allocators lie, in its one element.
+#[map]
+pub static ALLOCATOR_CODE: Array<AllocatorCode> = Array::with_max_entries(1, 0);
 
 /// A number for each name of a thread.
 #[map]
@@ -175,6 +182,9 @@ static MAX_SIZE: u64 = u64::MAX;
 /// Not 0 where the user named an allocator. Without one, what is only for them is dead code to the verifier.
 #[unsafe(no_mangle)]
 static CUSTOM_ALLOCATORS: u32 = 0;
+/// Mean bytes from one sample to the next; 0 where every block is recorded, which makes dead code of all sampling.
+#[unsafe(no_mangle)]
+static SAMPLE_INTERVAL: u64 = 0;
 /// The target's process id in its own pid namespace.
 #[unsafe(no_mangle)]
 static TARGET_PID: u32 = 0;
@@ -204,6 +214,7 @@ constant!(memo_mask, MEMO_MASK, u32);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);
+constant!(sample_interval, SAMPLE_INTERVAL, u64);
 constant!(target_pid, TARGET_PID, u32);
 constant!(task_fsbase, TASK_FSBASE, u32);
 constant!(pid_namespace_device, PID_NAMESPACE_DEVICE, u64);

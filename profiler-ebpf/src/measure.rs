@@ -14,6 +14,7 @@ mod maps;
 mod memo;
 mod moments;
 mod python;
+mod sampler;
 mod search;
 mod threads;
 mod walk;
@@ -26,6 +27,8 @@ mod limits;
 mod python_records;
 #[path = "../../profiler-common/src/records.rs"]
 mod records;
+#[path = "../../profiler-common/src/sampling.rs"]
+mod sampling;
 #[path = "../../profiler-common/src/tables.rs"]
 mod tables;
 

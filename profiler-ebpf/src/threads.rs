@@ -7,7 +7,8 @@ use aya_ebpf::{
 
 use crate::{
     counters::Counter,
-    maps::{STATE, THREAD_NAMES, THREAD_SLOTS, THREADS, atomic_fetch_add, count},
+    limits::THREAD_SLOTS,
+    maps::{STATE, THREAD_NAMES, THREADS, atomic_fetch_add, count},
     records::{MAX_THREAD_NAMES, NO_NAME, STATE_NAMES, ThreadName, ThreadState},
 };
 
@@ -44,6 +45,15 @@ pub fn allocates(key: u64, now: u64) -> u64 {
         }
         (*state).last = key;
         owner >> 16 & 0xffff
+    }
+}
+
+/// Notes that this thread allocates a block that is not recorded.
+#[inline(always)]
+pub fn allocates_another() {
+    if let Some(state) = state() {
+        // SAFETY: a word of a map value. Where it is of another thread, that one loses a temporary block at most.
+        unsafe { (*state).last = 0 };
     }
 }
 

@@ -99,6 +99,7 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         identity: process.own_identity().unwrap(),
         min_size: 0,
         max_size: u64::MAX,
+        sample_interval: 0,
         custom_allocators: false,
         mappings: false,
         python: false,

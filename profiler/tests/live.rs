@@ -54,6 +54,8 @@ mod python;
 mod reports;
 #[path = "live/run.rs"]
 mod run;
+#[path = "live/sampling.rs"]
+mod sampling;
 #[path = "live/script.rs"]
 mod script;
 #[path = "live/stacks.rs"]
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         leaderless::CASES,
         python::CASES,
         run::CASES,
+        sampling::CASES,
         reports::CASES,
         moments::CASES,
         oracle::CASES,

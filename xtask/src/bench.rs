@@ -23,6 +23,8 @@ enum What {
     Walk,
     /// Ten million live blocks from 131,072 sites: memory, time, cost of a call (needs root and 6 GB of memory)
     Ledger,
+    /// 200 runs sampled anew: whether estimates are unbiased and their errors right (needs root)
+    Sampling,
     /// Unwind tables of a process the size of clang
     Tables,
     /// Names for 10,000 addresses of a file with 150 MB of debug information, beside llvm-symbolizer and addr2line
@@ -34,6 +36,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     let (name, object) = match options.what {
         What::Walk => ("walk", Some(ebpf::build_measuring_object(workspace)?)),
         What::Ledger => ("ledger", None),
+        What::Sampling => ("sampling", None),
         What::Tables => ("tables", None),
         What::Symbols => ("symbols", None),
     };

@@ -31,7 +31,7 @@ use quick_xml::{Reader, events::Event};
 #[derive(Arbitrary, Debug)]
 struct Input<'a> {
     command: &'a str,
-    sampling: &'a str,
+    sample_interval: Option<u64>,
     lost: BTreeMap<String, u64>,
     incomplete: BTreeMap<String, u64>,
     warnings: Vec<String>,
@@ -79,6 +79,7 @@ impl Site<'_> {
         };
         SiteReport {
             totals: Totals { inuse_space, inuse_objects, alloc_space, alloc_objects },
+            errors: None,
             oldest: self.oldest.map(|seconds| Duration::from_secs(seconds.into())),
             allocator: self.allocator.to_owned(),
             stack: self.stack.iter().map(frame).collect(),
@@ -111,11 +112,12 @@ fn profile(input: &Input<'_>) -> Profile {
         started: SystemTime::UNIX_EPOCH,
         duration: Duration::from_secs(input.duration.into()),
         mode: Mode {
-            sampling: input.sampling.to_owned(),
+            sample_interval: input.sample_interval,
             min_age: input.age.map(|seconds| Duration::from_secs(seconds.into())),
             ..Mode::default()
         },
         totals,
+        errors: None,
         quality: Quality {
             lost: input.lost.clone(),
             incomplete_stacks: input.incomplete.clone(),

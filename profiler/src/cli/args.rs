@@ -143,9 +143,14 @@ struct CommonArgs {
     #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
 
-    /// Record every block; the only mode so far, and so the default
-    #[arg(long)]
+    /// Record every block; the default
+    #[arg(long, conflicts_with = "sample")]
     exact: bool,
+
+    /// Record one block in so many bytes on average and show estimates with their errors: a fraction of the cost (512KiB is
+    /// what other samplers take; docs/sampling.md)
+    #[arg(long, value_name = "SIZE", value_parser = values::sample_interval)]
+    sample: Option<u64>,
 
     /// Write a report: .svg flamegraph, .folded stacks or .json by the ending; may be given several times; `-` is
     /// standard output
@@ -338,6 +343,7 @@ impl CommonArgs {
             min_age: self.min_age,
             min_size: self.min_size,
             max_size: self.max_size,
+            sample_interval: self.sample.unwrap_or(0),
             allocators: self.allocator,
             mmap: self.mmap,
             at: self.at.at(),

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use parse_size::{ByteSuffix, Config};
+use profiler_common::sampling::MAX_INTERVAL;
 
 /// `512`, `4KiB`, `1M`: bytes; a suffix without `i` counts in thousands, as the SI has it.
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -10,6 +11,15 @@ pub(super) fn size(text: &str) -> Result<u64, String> {
         .with_byte_suffix(ByteSuffix::Allow)
         .parse_size(text)
         .map_err(|error| format!("{error}; write bytes such as 512, 4KiB or 1MiB"))
+}
+
+/// A size that samples can be apart.
+pub(super) fn sample_interval(text: &str) -> Result<u64, String> {
+    match size(text)? {
+        0 => Err("to record every block, say --exact".into()),
+        interval @ 1..=MAX_INTERVAL => Ok(interval),
+        _ => Err("samples can be at most 1GiB apart".into()),
+    }
 }
 
 /// `30s`, `2m`, `500ms`; a bare number is seconds.

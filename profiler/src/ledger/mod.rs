@@ -3,15 +3,21 @@
 //! Numbers go in, sums come out: no process, file or clock is known here, so the ledger can be tested by exhaustion. A
 //! block counts as live if it was allocated since attach and not freed; "leaked" is a word for people, not for here.
 
+pub mod estimate;
 pub mod mappings;
 pub mod timeline;
 
 use std::collections::{HashMap, hash_map::Entry};
 
-use profiler_common::records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters, largest_of_class};
+use profiler_common::{
+    records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters, largest_of_class},
+    sampling,
+};
+
+use self::estimate::Variance;
 
 /// What one site has allocated and what of it lives.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
+#[derive(Clone, PartialEq, Debug, Default)]
 pub struct SiteAccount {
     /// Bytes allocated since attach.
     pub alloc_space: u64,
@@ -19,6 +25,8 @@ pub struct SiteAccount {
     pub alloc_objects: u64,
     /// Live blocks that pass the filter.
     pub inuse: Held,
+    /// How far `inuse` may be off; nothing where every block is recorded.
+    pub inuse_variance: Variance,
     /// When the oldest of those was allocated, in nanoseconds of the clock that `LiveBlock::born` uses.
     pub oldest_born: Option<u64>,
     /// Blocks freed by the thread that had allocated them and no other since.
@@ -47,6 +55,9 @@ pub struct Ledger {
     /// The marks' times, ascending.
     marks: Vec<u64>,
     moments: Moments,
+    /// 0 where every block is recorded. Else blocks are weighted, in units of 1 / [`sampling::ONE`], until the account is
+    /// closed.
+    sample_interval: u64,
     unfiltered_objects: i128,
 }
 
@@ -72,6 +83,12 @@ impl Ledger {
         Self { born_by, marks, moments, ..Self::default() }
     }
 
+    /// The same, of blocks sampled at this mean interval in bytes; 0 where every block is recorded.
+    #[must_use]
+    pub fn sampled(self, interval: u64) -> Self {
+        Self { sample_interval: interval, ..self }
+    }
+
     /// Enters the counters of a site.
     pub fn add_site(&mut self, site: u64, counters: &SiteCounters) {
         let account = self.sites.entry(site).or_default();
@@ -94,18 +111,21 @@ impl Ledger {
     }
 
     fn add_blocks_of_site(&mut self, blocks: &[LiveBlock]) {
-        self.unfiltered_objects -= blocks.len() as i128;
+        let interval = self.sample_interval;
+        self.unfiltered_objects -=
+            blocks.iter().map(|block| i128::from(stands_for(interval, block.size).objects)).sum::<i128>();
         let is_old_enough = |block: &&LiveBlock| self.born_by.is_none_or(|latest| block.born <= latest);
         let mut old_enough = blocks.iter().filter(is_old_enough).peekable();
         let Some(first) = old_enough.peek() else { return };
         let account = self.sites.entry(first.site).or_default();
         for block in old_enough {
-            let one = Held { objects: 1, space: block.size };
+            let one = stands_for(interval, block.size);
             add(&mut account.inuse, one);
+            account.inuse_variance.add_block(interval, block.size);
             account.oldest_born =
                 Some(account.oldest_born.map_or(block.born, |oldest| oldest.min(block.born)));
             if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
-                *class = class.saturating_add(1);
+                *class = class.saturating_add(one.objects);
             }
             add_to(&mut account.threads, block.thread, one);
             let generation = self.marks.partition_point(|mark| *mark <= block.born);
@@ -127,11 +147,13 @@ impl Ledger {
     /// Sums up. Sites that never allocated are left out.
     #[must_use]
     pub fn close(self) -> Account {
-        let mut sites: Vec<(u64, SiteAccount)> = self
-            .sites
-            .into_iter()
-            .filter(|(_, account)| account.alloc_objects > 0 || account.inuse.objects > 0)
-            .collect();
+        let interval = self.sample_interval;
+        let scaled = self.sites.into_iter().map(|(site, mut account)| {
+            account.count_blocks(interval);
+            (site, account)
+        });
+        let mut sites: Vec<(u64, SiteAccount)> =
+            scaled.filter(|(_, account)| account.alloc_objects > 0 || account.inuse.objects > 0).collect();
         sites.sort_by(|(key_a, a), (key_b, b)| {
             (b.inuse.space, b.alloc_space, key_a).cmp(&(a.inuse.space, a.alloc_space, key_b))
         });
@@ -140,6 +162,7 @@ impl Ledger {
             totals.add(account);
         }
         let discrepancy = u64::try_from(self.unfiltered_objects.unsigned_abs()).unwrap_or(u64::MAX);
+        let discrepancy = sampling::blocks(interval, discrepancy);
         Account { sites, totals, moments: self.moments, discrepancy }
     }
 }
@@ -152,10 +175,24 @@ impl Account {
 }
 
 impl SiteAccount {
+    /// From sums of weights to blocks.
+    fn count_blocks(&mut self, interval: u64) {
+        if interval == 0 {
+            return;
+        }
+        let held = [&mut self.inuse, &mut self.peak, &mut self.exit].map(|held| &mut held.objects);
+        let held = held.into_iter().chain([&mut self.alloc_objects, &mut self.temporary_objects]);
+        let of_parts =
+            self.threads.iter_mut().chain(&mut self.generations).map(|(_, held)| &mut held.objects);
+        let of_sizes = self.alloc_sizes.iter_mut().chain(&mut self.inuse_sizes);
+        held.chain(of_parts).chain(of_sizes).for_each(|sum| *sum = sampling::blocks(interval, *sum));
+    }
+
     fn add(&mut self, other: &Self) {
         self.alloc_space = self.alloc_space.saturating_add(other.alloc_space);
         self.alloc_objects = self.alloc_objects.saturating_add(other.alloc_objects);
         self.temporary_objects = self.temporary_objects.saturating_add(other.temporary_objects);
+        self.inuse_variance += other.inuse_variance;
         self.oldest_born = [self.oldest_born, other.oldest_born].into_iter().flatten().min();
         add(&mut self.inuse, other.inuse);
         add(&mut self.peak, other.peak);
@@ -169,6 +206,15 @@ impl SiteAccount {
             add_to(&mut self.generations, *generation, *held);
         }
     }
+}
+
+/// What a recorded block stands for: itself alone, or, sampled at this interval, so many as its weight says.
+fn stands_for(interval: u64, size: u64) -> Held {
+    if interval == 0 {
+        return Held { objects: 1, space: size };
+    }
+    let weight = sampling::weight(interval, size);
+    Held { objects: weight, space: sampling::weighted_space(size, weight) }
 }
 
 fn add(sum: &mut Held, more: Held) {

@@ -77,6 +77,9 @@ pub struct ProbeSettings {
     pub min_size: u64,
     /// Largest allocation to record, in bytes.
     pub max_size: u64,
+    /// Mean bytes from one sample to the next, at most [`profiler_common::sampling::MAX_INTERVAL`]; 0 to record every
+    /// block.
+    pub sample_interval: u64,
     /// Whether there are allocators that the user named.
     pub custom_allocators: bool,
     /// Whether mmap, munmap and mremap are to be watched.

@@ -37,6 +37,8 @@ struct Document<'a> {
     duration_seconds: f64,
     mode: ModeView<'a>,
     totals: TotalsView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_errors: Option<TotalsView>,
     quality: QualityView<'a>,
     #[serde(flatten)]
     history: HistoryView<'a>,
@@ -56,6 +58,8 @@ struct Target<'a> {
 #[derive(Serialize)]
 struct ModeView<'a> {
     sampling: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sample_interval: Option<u64>,
     at: &'static str,
     command: &'a str,
     probes: &'a str,
@@ -77,6 +81,8 @@ struct QualityView<'a> {
     unmatched_frees: u64,
     failed_allocations: u64,
     filtered_allocations: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    unsampled_allocations: u64,
     lost: &'a BTreeMap<String, u64>,
     stacks_walked: u64,
     truncated_stacks: u64,
@@ -91,6 +97,8 @@ struct QualityView<'a> {
 struct Site<'a> {
     #[serde(flatten)]
     totals: TotalsView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_errors: Option<TotalsView>,
     oldest_seconds: Option<f64>,
     allocator: &'a str,
     #[serde(flatten)]
@@ -124,6 +132,7 @@ impl<'a> Document<'a> {
             duration_seconds: profile.duration.as_secs_f64(),
             mode: ModeView::of(&profile.mode),
             totals: TotalsView::of(profile.totals),
+            standard_errors: profile.errors.map(TotalsView::of),
             quality: QualityView::of(&profile.quality),
             history: HistoryView::of(&profile.history),
             sites: &profile.sites,
@@ -135,7 +144,8 @@ impl<'a> Document<'a> {
 impl<'a> ModeView<'a> {
     fn of(mode: &'a Mode) -> Self {
         Self {
-            sampling: &mode.sampling,
+            sampling: mode.sampling(),
+            sample_interval: mode.sample_interval,
             at: mode.at.label(),
             command: &mode.command,
             probes: &mode.probes,
@@ -159,6 +169,7 @@ impl<'a> QualityView<'a> {
             unmatched_frees: quality.unmatched_frees,
             failed_allocations: quality.failed_allocations,
             filtered_allocations: quality.filtered_allocations,
+            unsampled_allocations: quality.unsampled_allocations,
             lost: &quality.lost,
             stacks_walked: quality.stacks_walked,
             truncated_stacks: quality.truncated_stacks,
@@ -171,9 +182,15 @@ impl<'a> QualityView<'a> {
     }
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "as serde calls it")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
 fn sites<S: Serializer>(sites: &[SiteReport], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(sites.iter().map(|site| Site {
         totals: TotalsView::of(site.totals),
+        standard_errors: site.errors.map(TotalsView::of),
         oldest_seconds: site.oldest.map(|age| age.as_secs_f64()),
         allocator: &site.allocator,
         history: SiteHistoryView::of(&site.history),

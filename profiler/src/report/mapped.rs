@@ -126,6 +126,7 @@ mod tests {
 
     fn profile(mapped: Option<MappedMemory>) -> Profile {
         Profile {
+            errors: None,
             target: TargetInfo::default(),
             started: std::time::SystemTime::UNIX_EPOCH,
             duration: Duration::from_secs(9),

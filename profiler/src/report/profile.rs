@@ -65,8 +65,8 @@ impl At {
 pub struct Mode {
     /// The moment that `inuse_space` and `inuse_objects` are of.
     pub at: At,
-    /// `exact`: every allocation was recorded.
-    pub sampling: String,
+    /// Mean bytes from one sample to the next; `None` where every allocation was recorded.
+    pub sample_interval: Option<u64>,
     /// `attach` or `run`.
     pub command: String,
     /// `session`, `multi` or `perf`: how the probes were attached.
@@ -79,6 +79,14 @@ pub struct Mode {
     pub min_age: Option<Duration>,
 }
 
+impl Mode {
+    /// The name that reports use for how allocations were chosen.
+    #[must_use]
+    pub const fn sampling(&self) -> &'static str {
+        if self.sample_interval.is_some() { "sampled" } else { "exact" }
+    }
+}
+
 /// How far the numbers can be trusted. A zero here is a measurement.
 #[derive(Clone, Debug, Default)]
 pub struct Quality {
@@ -88,6 +96,8 @@ pub struct Quality {
     pub failed_allocations: u64,
     /// Allocations left out by the size filters.
     pub filtered_allocations: u64,
+    /// Allocations that a sampler has not recorded.
+    pub unsampled_allocations: u64,
     /// Losses by reason (a counter's label); reasons with a count of zero are listed too.
     pub lost: BTreeMap<String, u64>,
     /// Stacks walked, the denominator of the two below.
@@ -111,6 +121,8 @@ pub struct Quality {
 pub struct SiteReport {
     /// Its part of the totals.
     pub totals: Totals,
+    /// Their standard errors, where they are estimates.
+    pub errors: Option<Totals>,
     /// Age of its oldest block that lives at the end; `None` where it has none.
     pub oldest: Option<Duration>,
     /// The allocator that served it, for example `glibc` or `jemalloc`.
@@ -134,6 +146,8 @@ pub struct Profile {
     pub mode: Mode,
     /// Sums over all sites.
     pub totals: Totals,
+    /// Their standard errors, where they are estimates.
+    pub errors: Option<Totals>,
     /// How far to trust it.
     pub quality: Quality,
     /// What happened on the way.

@@ -2,7 +2,7 @@
 
 use super::{
     profile::{Profile, Quality},
-    units::{blocks, count, counted, percent, span},
+    units::{blocks, bytes, count, counted, percent, span},
 };
 use crate::symbolize::label::clean;
 
@@ -133,7 +133,14 @@ fn stack_warnings(quality: &Quality) -> Vec<String> {
 fn notes(profile: &Profile) -> Vec<String> {
     let quality = &profile.quality;
     let mut notes = Vec::new();
-    if quality.unmatched_frees > 0 {
+    if let Some(interval) = profile.mode.sample_interval {
+        notes.push(format!(
+            "All numbers are estimates from samples, one in {} on average; {} not sampled. ± is the standard error: the true \
+             number is within two of them in 95 of 100 cases.",
+            bytes(interval),
+            counted(quality.unsampled_allocations, "allocation was", "allocations were")
+        ));
+    } else if quality.unmatched_frees > 0 {
         let since = if profile.mode.command == "run" { "start" } else { "attach" };
         notes.push(format!(
             "{} of blocks that were not recorded (older than the {since}, or filtered out).",

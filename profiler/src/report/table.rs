@@ -6,9 +6,9 @@ use super::{
     facts,
     mapped::MappedMemory,
     options::{MIN_WIDTH, ReportOptions},
-    profile::{Profile, SiteReport},
+    profile::{Profile, SiteReport, Totals},
     quality::{Weight, nothing_live, remarks},
-    units::{blocks, bytes, count, counted, percent, span},
+    units::{blocks, bytes, count, counted, percent, plus_minus, span},
 };
 use crate::symbolize::{
     fold::{cut_middle, fold, shorten},
@@ -93,7 +93,10 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let command = cut_middle(&command, width.saturating_sub("heapscope: ".len() + behind.len()));
     writeln!(out, "heapscope: {command}{behind}")?;
     let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
-    let mut conditions = format!("{how} {}, {}", span(profile.duration), clean(&profile.mode.sampling));
+    let mut conditions = format!("{how} {}, {}", span(profile.duration), profile.mode.sampling());
+    if let Some(interval) = profile.mode.sample_interval {
+        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
+    }
     for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
         if let Some(size) = size {
             conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
@@ -104,8 +107,30 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     }
     write_wrapped(&conditions, "", "  ", width, out)?;
     let totals = &profile.totals;
-    let live = format!("{} live in {}", bytes(totals.inuse_space), blocks(totals.inuse_objects));
-    let all = format!("{} allocated in {}", bytes(totals.alloc_space), blocks(totals.alloc_objects));
+    let error = |part: fn(&Totals) -> u64| profile.errors.as_ref().map(part);
+    let both = |space: u64, space_error, objects: u64, objects_error, how: &str| {
+        format!(
+            "{}{} {how} in {}{}",
+            bytes(space),
+            plus_minus(space_error, bytes),
+            blocks(objects),
+            plus_minus(objects_error, count)
+        )
+    };
+    let live = both(
+        totals.inuse_space,
+        error(|totals| totals.inuse_space),
+        totals.inuse_objects,
+        error(|totals| totals.inuse_objects),
+        "live",
+    );
+    let all = both(
+        totals.alloc_space,
+        error(|totals| totals.alloc_space),
+        totals.alloc_objects,
+        error(|totals| totals.alloc_objects),
+        "allocated",
+    );
     write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)?;
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
@@ -117,15 +142,23 @@ fn write_sites(
     live: &[&SiteReport],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let row = |[rank, live, share, blocks, allocated, oldest, allocator]: [&str; 7]| {
-        format!("{rank:>4}  {live:>10}  {share:>6}  {blocks:>12}  {allocated:>10}  {oldest:>12}  {allocator}")
+    let row = |[rank, live, error, share, blocks, allocated, oldest, allocator]: [&str; 8]| {
+        let error = if profile.errors.is_some() { format!(" {error:<6}") } else { String::new() };
+        format!(
+            "{rank:>4}  {live:>10}{error}  {share:>6}  {blocks:>12}  {allocated:>10}  {oldest:>12}  {allocator}"
+        )
     };
-    writeln!(out, "\n{}", row(["#", "live", "share", "live blocks", "allocated", "oldest", "allocator"]))?;
+    writeln!(
+        out,
+        "\n{}",
+        row(["#", "live", "error", "share", "live blocks", "allocated", "oldest", "allocator"])
+    )?;
     for (i, site) in live.iter().take(options.sites).enumerate() {
         let totals = &site.totals;
         let numbers = row([
             &(i + 1).to_string(),
             &bytes(totals.inuse_space),
+            &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
             &percent(totals.inuse_space, profile.totals.inuse_space),
             &count(totals.inuse_objects),
             &bytes(totals.alloc_space),
@@ -151,6 +184,11 @@ fn write_sites(
         writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), bytes(space))?;
     }
     Ok(())
+}
+
+/// `±4%`: a standard error as a share of its estimate.
+fn relative(error: u64, estimate: u64) -> String {
+    format!("±{}", percent(error, estimate))
 }
 
 fn write_quality(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Result<()> {
@@ -199,6 +237,7 @@ mod tests {
     #[test]
     fn no_number_is_too_long_for_a_line() {
         let profile = Profile {
+            errors: None,
             target: TargetInfo::default(),
             started: SystemTime::UNIX_EPOCH,
             duration: Duration::MAX,

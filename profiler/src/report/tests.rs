@@ -60,6 +60,7 @@ fn site(space: u64, objects: u64, oldest: f64, leaf_first: Vec<Frame>) -> SiteRe
             alloc_space: space * 3,
             alloc_objects: objects * 2,
         },
+        errors: None,
         oldest: (objects > 0).then(|| Duration::from_secs_f64(oldest)),
         allocator: "glibc".into(),
         stack: leaf_first.into_iter().map(Arc::new).collect(),
@@ -75,7 +76,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         duration: Duration::from_millis(30_250),
         mode: Mode {
             at: At::End,
-            sampling: "exact".into(),
+            sample_interval: None,
             command: "attach".into(),
             probes: "session".into(),
             min_size: Some(16),
@@ -88,6 +89,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
             alloc_space: sum(|t| t.alloc_space),
             alloc_objects: sum(|t| t.alloc_objects),
         },
+        errors: None,
         quality: Quality {
             unmatched_frees: 1234,
             filtered_allocations: 9,

@@ -11,6 +11,12 @@ pub fn bytes(count: u64) -> String {
     format_size(count, BINARY.decimal_places(decimals).decimal_zeroes(decimals))
 }
 
+/// ` ± 1.2 MiB`: an estimate's standard error, or nothing where there is none.
+#[must_use]
+pub fn plus_minus(error: Option<u64>, unit: impl Fn(u64) -> String) -> String {
+    error.map(|error| format!(" ± {}", unit(error))).unwrap_or_default()
+}
+
 /// `4,567`: a comma between thousands.
 #[must_use]
 pub fn count(number: u64) -> String {

@@ -6,7 +6,7 @@ use profiler_common::records::{Held, Moments, NO_NAME, SIZE_CLASSES, largest_of_
 
 use super::observation::Observation;
 use crate::{
-    ledger::{Account, SiteAccount},
+    ledger::{Account, SiteAccount, estimate::Variance},
     report::{
         history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
         profile::{At, Totals},
@@ -19,12 +19,18 @@ pub(super) struct Details {
     moments: Moments,
     thread_names: HashMap<u64, String>,
     at: At,
+    sample_interval: u64,
 }
 
 impl Details {
     /// Reads what the account lacks; the totals are to be of this moment.
     pub(super) fn read(observation: &Observation, account: &Account, at: At) -> anyhow::Result<Self> {
-        Ok(Self { moments: account.moments, thread_names: observation.thread_names()?, at })
+        Ok(Self {
+            moments: account.moments,
+            thread_names: observation.thread_names()?,
+            at,
+            sample_interval: observation.sample_interval,
+        })
     }
 
     /// The totals at the moment that was asked for.
@@ -40,6 +46,33 @@ impl Details {
             alloc_space: sums.alloc_space,
             alloc_objects: sums.alloc_objects,
         }
+    }
+
+    /// The standard errors of [`Self::totals`], where they are estimates.
+    pub(super) fn errors(&self, sums: &SiteAccount) -> Option<Totals> {
+        (self.sample_interval > 0).then(|| errors(self.variances(sums)))
+    }
+
+    /// Those of the sums over all sites, which are sampled independently of one another.
+    pub(super) fn errors_of_all(&self, account: &Account) -> Option<Totals> {
+        let mut all = [Variance::default(); 2];
+        for (_, sums) in &account.sites {
+            for (sum, variance) in all.iter_mut().zip(self.variances(sums)) {
+                *sum += variance;
+            }
+        }
+        (self.sample_interval > 0).then(|| errors(all))
+    }
+
+    /// Of what lived at the moment that was asked for, and of what was allocated.
+    fn variances(&self, sums: &SiteAccount) -> [Variance; 2] {
+        let of = |held| Variance::of(self.sample_interval, held);
+        let live = match self.at {
+            At::End => sums.inuse_variance,
+            At::Peak => of(sums.peak),
+            At::Exit => of(sums.exit),
+        };
+        [live, of(Held { objects: sums.alloc_objects, space: sums.alloc_space })]
     }
 
     /// What to say where the moment asked for has not come.
@@ -107,6 +140,16 @@ impl Details {
             None if number == NO_NAME => "[name not kept]".to_owned(),
             None => format!("[name {number} lost]"),
         }
+    }
+}
+
+fn errors([live, allocated]: [Variance; 2]) -> Totals {
+    let (live, allocated) = (live.standard_error(), allocated.standard_error());
+    Totals {
+        inuse_space: live.space,
+        inuse_objects: live.objects,
+        alloc_space: allocated.space,
+        alloc_objects: allocated.objects,
     }
 }
 

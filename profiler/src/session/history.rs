@@ -2,6 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use profiler_common::{records::Held, sampling};
+
 use super::naming::monotonic_nanoseconds;
 use crate::{
     ledger::timeline::Timeline,
@@ -59,7 +61,11 @@ impl History {
         }
         let began = Instant::now();
         let mut held = Vec::new();
-        probe.sites(|site, counters| held.push((site, counters.held())))?;
+        let interval = probe.sample_interval();
+        probe.sites(|site, counters| {
+            let Held { objects, space } = counters.held();
+            held.push((site, Held { objects: sampling::blocks(interval, objects), space }));
+        })?;
         self.timeline.add(after, process.rss_bytes().ok(), began.elapsed(), held);
         Ok(())
     }

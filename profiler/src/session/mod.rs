@@ -24,6 +24,7 @@ mod placing;
 mod python;
 mod quality;
 mod run;
+mod sampled_code;
 mod signals;
 mod status;
 mod watch;

@@ -97,6 +97,7 @@ impl Namer {
                     if rank < sites { self.stack(observation, *site) } else { (String::new(), Vec::new()) };
                 SiteReport {
                     totals: details.totals(sums),
+                    errors: details.errors(sums),
                     oldest: sums.oldest_born.map(|born| Duration::from_nanos(now.saturating_sub(born))),
                     allocator,
                     stack,
@@ -132,7 +133,7 @@ impl Namer {
             duration: observation.duration(),
             mode: Mode {
                 at: options.at,
-                sampling: "exact".into(),
+                sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
                 command: self.command.into(),
                 probes: observation.method().label().into(),
                 min_size: options.min_size,
@@ -140,6 +141,7 @@ impl Namer {
                 min_age: options.min_age,
             },
             totals: details.totals(&account.totals),
+            errors: details.errors_of_all(&account),
             quality,
             history: details.history(observation, &account),
             sites: named,

@@ -27,6 +27,7 @@ use super::{
     options::CommonOptions,
     overhead::OverheadMeter,
     python::{Groups, Python},
+    sampled_code::SampledCode,
 };
 use crate::{
     ledger::{Account, Ledger},
@@ -74,6 +75,9 @@ pub(super) struct Observation {
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
+    /// Mean bytes from one sample to the next; 0 where every block is recorded.
+    pub(super) sample_interval: u64,
+    pub(super) sampled_code: SampledCode,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
     /// The most executable mappings at a time that the walkers had no room for.
@@ -100,6 +104,7 @@ impl Observation {
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
+            sample_interval: options.sample_interval,
             custom_allocators: !options.allocators.is_empty(),
             mappings: options.mmap,
             python: true,
@@ -120,6 +125,8 @@ impl Observation {
             python: Python::default(),
             mapped: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
+            sample_interval: options.sample_interval,
+            sampled_code: SampledCode::default(),
             outdated: 0,
             left_out: 0,
             probe,
@@ -228,7 +235,8 @@ impl Observation {
     pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
-        let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?);
+        let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
+            .sampled(self.sample_interval);
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
         self.probe.sites(|site, counters: SiteCounters| {
@@ -309,7 +317,7 @@ impl Observation {
             self.probe_allocators(module)?;
             self.look_for_python(module)?;
         }
-        Ok(())
+        self.publish_allocator_code()
     }
 
     fn look_for_python(&mut self, module: &Arc<Module>) -> Result<(), ProbeError> {

@@ -78,6 +78,8 @@ pub struct CommonOptions {
     pub min_size: Option<u64>,
     /// Record only allocations of at most so many bytes.
     pub max_size: Option<u64>,
+    /// Mean bytes from one sample to the next; 0 to record every block.
+    pub sample_interval: u64,
     /// Allocators that the target is said to have beside those known by their names.
     pub allocators: Vec<CustomAllocator>,
     /// Keep an account of mapped memory too.

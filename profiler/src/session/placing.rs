@@ -89,6 +89,7 @@ impl Observation {
         self.probe.attach(&points).with_context(|| {
             format!("cannot probe {} in {}", allocator.name, allocator.module.path.display())
         })?;
+        self.sampled_code.add(&allocator);
         self.allocators.push(allocator.name);
         Ok(())
     }

@@ -24,7 +24,7 @@ pub(crate) struct Variant {
     pub(crate) package: Option<&'static str>,
     pub(crate) linked: &'static str,
     pub(crate) needs: &'static [Need],
-    command: fn() -> Command,
+    pub(crate) command: fn() -> Command,
     own: Calls,
     row: OnceLock<Row>,
 }
@@ -43,10 +43,10 @@ const fn variant(
     Variant { name, package, linked, needs, command, own, row: OnceLock::new() }
 }
 
-const LIBRARY_JEMALLOC: &str = "libjemalloc.so.2";
-const LIBRARY_TCMALLOC: &str = "libtcmalloc.so.4";
+pub(crate) const LIBRARY_JEMALLOC: &str = "libjemalloc.so.2";
+pub(crate) const LIBRARY_TCMALLOC: &str = "libtcmalloc.so.4";
 const LIBRARY_TCMALLOC_MINIMAL: &str = "libtcmalloc_minimal.so.4";
-const LIBRARY_MIMALLOC: &str = "libmimalloc.so.2";
+pub(crate) const LIBRARY_MIMALLOC: &str = "libmimalloc.so.2";
 
 pub(crate) static VARIANTS: [Variant; 11] = [
     variant("glibc", Some("libc6"), "dynamic", &[], || Command::new(driver()), &[]),
@@ -104,7 +104,7 @@ pub(crate) static VARIANTS: [Variant; 11] = [
     variant("another malloc", None, "preloaded", &[], another, RARE),
 ];
 
-const MUSL: Need = Need::Program("musl-gcc");
+pub(crate) const MUSL: Need = Need::Program("musl-gcc");
 
 pub(crate) const CASES: &[Case] = &[
     case_with("allocators::glibc_dynamic", &[], || assert_exact(0)),

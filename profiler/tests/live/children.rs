@@ -134,7 +134,8 @@ fn of_a_program_that_is_run() {
     let mut command = heapscope(&["run", "--children", "-o", "report.json", "--"]);
     let mut heapscope = Heapscope::start_with(command.arg(program).stdin(Stdio::piped()));
     assert_eq!(heapscope.hear_output(), "ready");
-    // From here on children are told of, not looked for.
+    // From when it takes marks, children are told of, not looked for.
+    heapscope.hear("attached");
     send(heapscope.pid(), Signal::USR1);
     heapscope.hear("mark");
     heapscope.write("spawn\n");

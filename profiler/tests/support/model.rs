@@ -72,6 +72,11 @@ impl Record {
         }
     }
 
+    /// Its sites by their names.
+    pub(crate) fn sites(&self) -> &BTreeMap<String, Totals> {
+        &self.sites
+    }
+
     /// Holds a report against the record, to the byte. `name_of` is the record's name for a stack, from the allocator's
     /// caller on.
     pub(crate) fn assert_equals(&self, report: &Report, name_of: impl Fn(&[&str]) -> Option<String>) {

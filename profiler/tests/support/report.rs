@@ -12,6 +12,8 @@ pub(crate) struct Report {
     pub(crate) duration_seconds: f64,
     pub(crate) mode: Mode,
     pub(crate) totals: Totals,
+    /// Where the totals are estimates.
+    pub(crate) standard_errors: Option<Totals>,
     pub(crate) quality: Quality,
     pub(crate) peak: Option<Moment>,
     pub(crate) exit: Option<Moment>,
@@ -145,6 +147,8 @@ pub(crate) struct Totals {
 pub(crate) struct Quality {
     pub(crate) unmatched_frees: u64,
     pub(crate) failed_allocations: u64,
+    #[serde(default)]
+    pub(crate) unsampled_allocations: u64,
     pub(crate) filtered_allocations: u64,
     pub(crate) lost: BTreeMap<String, u64>,
     pub(crate) stacks_walked: u64,
@@ -159,6 +163,7 @@ pub(crate) struct Quality {
 pub(crate) struct Site {
     #[serde(flatten)]
     pub(crate) totals: Totals,
+    pub(crate) standard_errors: Option<Totals>,
     pub(crate) oldest_seconds: Option<f64>,
     pub(crate) allocator: String,
     pub(crate) temporary_objects: u64,

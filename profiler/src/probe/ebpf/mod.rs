@@ -22,11 +22,13 @@ use aya::{
     programs::RawTracePoint,
 };
 use profiler_common::{
+    limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
     python::PythonLayout,
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, PendingCall, PendingKey,
         STATE_CLOSED, SiteCounters, ThreadName,
     },
+    sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
@@ -66,6 +68,8 @@ pub struct EbpfProbe {
     rules: TypedMap<u32, Rule>,
     mappings: TypedMap<u32, MappingTable>,
     python: Option<TypedMap<u32, PythonLayout>>,
+    allocator_code: TypedMap<u32, AllocatorCode>,
+    sample_interval: u64,
     generation: u32,
     exec_watched: bool,
 }
@@ -111,6 +115,8 @@ impl EbpfProbe {
             rules: typed(&ebpf, "RULES")?,
             mappings: typed(&ebpf, "MAPPINGS")?,
             python: if fsbase.is_some() { Some(typed(&ebpf, "PYTHON")?) } else { None },
+            allocator_code: typed(&ebpf, "ALLOCATOR_CODE")?,
+            sample_interval: settings.sample_interval,
             generation: 0,
             exec_watched,
             ebpf,
@@ -127,6 +133,12 @@ impl EbpfProbe {
     #[must_use]
     pub fn method(&self) -> AttachMethod {
         self.attachments.method()
+    }
+
+    /// Mean bytes from one sample to the next; 0 where every block is recorded.
+    #[must_use]
+    pub fn sample_interval(&self) -> u64 {
+        self.sample_interval
     }
 
     /// Whether the kernel tells us when the target replaces its program.
@@ -150,6 +162,20 @@ impl EbpfProbe {
         // allocations. A failure leaves it at that.
         let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
         self.attachments.detach(&mut self.ebpf);
+    }
+
+    /// Tells a sampler where the functions of the allocators lie, first address and one past the last each (AVMA); how many
+    /// there was no room for.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn publish_allocator_code(&self, functions: &[[u64; 2]]) -> Result<usize, ProbeError> {
+        let used = functions.len().min(MAX_ALLOCATOR_FUNCTIONS);
+        let mut code = AllocatorCode { count: used as u64, functions: [[0; 2]; MAX_ALLOCATOR_FUNCTIONS] };
+        code.functions.iter_mut().zip(functions).for_each(|(place, function)| *place = *function);
+        let written = self.allocator_code.update(&0, &code);
+        written.map_err(|source| ProbeError::Map { name: "ALLOCATOR_CODE", source })?;
+        Ok(functions.len() - used)
     }
 
     /// Has Python frames collected from now on; whether that is possible: the probes must have been loaded for it, and
@@ -254,6 +280,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
         .map_max_entries("STACKS", ring)
         .map_max_entries("MAPPING_EVENTS", if settings.mappings { ring } else { 1 << 12 })
         .map_max_entries("MEMOS", memos)
+        .map_max_entries("SAMPLERS", if settings.sample_interval == 0 { 1 } else { THREAD_SLOTS })
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
@@ -261,6 +288,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
         .override_global("MEMO_MASK", &memo_mask, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
+        .override_global("SAMPLE_INTERVAL", &settings.sample_interval, true)
         .override_global("CUSTOM_ALLOCATORS", &custom_allocators, true)
         .override_global("TASK_FSBASE", &fsbase, true)
         .override_global("TARGET_PID", &settings.identity.pid, true)

@@ -5,6 +5,7 @@ use std::io;
 use profiler_common::{
     counters::Counter,
     records::{LiveBlock, Moments, SiteCounters, TAKEN_OVER, ThreadName},
+    sampling,
 };
 
 use super::EbpfProbe;
@@ -18,7 +19,13 @@ impl EbpfProbe {
     pub fn counters(&self) -> Result<Counters, ProbeError> {
         let sums: io::Result<Vec<u64>> =
             Counter::ALL.iter().map(|counter| self.counters.sum(*counter as u32)).collect();
-        Ok(Counters(sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?))
+        let mut sums = sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?;
+        for counter in [Counter::AllocObjects, Counter::FreedObjects] {
+            if let Some(sum) = sums.get_mut(counter as usize) {
+                *sum = sampling::blocks(self.sample_interval, *sum);
+            }
+        }
+        Ok(Counters(sums))
     }
 
     /// The account's peak, and the target's exit.
@@ -40,7 +47,7 @@ impl EbpfProbe {
             .map_err(|source| ProbeError::Map { name: "THREAD_NAMES", source })
     }
 
-    /// Hands out every site with its counters.
+    /// Hands out every site with its counters, as the probes have them: of a sampler, weighted.
     ///
     /// # Errors
     /// [`ProbeError::Map`].

@@ -1,0 +1,126 @@
+//! Which allocations are recorded where not all are, and what those stand for.
+//!
+//! A thread counts down the bytes to its next sample at the entry of each allocation; only one that is sampled goes on from
+//! there. A call inside a call is part of the outer one, and is never recorded: the bytes that it takes off the distance do
+//! no harm, because what is left of an exponential distance is distributed like a new one.
+
+use aya_ebpf::{
+    bindings::pt_regs,
+    helpers::generated::{bpf_get_prandom_u32, bpf_probe_read_user},
+};
+
+use crate::{
+    counters::Counter,
+    function::Function,
+    limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
+    maps::{ALLOCATOR_CODE, SAMPLERS, count, sample_interval},
+    sampling, threads,
+};
+
+/// What is known of a thread, an entry of the BPF map `SAMPLERS`. Threads whose ids are the same modulo its size share an
+/// entry, one after the other.
+#[repr(C)]
+pub struct Sampler {
+    /// The thread's id.
+    thread: u64,
+    /// Bytes to its next sample.
+    distance: u64,
+    /// Where its last call found its return address.
+    sp: u64,
+    /// That return address.
+    return_address: u64,
+    /// The cookie of the function that it called.
+    function: u64,
+}
+
+/// Whether the block that this call is to return is recorded.
+#[inline(always)]
+pub fn samples(function: Function, registers: &pt_regs, size: u64) -> bool {
+    if sample_interval() == 0 {
+        return true;
+    }
+    let sampled = draws(function, registers, if size == 0 { 1 } else { size });
+    if !sampled {
+        count(Counter::UnsampledAllocations, 1);
+        threads::allocates_another();
+    }
+    sampled
+}
+
+#[inline(always)]
+fn draws(function: Function, registers: &pt_regs, bytes: u64) -> bool {
+    let thread = threads::current() & 0xffff_ffff;
+    let Some(sampler) = SAMPLERS.get_ptr_mut(thread as u32 & (THREAD_SLOTS - 1)) else { return false };
+    // SAFETY: a map value; a thread that shares it may make this one draw anew, which does no harm.
+    let sampler = unsafe { &mut *sampler };
+    let mut return_address = 0u64;
+    // SAFETY: the helper checks the user address.
+    unsafe { bpf_probe_read_user((&raw mut return_address).cast(), 8, registers.rsp as *const _) };
+    let ours = sampler.thread == thread;
+    // One function of an allocator has jumped into another: the call has been decided on. Where the first has a return
+    // probe, be it another tracer's, the kernel has put its trampoline in the place of the return address, which is the
+    // first instruction of a page (`xol_get_trampoline` of kernel/events/uprobes.c).
+    let same_return = sampler.return_address == return_address || return_address & 0xfff == 0;
+    let decided = ours && sampler.sp == registers.rsp && same_return && sampler.function != function.0;
+    if decided {
+        return false;
+    }
+    sampler.thread = thread;
+    sampler.sp = registers.rsp;
+    sampler.return_address = return_address;
+    sampler.function = function.0;
+    let distance = if ours { sampler.distance } else { sample_distance(0) };
+    if distance >= bytes {
+        sampler.distance = distance - bytes;
+        return false;
+    }
+    sampler.distance = sample_distance(0);
+    !is_of_an_allocator(return_address)
+}
+
+/// Whether a call that returns here was made by a function of an allocator.
+#[inline(always)]
+fn is_of_an_allocator(return_address: u64) -> bool {
+    let Some(code) = ALLOCATOR_CODE.get_ptr(0) else { return false };
+    let mut index = 0;
+    while index < MAX_ALLOCATOR_FUNCTIONS {
+        // SAFETY: a map value, and an index within its array.
+        let (used, [begin, end]) = unsafe { ((*code).count, *(*code).functions.get_unchecked(index)) };
+        if index as u64 >= used {
+            return false;
+        }
+        // The return address of a call that never returns may lie behind the function.
+        if return_address > begin && return_address <= end {
+            return true;
+        }
+        index += 1;
+    }
+    false
+}
+
+/// A distance to the next sample, in bytes. (A function of its own is verified once; it takes what no one needs, because
+/// it must take something.)
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sample_distance(_nothing: u64) -> u64 {
+    // SAFETY: a helper without arguments.
+    let uniform = unsafe { bpf_get_prandom_u32() };
+    sampling::distance(sample_interval(), uniform)
+}
+
+/// The weight of a block of so many bytes, in units of 1 / [`sampling::ONE`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn sample_weight(size: u64) -> u64 {
+    sampling::weight(sample_interval(), size)
+}
+
+/// Blocks and bytes that a block of this size stands for.
+#[inline(always)]
+pub fn stands_for(size: u64) -> (u64, u64) {
+    if sample_interval() == 0 {
+        return (1, size);
+    }
+    let weight = sample_weight(size);
+    (weight, sampling::weighted_space(size, weight))
+}

@@ -1,0 +1,84 @@
+//! The integers of the sampler against the functions that they stand for, and the estimates against what is sampled.
+#![allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "numbers of a test")]
+
+use proptest::prelude::*;
+
+use super::*;
+use crate::ledger::Ledger;
+use profiler_common::records::{LiveBlock, Moments};
+
+fn exact_weight(interval: u64, size: u64) -> f64 {
+    -1.0 / (-(size.max(1) as f64) / interval as f64).exp_m1()
+}
+
+proptest! {
+    #[test]
+    fn weights_are_those_of_the_formula(interval in 1u64..=sampling::MAX_INTERVAL, bits in 0u32..47, low in any::<u64>()) {
+        let size = low & ((1 << bits) - 1);
+        let (weight, exact) = (sampling::weight(interval, size) as f64 / ONE as f64, exact_weight(interval, size));
+        prop_assert!((weight / exact - 1.0).abs() < 1e-4, "{interval} {size}: {weight}, not {exact}");
+    }
+
+    #[test]
+    fn distances_are_those_of_the_formula(interval in 1u64..=sampling::MAX_INTERVAL, uniform in any::<u32>()) {
+        let exact = -(interval as f64) * ((f64::from(uniform) + 0.5) / 2f64.powi(32)).ln();
+        let distance = sampling::distance(interval, uniform) as f64;
+        let off = exact - distance;
+        // It is rounded down to a byte, and what is computed with is 2^-28 of an interval.
+        prop_assert!(off > -8.0 * interval as f64 / 2f64.powi(28) - 1e-6 && off < 1.0 + 8.0 * interval as f64 / 2f64.powi(28));
+    }
+}
+
+/// splitmix64
+fn next(state: &mut u64) -> u64 {
+    *state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+    let mut mixed = *state;
+    mixed = (mixed ^ mixed >> 30).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+    mixed = (mixed ^ mixed >> 27).wrapping_mul(0x94d0_49bb_1331_11eb);
+    mixed ^ mixed >> 31
+}
+
+/// The account of blocks of these sizes as one thread's sampler sees them.
+fn sampled(interval: u64, sizes: &[u64], state: &mut u64) -> (Held, Variance) {
+    let mut distance = sampling::distance(interval, next(state) as u32);
+    let mut ledger = Ledger::new(None, Vec::new(), Moments::default()).sampled(interval);
+    for size in sizes {
+        if distance >= *size {
+            distance -= size;
+        } else {
+            distance = sampling::distance(interval, next(state) as u32);
+            ledger.add_blocks(&mut [LiveBlock { size: *size, site: 7, born: 1, thread: 0 }]);
+        }
+    }
+    let totals = ledger.close().totals;
+    (totals.inuse, totals.inuse_variance)
+}
+
+/// Sizes from far below the interval to far above: the mean of many estimates is the truth, and the intervals hold it.
+#[test]
+fn estimates_are_unbiased_and_their_errors_right() {
+    const ROUNDS: usize = 2000;
+    let mut state = 11;
+    for (interval, largest) in [(1024, 64), (4096, 16_384), (100, 5000)] {
+        let sizes: Vec<u64> = (0..4000).map(|_| 1 + next(&mut state) % largest).collect();
+        let truth = [sizes.len() as f64, sizes.iter().sum::<u64>() as f64];
+        let mut off = [Vec::new(), Vec::new()];
+        let mut held = [0usize; 2];
+        for _ in 0..ROUNDS {
+            let (estimate, variance) = sampled(interval, &sizes, &mut state);
+            let error = variance.standard_error();
+            let each = [(estimate.objects, error.objects), (estimate.space, error.space)];
+            for (kind, (estimate, error)) in each.into_iter().enumerate() {
+                off[kind].push(estimate as f64 - truth[kind]);
+                held[kind] += usize::from((estimate as f64 - truth[kind]).abs() <= 1.96 * error as f64);
+            }
+        }
+        for (off, held) in off.iter().zip(held) {
+            let mean = off.iter().sum::<f64>() / ROUNDS as f64;
+            let variance = off.iter().map(|off| square(off - mean)).sum::<f64>() / (ROUNDS - 1) as f64;
+            let error_of_mean = (variance / ROUNDS as f64).sqrt();
+            assert!(mean.abs() < 4.0 * error_of_mean, "{interval} {largest}: {mean} +- {error_of_mean}");
+            assert!((ROUNDS * 91 / 100..=ROUNDS * 98 / 100).contains(&held), "{interval} {largest}: {held}");
+        }
+    }
+}
