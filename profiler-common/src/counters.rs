@@ -82,7 +82,7 @@ counters! {
     PythonNotOurs = 28, "python_state_unknown";
     /// Lost: the record of a call of mmap, munmap or mremap did not fit its ring buffer.
     MappingRecordLost = 29, "mapping_record_lost";
-    /// While sampling, allocations that were not recorded, nor were their stacks taken.
+    /// While sampling, allocator calls that were left at their entry.
     UnsampledAllocations = 30, "unsampled_allocations";
 }
 

@@ -39,12 +39,7 @@ pub fn samples(function: Function, registers: &pt_regs, size: u64) -> bool {
     if sample_interval() == 0 {
         return true;
     }
-    let sampled = draws(function, registers, if size == 0 { 1 } else { size });
-    if !sampled {
-        count(Counter::UnsampledAllocations, 1);
-        threads::allocates_another();
-    }
-    sampled
+    draws(function, registers, if size == 0 { 1 } else { size })
 }
 
 #[inline(always)]
@@ -72,6 +67,8 @@ fn draws(function: Function, registers: &pt_regs, bytes: u64) -> bool {
     let distance = if ours { sampler.distance } else { sample_distance(0) };
     if distance >= bytes {
         sampler.distance = distance - bytes;
+        count(Counter::UnsampledAllocations, 1);
+        threads::allocates_another();
         return false;
     }
     sampler.distance = sample_distance(0);
