@@ -6,7 +6,7 @@
 //! within 1.96 of them 95 times of a hundred, if there are more than a few samples.
 
 use profiler_common::{
-    records::Held,
+    records::{Held, SIZE_CLASSES, largest_of_class},
     sampling::{self, ONE},
 };
 
@@ -37,16 +37,25 @@ impl Variance {
         }
     }
 
-    /// That of what the recorded blocks of a site stand for, of which the sizes are not known any more: as if all had
-    /// their mean size.
+    /// That of what recorded blocks of a site stand for of which the sizes are not known any more. That of bytes is as if
+    /// all had their mean size, that of blocks as if their sizes were those of the site's allocations (`sizes`, by class).
     #[must_use]
-    pub fn of(interval: u64, held: Held) -> Self {
+    pub fn of(interval: u64, held: Held, sizes: &[u64; SIZE_CLASSES]) -> Self {
         if interval == 0 || held.objects == 0 {
             return Self::default();
         }
-        let size = held.space as f64 / held.objects as f64;
-        let more = weight(interval, size) - 1.0;
-        Self { objects: 1.0, space: square(size) } * (held.objects as f64 * more)
+        let objects = held.objects as f64;
+        let size = held.space as f64 / objects;
+        let (mut of_sizes, mut more_of_sizes) = (0.0, 0.0);
+        for (class, number) in sizes.iter().enumerate() {
+            let largest = if class + 1 < SIZE_CLASSES { largest_of_class(class) as f64 } else { size };
+            // Classes go by powers of two, but for the first.
+            let typical = if class == 0 { largest / 4.0 } else { largest / std::f64::consts::SQRT_2 };
+            of_sizes += *number as f64;
+            more_of_sizes += *number as f64 * (weight(interval, typical) - 1.0);
+        }
+        let more = if of_sizes > 0.0 { more_of_sizes / of_sizes } else { 0.0 };
+        Self { objects: objects * more, space: objects * square(size) * (weight(interval, size) - 1.0) }
     }
 
     /// Its root.

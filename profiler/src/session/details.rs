@@ -66,7 +66,7 @@ impl Details {
 
     /// Of what lived at the moment that was asked for, and of what was allocated.
     fn variances(&self, sums: &SiteAccount) -> [Variance; 2] {
-        let of = |held| Variance::of(self.sample_interval, held);
+        let of = |held| Variance::of(self.sample_interval, held, &sums.alloc_sizes);
         let live = match self.at {
             At::End => sums.inuse_variance,
             At::Peak => of(sums.peak),
