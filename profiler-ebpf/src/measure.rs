@@ -76,7 +76,14 @@ extern "C" fn alloc_entry(_ctx: *mut c_void) -> u32 {
     0
 }
 
-/// Never attached.
+/// Attached as the real one is, and does nothing at either end.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uprobe")]
+extern "C" fn alloc_session(_ctx: *mut c_void) -> u32 {
+    0
+}
+
+/// Does nothing.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
 extern "C" fn free_entry(_ctx: *mut c_void) -> u32 {

@@ -21,6 +21,8 @@ pub(crate) struct Options {
 enum What {
     /// A stack taken by unwind tables, beside an empty probe and the kernel's walk by frame pointers (needs root)
     Walk,
+    /// A pair of malloc and free under heapscope, beside probes that do nothing (needs root)
+    Cost,
     /// Ten million live blocks from 131,072 sites: memory, time, cost of a call (needs root and 6 GB of memory)
     Ledger,
     /// 200 runs sampled anew: whether estimates are unbiased and their errors right (needs root)
@@ -35,6 +37,7 @@ enum What {
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let (name, object) = match options.what {
         What::Walk => ("walk", Some(ebpf::build_measuring_object(workspace)?)),
+        What::Cost => ("cost", Some(ebpf::build_measuring_object(workspace)?)),
         What::Ledger => ("ledger", None),
         What::Sampling => ("sampling", None),
         What::Tables => ("tables", None),

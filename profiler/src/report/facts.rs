@@ -1,9 +1,11 @@
 //! What the table says of moments, marks and single sites, in words.
 
+use profiler_common::records::Held;
+
 use super::{
     history::{SiteHistory, SizeClass},
     profile::{At, Profile, SiteReport},
-    units::{blocks, bytes, percent, span},
+    units::{blocks, bytes, count, percent, plus_minus, span},
 };
 use crate::symbolize::label::clean;
 
@@ -16,18 +18,21 @@ const GENERATIONS: usize = 4;
 pub(super) fn moments(profile: &Profile) -> Vec<String> {
     let history = &profile.history;
     let since = if profile.mode.command == "run" { "start" } else { "attach" };
-    let held =
-        |held: profiler_common::records::Held| format!("{} in {}", bytes(held.space), blocks(held.objects));
+    let held = |held: Held, error: Option<Held>| {
+        let of_space = plus_minus(error.map(|error| error.space), bytes);
+        let of_blocks = plus_minus(error.map(|error| error.objects), count);
+        format!("{}{of_space} in {}{of_blocks}", bytes(held.space), blocks(held.objects))
+    };
     let mut lines = Vec::new();
     if let Some(peak) = &history.peak {
-        lines.push(format!("peak: {}, {} after the {since}", held(peak.held), span(peak.after)));
+        lines.push(format!("peak: {}, {} after the {since}", held(peak.held, peak.error), span(peak.after)));
     }
     if let Some(exit) = &history.exit {
         lines.push(format!(
             "exit: {} when the process called exit, {} after the {since}; {} after its exit handlers",
-            held(exit.held),
+            held(exit.held, exit.error),
             span(exit.after),
-            held(history.end)
+            held(history.end, None)
         ));
     }
     if profile.mode.at != At::End {
@@ -40,7 +45,7 @@ pub(super) fn moments(profile: &Profile) -> Vec<String> {
                 (format!("since mark `{}`", clean(mark)), format!(", set after {}", span(generation.after)))
             }
         };
-        lines.push(format!("born {name}{when}: {} still live", held(generation.held)));
+        lines.push(format!("born {name}{when}: {} still live", held(generation.held, generation.error)));
     }
     lines
 }

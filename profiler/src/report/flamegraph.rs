@@ -13,11 +13,11 @@ use quick_xml::escape::escape;
 
 use super::{
     options::ReportOptions,
-    profile::{At, Profile},
+    profile::{At, Profile, Totals},
     quality::{Remark, Weight, nothing_live, remarks},
     stacks::{Live, Stacks, Tint},
     svg_notes::{Notes, annotate, node_blocks},
-    units::{blocks, bytes, span},
+    units::{blocks, bytes, count, plus_minus, span},
 };
 use crate::symbolize::{fold::cut_middle, label::clean};
 
@@ -83,7 +83,11 @@ fn title(profile: &Profile) -> String {
 
 fn subtitle(profile: &Profile, total: Live) -> String {
     let since = if profile.mode.command == "run" { "start" } else { "attach" };
-    let (bytes, blocks) = (bytes(total.bytes), blocks(total.blocks));
+    let error = |part: fn(&Totals) -> u64, unit: fn(u64) -> String| {
+        plus_minus(profile.errors.as_ref().map(part), unit)
+    };
+    let bytes = bytes(total.bytes) + &error(|error| error.inuse_space, bytes);
+    let blocks = blocks(total.blocks) + &error(|error| error.inuse_objects, count);
     let age = profile.mode.min_age.map(|age| format!(", at least {} old", span(age))).unwrap_or_default();
     let at = match profile.mode.at {
         At::End => "",

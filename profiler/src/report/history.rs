@@ -11,6 +11,8 @@ pub struct Moment {
     pub after: Duration,
     /// Live blocks and bytes, of all ages.
     pub held: Held,
+    /// Its standard error, where it is an estimate.
+    pub error: Option<Held>,
 }
 
 /// The live blocks that were born after a mark, or before all of them.
@@ -22,6 +24,8 @@ pub struct Generation {
     pub after: Duration,
     /// Those that live at the end.
     pub held: Held,
+    /// Its standard error, where it is an estimate.
+    pub error: Option<Held>,
 }
 
 /// The state of the account at one moment.

@@ -16,6 +16,8 @@ struct MomentView {
     seconds: f64,
     #[serde(flatten)]
     held: HeldView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_errors: Option<HeldView>,
 }
 
 #[derive(Serialize)]
@@ -24,6 +26,8 @@ struct GenerationView<'a> {
     seconds: f64,
     #[serde(flatten)]
     held: HeldView,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    standard_errors: Option<HeldView>,
 }
 
 #[derive(Serialize)]
@@ -85,16 +89,21 @@ impl HeldView {
 
 impl MomentView {
     fn of(moment: &Moment) -> Self {
-        Self { seconds: moment.after.as_secs_f64(), held: HeldView::of(moment.held) }
+        Self {
+            seconds: moment.after.as_secs_f64(),
+            held: HeldView::of(moment.held),
+            standard_errors: moment.error.map(HeldView::of),
+        }
     }
 }
 
 impl<'a> HistoryView<'a> {
     pub(super) fn of(history: &'a History) -> Self {
-        let generation = |Generation { mark, after, held }: &'a Generation| GenerationView {
+        let generation = |Generation { mark, after, held, error }: &'a Generation| GenerationView {
             mark: mark.as_deref(),
             seconds: after.as_secs_f64(),
             held: HeldView::of(*held),
+            standard_errors: error.map(HeldView::of),
         };
         let snapshot = |Snapshot { after, inuse, rss }: &Snapshot| SnapshotView {
             seconds: after.as_secs_f64(),

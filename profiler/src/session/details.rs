@@ -6,7 +6,10 @@ use profiler_common::records::{Held, Moments, NO_NAME, SIZE_CLASSES, largest_of_
 
 use super::observation::Observation;
 use crate::{
-    ledger::{Account, SiteAccount, estimate::Variance},
+    ledger::{
+        Account, SiteAccount,
+        estimate::{StandardError, Variance},
+    },
     report::{
         history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
         profile::{At, Totals},
@@ -75,6 +78,16 @@ impl Details {
         [live, of(Held { objects: sums.alloc_objects, space: sums.alloc_space })]
     }
 
+    /// The standard error of parts that together make up a number, each of what one site allocated, if it is an estimate.
+    fn error<'a>(&self, parts: impl Iterator<Item = (Held, &'a SiteAccount)>) -> Option<Held> {
+        let of =
+            |(held, sums): (Held, &SiteAccount)| Variance::of(self.sample_interval, held, &sums.alloc_sizes);
+        (self.sample_interval > 0).then(|| {
+            let StandardError { objects, space } = parts.map(of).sum::<Variance>().standard_error();
+            Held { objects, space }
+        })
+    }
+
     /// What to say where the moment asked for has not come.
     pub(super) fn warning(&self) -> Option<String> {
         (self.at == At::Exit && self.moments.exit_time == 0)
@@ -84,19 +97,24 @@ impl Details {
     /// What the profile as a whole says of its time.
     pub(super) fn history(&self, observation: &Observation, account: &Account) -> History {
         let recorded = &observation.history;
-        let moment = |time, held| (time != 0).then(|| Moment { after: recorded.after(time), held });
+        let moment = |time, held, of_site: fn(&SiteAccount) -> Held| {
+            let error = || self.error(account.sites.iter().map(|(_, sums)| (of_site(sums), sums)));
+            (time != 0).then(|| Moment { after: recorded.after(time), held, error: error() })
+        };
         let mut generations = Vec::new();
         if !recorded.marks.is_empty() {
-            let begin = Generation { mark: None, after: recorded.after(0), held: Held::NOTHING };
+            let begin = Generation { mark: None, after: recorded.after(0), held: Held::NOTHING, error: None };
             generations.push(begin);
             generations.extend(recorded.marks.iter().map(|mark| Generation {
                 mark: Some(mark.name.clone()),
                 after: recorded.after(mark.time),
                 held: Held::NOTHING,
+                error: None,
             }));
             for (index, held) in &account.totals.generations {
                 if let Some(generation) = usize::try_from(*index).ok().and_then(|i| generations.get_mut(i)) {
                     generation.held = *held;
+                    generation.error = self.error([(*held, &account.totals)].into_iter());
                 }
             }
         }
@@ -106,8 +124,8 @@ impl Details {
             rss: snapshot.rss,
         };
         History {
-            peak: moment(self.moments.peak_time, account.totals.peak),
-            exit: moment(self.moments.exit_time, account.totals.exit),
+            peak: moment(self.moments.peak_time, account.totals.peak, |sums| sums.peak),
+            exit: moment(self.moments.exit_time, account.totals.exit, |sums| sums.exit),
             end: account.totals.inuse,
             generations,
             snapshots: recorded.timeline.snapshots().iter().map(snapshot).collect(),

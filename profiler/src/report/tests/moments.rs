@@ -29,11 +29,12 @@ pub(super) fn site_history(space: u64, objects: u64) -> SiteHistory {
 }
 
 pub(super) fn history() -> History {
-    let moment = |seconds, held| Moment { after: Duration::from_secs(seconds), held };
+    let moment = |seconds, held| Moment { after: Duration::from_secs(seconds), held, error: None };
     let generation = |mark: Option<&str>, seconds, held| Generation {
         mark: mark.map(str::to_owned),
         after: Duration::from_secs(seconds),
         held,
+        error: None,
     };
     let snapshot = |seconds, inuse| Snapshot {
         after: Duration::from_secs(seconds),
