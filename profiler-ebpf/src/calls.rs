@@ -94,6 +94,7 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
         }
         // Without room a free inside the call counts as unmatched, no more.
         let _ = REALLOCATING.insert(&call.pointer, &key, BPF_ANY as u64);
+        sampler::note_reallocating(true);
     }
     let mut kept = PENDING.insert(&key, &call, BPF_NOEXIST as u64);
     if kept == Err(ALREADY_THERE) {
@@ -195,6 +196,7 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     let reallocates = function.takes_block() && call.pointer != 0;
     if reallocates {
         let _ = REALLOCATING.remove(&call.pointer);
+        sampler::note_reallocating(false);
     }
     if function.is(CallKind::AllocateInto) {
         // The address is stored only where the call succeeds, which is when it returns 0.
@@ -318,6 +320,11 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
         return 0;
     }
     if account::forget(function, address) {
+        note_custom(function, address);
+        return 0;
+    }
+    if !sampler::may_be_reallocating() {
+        // While sampling, most blocks are not recorded: what they are tells nothing.
         note_custom(function, address);
         return 0;
     }

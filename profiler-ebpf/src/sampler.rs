@@ -31,6 +31,32 @@ pub struct Sampler {
     return_address: u64,
     /// The cookie of the function that it called.
     function: u64,
+    /// Not 0 while it is in a call that was handed a recorded block.
+    reallocating: u64,
+}
+
+#[inline(always)]
+fn sampler() -> Option<*mut Sampler> {
+    SAMPLERS.get_ptr_mut(threads::current() as u32 & (THREAD_SLOTS - 1))
+}
+
+/// Notes whether this thread is in a call that was handed a recorded block.
+#[inline(always)]
+pub fn note_reallocating(is: bool) {
+    if sample_interval() != 0
+        && let Some(sampler) = sampler()
+    {
+        // SAFETY: a word of a map value.
+        unsafe { (*sampler).reallocating = is as u64 };
+    }
+}
+
+/// Whether this thread may be in such a call; of threads that share an entry, the last one decides. A free in there that
+/// does not ask the call for its block leaves it to the call's return to count it.
+#[inline(always)]
+pub fn may_be_reallocating() -> bool {
+    // SAFETY: a word of a map value.
+    sample_interval() == 0 || sampler().is_some_and(|sampler| unsafe { (*sampler).reallocating } != 0)
 }
 
 /// Whether the block that this call is to return is recorded.
@@ -45,7 +71,7 @@ pub fn samples(function: Function, registers: &pt_regs, size: u64) -> bool {
 #[inline(always)]
 fn draws(function: Function, registers: &pt_regs, bytes: u64) -> bool {
     let thread = threads::current() & 0xffff_ffff;
-    let Some(sampler) = SAMPLERS.get_ptr_mut(thread as u32 & (THREAD_SLOTS - 1)) else { return false };
+    let Some(sampler) = sampler() else { return false };
     // SAFETY: a map value; a thread that shares it may make this one draw anew, which does no harm.
     let sampler = unsafe { &mut *sampler };
     let mut return_address = 0u64;

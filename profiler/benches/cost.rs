@@ -24,7 +24,7 @@ use support::{
 const DEPTHS: [u32; 3] = [8, 32, 100];
 const SIZES: [u32; 3] = [16, 256, 4096];
 const PAIRS: u32 = 40_000;
-const ROUNDS: usize = 9;
+const ROUNDS: usize = 5;
 
 /// What is in the target while it is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
