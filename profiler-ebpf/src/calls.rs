@@ -7,8 +7,8 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, bpf_pidns_info, pt_regs},
-    helpers::generated::{bpf_get_ns_current_pid_tgid, bpf_ktime_get_ns, bpf_probe_read_user},
+    bindings::{BPF_ANY, BPF_NOEXIST, pt_regs},
+    helpers::generated::{bpf_ktime_get_ns, bpf_probe_read_user},
 };
 
 use crate::{
@@ -16,13 +16,10 @@ use crate::{
     counters::Counter,
     function::{Arguments, Function},
     maps::{
-        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, STATE, closed, count, custom_allocators,
-        max_size, min_size, pid_namespace_device, pid_namespace_inode, sample_interval, target_pid,
+        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, closed, count, custom_allocators, max_size,
+        min_size, sample_interval,
     },
-    moments,
-    records::{
-        CLOSED_BY_EXEC, CallKind, LiveBlock, PendingCall, PendingKey, STATE_CLOSED, TAKEN_OVER, UNSAMPLED,
-    },
+    records::{CallKind, LiveBlock, PendingCall, PendingKey, TAKEN_OVER, UNSAMPLED},
     sampler,
     session::{Carried, RUN_AT_RETURN, SKIP_RETURN, session_cookie, session_is_return},
     threads,
@@ -362,43 +359,9 @@ fn is_handed_on(function: Function, address: u64) -> bool {
     same && FREED.remove(&thread).is_ok()
 }
 
-/// Entry of `exit`, before it calls the exit handlers.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "uprobe")]
-extern "C" fn exit_entry(_ctx: *mut c_void) -> u32 {
-    if !closed() {
-        moments::exits();
-    }
-    0
-}
-
 /// Does nothing: what a hit of it costs is what every hit costs at least.
 #[unsafe(no_mangle)]
 #[unsafe(link_section = "uprobe")]
 extern "C" fn empty(_ctx: *mut c_void) -> u32 {
-    0
-}
-
-/// Closes the ledger when the target replaces its program: its blocks are gone, and what comes is another program.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "raw_tracepoint/sched_process_exec")]
-extern "C" fn on_exec(_ctx: *mut c_void) -> u32 {
-    let mut ids = bpf_pidns_info { pid: 0, tgid: 0 };
-    // SAFETY: the helper fills `ids`.
-    let answer = unsafe {
-        bpf_get_ns_current_pid_tgid(
-            pid_namespace_device(),
-            pid_namespace_inode(),
-            &raw mut ids,
-            size_of::<bpf_pidns_info>() as u32,
-        )
-    };
-    if answer == 0
-        && ids.tgid == target_pid()
-        && let Some(closed) = STATE.get_ptr_mut(STATE_CLOSED)
-    {
-        // SAFETY: one aligned word, a map value.
-        unsafe { core::ptr::write_volatile(closed, CLOSED_BY_EXEC) };
-    }
     0
 }

@@ -2,6 +2,7 @@
 //!
 //! - `calls`: what a probe does at the entry and at the return of an allocator function;
 //! - `function`: which function it is, and its arguments;
+//! - `life`: the target's exit and exec;
 //! - `session`: what the kernel carries from the one to the other;
 //! - `account`: live blocks and sites;
 //! - `moments`: what the sites held at the peak and at the target's exit;
@@ -25,6 +26,7 @@
 mod account;
 mod calls;
 mod function;
+mod life;
 mod mappings;
 mod maps;
 mod memo;

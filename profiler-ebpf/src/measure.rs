@@ -1,4 +1,4 @@
-//! The programs of `cargo xtask bench walk`: the same probe with a stack taken in different ways, and nothing else.
+//! The programs of `cargo xtask bench walk` and `bench cost`: the same probe with a stack taken in different ways, and nothing else.
 //!
 //! It has the maps and the programs of the real object by name, so that the same loader attaches it. Only the return probe
 //! does anything: what it does is told by the allocator's number in the attach cookie ([`NOTHING`], [`KERNEL`], [`OURS`]).
