@@ -7,7 +7,8 @@ use std::{
 };
 
 use super::{
-    csv, dhat, flamegraph, folded, json, options::ReportOptions, pprof, profile::Profile, speedscope,
+    csv, dhat, flamegraph, folded, heaptrack, json, options::ReportOptions, pprof, profile::Profile,
+    speedscope,
 };
 
 /// A file format.
@@ -23,6 +24,8 @@ pub enum Format {
     Pprof,
     /// For speedscope.
     Speedscope,
+    /// For heaptrack's programs.
+    Heaptrack,
     /// For the viewer of valgrind's DHAT.
     Dhat,
     /// A table for spreadsheets and data frames.
@@ -48,8 +51,16 @@ const NOT_YET: &[&str] = &[".html", ".hscope"];
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 7] =
-        [Self::Svg, Self::Folded, Self::Json, Self::Pprof, Self::Speedscope, Self::Dhat, Self::Csv];
+    pub const ALL: [Self; 8] = [
+        Self::Svg,
+        Self::Folded,
+        Self::Json,
+        Self::Pprof,
+        Self::Speedscope,
+        Self::Heaptrack,
+        Self::Dhat,
+        Self::Csv,
+    ];
 
     /// Its name.
     #[must_use]
@@ -60,6 +71,7 @@ impl Format {
             Self::Json => "json",
             Self::Pprof => "pprof",
             Self::Speedscope => "speedscope",
+            Self::Heaptrack => "heaptrack",
             Self::Dhat => "dhat",
             Self::Csv => "csv",
         }
@@ -74,6 +86,7 @@ impl Format {
             Self::Json => "json",
             Self::Pprof => "pb.gz",
             Self::Speedscope => "speedscope.json",
+            Self::Heaptrack => "heaptrack.gz",
             Self::Dhat => "dhat.json",
             Self::Csv => "csv",
         }
@@ -151,6 +164,7 @@ pub fn write_report(
         Format::Json => json::write(profile, options, out),
         Format::Pprof => pprof::write(profile, options, out),
         Format::Speedscope => speedscope::write(profile, options, out),
+        Format::Heaptrack => heaptrack::write(profile, options, out),
         Format::Dhat => dhat::write(profile, options, out),
         Format::Csv => csv::write(profile, options, out),
     }

@@ -9,6 +9,7 @@ mod facts;
 pub mod flamegraph;
 pub mod folded;
 pub mod format;
+pub mod heaptrack;
 pub mod history;
 pub mod json;
 mod json_history;
