@@ -28,6 +28,10 @@ pub(super) fn site_history(space: u64, objects: u64) -> SiteHistory {
         threads: vec![("worker-1".into(), held(space, objects))],
         generations: vec![(0, held(space, objects))],
         over_time: vec![(1, space)],
+        births: vec![
+            (4, held(space / 4, objects / 4)),
+            (150, held(space - space / 4, objects - objects / 4)),
+        ],
     }
 }
 
@@ -53,6 +57,8 @@ pub(super) fn history() -> History {
             generation(Some("after warm-up"), 10, held(0, 0)),
         ],
         snapshots: vec![snapshot(0, held(0, 0)), snapshot(1, held(9 << 20, 5_000))],
+        birth_span: Duration::from_millis(200),
+        births: vec![(4, held(2 << 20, 1_000)), (150, held(6 << 20, 3_000))],
     }
 }
 
