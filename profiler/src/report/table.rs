@@ -254,6 +254,7 @@ mod tests {
             quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
             history: History::default(),
             sites: Vec::new(),
+            code: Vec::new(),
             mapped: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {
