@@ -6,13 +6,14 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::values;
+use super::{
+    doctor_args::{self, DoctorArgs},
+    values,
+};
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
-    session::options::{
-        AttachOptions, CommonOptions, DoctorOptions, MarkOptions, OutputSpec, RowsShown, RunOptions,
-    },
+    session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
     target::allocator::custom::CustomAllocator,
 };
 
@@ -46,7 +47,7 @@ pub(super) enum Command {
     #[command(after_help = MARK_EXAMPLES)]
     Mark(MarkArgs),
     /// Show what heapscope knows of a program or a library
-    #[command(after_help = DOCTOR_EXAMPLES)]
+    #[command(after_help = doctor_args::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  heapscope completions bash > /etc/bash_completion.d/heapscope")]
@@ -84,13 +85,6 @@ Examples:
   heapscope mark 1234 'after warm-up'               in another terminal, while `heapscope attach 1234` runs
   heapscope mark redis-server                       without a name, it gets its number
   kill -USR1 $(pidof heapscope)                     the same";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  heapscope doctor --unwind /usr/bin/python3.11     how much of its code can be unwound, by which rules
-  heapscope doctor --unwind ./server libplugin.so   several files, as one process
-  heapscope doctor --unwind ./server --rows         the unwind table itself
-  heapscope doctor --unwind ./server --rows=all     with the rows that no call can need";
 
 /// How the kernel is asked to attach the probes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -263,36 +257,6 @@ pub(super) struct MarkArgs {
 impl MarkArgs {
     pub(super) fn options(self) -> MarkOptions {
         MarkOptions { target: self.target, name: self.name }
-    }
-}
-
-#[derive(Debug, Args)]
-pub(super) struct DoctorArgs {
-    /// Look at the unwind information of these files, which stand for one process together
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
-    unwind: Vec<PathBuf>,
-
-    /// List the rows, address by address
-    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
-        default_missing_value = "calls")]
-    rows: Option<Rows>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Rows {
-    /// Those that can hold a call, which stack walks search
-    Calls,
-    /// All
-    All,
-}
-
-impl DoctorArgs {
-    pub(super) fn options(self) -> DoctorOptions {
-        let rows = self.rows.map(|rows| match rows {
-            Rows::Calls => RowsShown::Calls,
-            Rows::All => RowsShown::All,
-        });
-        DoctorOptions { files: self.unwind, rows }
     }
 }
 
