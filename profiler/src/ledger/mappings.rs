@@ -91,8 +91,10 @@ pub struct Mappings {
     calls: HashMap<(u64, u64), Call>,
     sites: HashMap<u64, MappedSite>,
     counts: MappingCounts,
-    /// Bytes of all pieces, those of calls under way among them.
+    /// Bytes of all pieces, those of calls under way among them. No two of them overlap.
     space: u64,
+    /// Pieces that calls under way have taken.
+    taken: usize,
 }
 
 impl Mappings {
@@ -173,12 +175,14 @@ impl Mappings {
             Some((start, end)) if gives_up => self.take(start, end),
             _ => Vec::new(),
         };
+        self.taken += taken.len();
         self.calls.insert(key, Call { event: *event, taken });
     }
 
     /// The return of a call. One that fails has changed nothing.
     fn settle(&mut self, call: Call, returned: &MappingEvent) {
         let Call { event, taken } = call;
+        self.taken -= taken.len();
         let kind = kind_of(event.call);
         let failed = if kind == Some(CallKind::Unmap) {
             // An `int`: the upper half of the register says nothing.
@@ -188,7 +192,7 @@ impl Mappings {
         };
         if failed {
             self.counts.failed += 1;
-            self.put_back(taken);
+            self.insert_all(taken);
             return;
         }
         let keeps_old = event.flags & MREMAP_DONTUNMAP != 0 || event.length == 0;
@@ -218,6 +222,7 @@ impl Mappings {
             self.counts.declined += 1;
             return;
         };
+        self.give_away(start, end);
         let replaced = self.take(start, end);
         if !replaces {
             let unseen = replaced.iter().map(|(start, piece)| piece.end - start).sum();
@@ -257,7 +262,7 @@ impl Mappings {
 
     /// Enters a piece where there is none, if there is room for one more.
     fn insert(&mut self, start: u64, piece: Piece) {
-        if self.pieces.len() >= MOST_PIECES {
+        if self.pieces.len() + self.taken >= MOST_PIECES {
             self.counts.declined += 1;
             self.gone(&[(start, piece)]);
             return;
@@ -265,15 +270,40 @@ impl Mappings {
         self.pieces.insert(start, piece);
     }
 
-    /// What a call was handed is as it was. Whatever has come to its place since is younger, and stays.
+    /// What a call was handed is as it was; what has come to its place since was cut out of it.
     fn put_back(&mut self, taken: Vec<(u64, Piece)>) {
-        for (start, piece) in taken {
-            let younger = self.take(start, piece.end);
+        self.taken -= taken.len();
+        self.insert_all(taken);
+    }
+
+    fn insert_all(&mut self, pieces: Vec<(u64, Piece)>) {
+        for (start, piece) in pieces {
             self.insert(start, piece);
-            for (start, piece) in younger {
-                let covered = self.take(start, piece.end);
-                self.gone(&covered);
-                self.insert(start, piece);
+        }
+    }
+
+    /// What calls under way have given up between two addresses is gone, whatever comes of the calls: something else has
+    /// been mapped there.
+    fn give_away(&mut self, start: u64, end: u64) {
+        if self.taken == 0 {
+            return;
+        }
+        for call in self.calls.values_mut() {
+            let overlaps = |(first, piece): &(u64, Piece)| *first < end && piece.end > start;
+            let outside: Vec<_> = call.taken.extract_if(.., |taken| overlaps(taken)).collect();
+            self.taken -= outside.len();
+            for (first, piece) in outside {
+                self.space = self.space.saturating_sub(piece.end - first);
+                let parts = [(first, piece.end.min(start)), (first.max(end), piece.end)];
+                for (first, end) in parts.into_iter().filter(|(first, end)| first < end) {
+                    if self.pieces.len() + self.taken >= MOST_PIECES {
+                        self.counts.declined += 1;
+                        continue;
+                    }
+                    self.taken += 1;
+                    self.space += end - first;
+                    call.taken.push((first, Piece { end, ..piece }));
+                }
             }
         }
     }

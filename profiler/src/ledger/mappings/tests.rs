@@ -266,3 +266,18 @@ fn there_is_room_for_so_many_pieces_and_no_more() {
     assert!(fed.mappings.counts().declined > 0);
     assert_eq!(fed.mappings.space, total.inuse_space);
 }
+
+#[test]
+fn what_has_come_to_a_place_given_up_stays_when_the_call_fails() {
+    let mut fed = Fed::default();
+    fed.map(7, 0, 4);
+    fed.enter(1, CallKind::Unmap, (at(0), 4 * PAGE, 0), 0);
+    fed.enter(2, CallKind::Map, (at(1), 2 * PAGE, 3), MAP_FIXED);
+    fed.leave(2, CallKind::Map, at(1), 8);
+    // Also while the call is under way, no page is counted twice.
+    assert_eq!((fed.ranges(7), fed.ranges(8)), (vec![(0, 1), (3, 4)], vec![(1, 3)]));
+    assert_eq!(fed.mappings.space, 4 * PAGE);
+    fed.leave(1, CallKind::Unmap, FAILED, 0);
+    assert_eq!((fed.ranges(7), fed.ranges(8)), (vec![(0, 1), (3, 4)], vec![(1, 3)]));
+    assert_eq!((fed.mappings.space, fed.mappings.taken), (4 * PAGE, 0));
+}
