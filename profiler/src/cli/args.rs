@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use super::{
     doctor_args::{self, DoctorArgs},
+    top_args::{self, TopArgs},
     values,
 };
 use crate::{
@@ -43,6 +44,9 @@ pub(super) enum Command {
     /// Start a program and watch it from its first allocation to its end
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Show a running process live in the terminal
+    #[command(after_help = top_args::EXAMPLES)]
+    Top(TopArgs),
     /// Mark a moment in the process that another heapscope watches: what is born after it is a generation of its own
     #[command(after_help = MARK_EXAMPLES)]
     Mark(MarkArgs),
@@ -132,7 +136,7 @@ impl Moment {
 }
 
 #[derive(Debug, Args)]
-struct CommonArgs {
+pub(super) struct CommonArgs {
     /// Stop after this time (30s, 2m; a bare number is seconds); without it, on Ctrl-C or when the process ends
     #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
@@ -273,7 +277,7 @@ impl RunArgs {
 }
 
 impl CommonArgs {
-    fn options(self) -> anyhow::Result<CommonOptions> {
+    pub(super) fn options(self) -> anyhow::Result<CommonOptions> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
         {
