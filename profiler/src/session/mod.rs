@@ -27,9 +27,11 @@ mod run;
 mod sampled_code;
 mod signals;
 mod status;
+mod top;
 mod watch;
 
 pub use attach::attach;
 pub use doctor::doctor;
 pub use marks::mark;
 pub use run::run;
+pub use top::top;
