@@ -128,6 +128,7 @@ fn profile(input: &Input<'_>) -> Profile {
         history: History::default(),
         sites,
         mapped: None,
+        python: None,
     }
 }
 

@@ -136,6 +136,7 @@ mod tests {
             history: History::default(),
             sites: Vec::new(),
             mapped,
+            python: None,
         }
     }
 

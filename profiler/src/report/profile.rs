@@ -9,6 +9,7 @@ use std::{
 use super::{
     history::{History, SiteHistory},
     mapped::MappedMemory,
+    pools::PythonMemory,
 };
 use crate::symbolize::frame::Frame;
 
@@ -156,4 +157,6 @@ pub struct Profile {
     pub sites: Vec<SiteReport>,
     /// Mapped memory, if it was watched.
     pub mapped: Option<MappedMemory>,
+    /// Python's small objects, if the process runs an interpreter.
+    pub python: Option<PythonMemory>,
 }

@@ -106,6 +106,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         history: history(),
         sites,
         mapped: None,
+        python: None,
     }
 }
 
