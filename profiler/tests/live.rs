@@ -50,6 +50,8 @@ mod oracle;
 mod programs;
 #[path = "live/python.rs"]
 mod python;
+#[path = "live/python_pools.rs"]
+mod python_pools;
 #[path = "live/reports.rs"]
 mod reports;
 #[path = "live/run.rs"]
@@ -87,6 +89,7 @@ fn main() -> ExitCode {
         held::CASES,
         leaderless::CASES,
         python::CASES,
+        python_pools::CASES,
         run::CASES,
         sampling::CASES,
         reports::CASES,
