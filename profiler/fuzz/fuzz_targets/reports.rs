@@ -129,6 +129,7 @@ fn profile(input: &Input<'_>) -> Profile {
         sites,
         code: Vec::new(),
         mapped: None,
+        python: None,
     }
 }
 

@@ -190,6 +190,8 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         quality,
         history: History::default(),
         sites: Vec::new(),
+        code: Vec::new(),
         mapped: None,
+        python: None,
     })
 }
