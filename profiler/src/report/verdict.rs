@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     profile::{Profile, SiteReport},
-    units::{blocks, bytes, count, percent, span},
+    units::{blocks, bytes, count, counted, percent, span},
 };
 
 /// Fewer snapshots of a site say nothing.
@@ -167,10 +167,10 @@ fn judge(profile: &Profile, site: &SiteReport, curve: &Curve) -> (Trend, String)
     }
     let time = curve.time();
     if curve.levels.len() < FEWEST_SNAPSHOTS || time < SHORTEST {
-        let seen = profile.duration.saturating_sub(curve.begin().0);
+        let snapshots = counted(curve.levels.len() as u64, "snapshot", "snapshots");
         let seen =
-            if curve.levels.is_empty() { "at no snapshot".to_owned() } else { format!("for {}", span(seen)) };
-        return (Trend::TooShort, format!("seen {seen}"));
+            format!("seen at {snapshots} in {}", span(profile.duration.saturating_sub(curve.begin().0)));
+        return (Trend::TooShort, seen);
     }
     let grown = last.saturating_sub(curve.begin().1);
     if let Some(error) = site.errors.map(|error| error.inuse_space)
