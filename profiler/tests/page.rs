@@ -10,6 +10,8 @@
 
 #[path = "page/browser.rs"]
 mod browser;
+#[path = "page/hostile.rs"]
+mod hostile;
 #[path = "page/profiles.rs"]
 mod profiles;
 #[path = "page/reading.rs"]
@@ -25,7 +27,7 @@ use heapscope::report::{html, options::ReportOptions, profile::Profile};
 use support::{case, needs::Need};
 
 fn main() -> ExitCode {
-    case::run(&[reading::CASES, size::CASES], &[Need::Program("chromium")])
+    case::run(&[reading::CASES, hostile::CASES, size::CASES], &[Need::Program("chromium")])
 }
 
 /// Writes the page of a profile; it is left in target/tmp for people to look at.

@@ -169,8 +169,11 @@ pub(crate) fn service(sites: usize) -> Profile {
             _ => (name.as_str(), SHOP, Program),
         }));
         frames.push(("handle_request", SHOP, Program));
+        // Most sites have filled up by some moment.
+        let length = if number % 23 == 0 { SPANS as u64 / 2 } else { 12 };
+        let begin = usize::try_from(dice.roll(SPANS as u64 - length)).unwrap();
         let mut births: Vec<(usize, u64)> = (0..dice.roll(24))
-            .map(|_| (usize::try_from(dice.roll(SPANS as u64)).unwrap(), 1 + dice.roll(9)))
+            .map(|_| (begin + usize::try_from(dice.roll(length)).unwrap(), 1 + dice.roll(9)))
             .collect();
         births.sort_unstable();
         births.dedup_by_key(|(span, _)| *span);
@@ -199,13 +202,13 @@ pub(crate) fn profile(mut sites: Vec<SiteReport>) -> Profile {
             births[*span].objects += held.objects;
         }
         let mut changes = site.history.over_time.iter().peekable();
-        let mut space = 0;
+        let (mut space, size) = (0, site.totals.inuse_space / site.totals.inuse_objects.max(1));
         for (index, sum) in live.iter_mut().enumerate() {
             while let Some((_, now)) = changes.next_if(|(from, _)| *from <= index) {
                 space = *now;
             }
             sum.space += space;
-            sum.objects += space / 200;
+            sum.objects += space / size.max(1);
         }
     }
     let snapshots: Vec<Snapshot> = live

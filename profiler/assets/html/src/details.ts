@@ -6,7 +6,8 @@ import { color, fill, h } from "./dom";
 import { begins, type Parts, type Profile } from "./data";
 import { IS_GUESSED, IS_INLINED, TINTS, type Stacks } from "./stacks";
 import type { Store } from "./state";
-import { blocks, bytes, count, growth, percent, plusMinus, span } from "./units";
+import { STEPS } from "./timeline";
+import { blocks, bytes, count, growth, moment, percent, plusMinus, span } from "./units";
 
 export class Details {
   readonly element = h("aside.details", { "aria-label": "Details of a site", tabindex: -1, hidden: true });
@@ -72,7 +73,7 @@ export class Details {
       [live, `${bytes(totals.inuse_space[site])}${plusMinus(errors.inuse_space[site], bytes)} in ${blocks(totals.inuse_objects[site])}${plusMinus(errors.inuse_objects[site], count)}`],
       ["allocated", `${bytes(totals.alloc_space[site])}${plusMinus(errors.alloc_space[site], bytes)} in ${blocks(totals.alloc_objects[site])}${plusMinus(errors.alloc_objects[site], count)}`],
       ["at the peak", `${bytes(sites.peak_space[site])} in ${blocks(sites.peak_objects[site])}`],
-      ["growth", growth(sites.growth[site])],
+      ["growth", `${growth(sites.growth[site])} in the second half of its time`],
       ["temporary", `${blocks(sites.temporary_objects[site])} (${percent(sites.temporary_objects[site], totals.alloc_objects[site])})`],
       ["oldest", sites.oldest[site] === null ? "nothing lives" : span(sites.oldest[site] ?? 0)],
       ["allocator", this.profile.names.texts[sites.allocator[site]]],
@@ -115,7 +116,7 @@ export class Details {
         cursor: { show: false },
         scales: { x: { time: false }, y: { range: (_, __, most) => [0, Math.max(1, most) * 1.05] } },
         axes: [
-          { ...axis, size: 22, space: 80, values: (_, at) => at.map((time) => span(time * 1000)) },
+          { ...axis, size: 22, space: 80, incrs: STEPS, values: (_, at) => at.map((time) => moment(time * 1000)) },
           { ...axis, size: 66, space: 26, incrs: Array.from({ length: 50 }, (_, power) => 2 ** power), values: (_, at) => at.map(bytes) },
         ],
         series: [

@@ -10,10 +10,13 @@ import type { Store } from "./state";
 import { blocks, bytes, percent } from "./units";
 
 const ROW = 20;
-const HEIGHT = 440;
+/** Lower and higher it is not by itself; the reader may pull it. */
+const [LOWEST, HIGHEST] = [140, 440];
 
 interface Laid {
   data: Node;
+  x0: number;
+  x1: number;
   parent: Laid | null;
   children?: Laid[];
 }
@@ -30,6 +33,7 @@ export class Graph {
   private current: number[] = [];
   private upright = false;
   private width = 0;
+  private given = "";
 
   constructor(
     private readonly store: Store,
@@ -83,13 +87,19 @@ export class Graph {
       this.chart.width(this.width).height(this.height(root)).update(root);
     }
     this.element.querySelector("svg")?.setAttribute("height", String(this.height(root)));
+    if (!this.pulled()) this.element.style.height = this.given = `${Math.min(this.height(root), HIGHEST)}px`;
     if (this.upright) this.element.scrollTop = this.element.scrollHeight;
     this.mark();
   }
 
+  /** Whether the reader has given it another height. */
+  private pulled(): boolean {
+    return this.given !== "" && this.element.style.height !== this.given;
+  }
+
   private height(root: Node): number {
     const depth = (node: Node): number => 1 + node.children.reduce((most, child) => Math.max(most, depth(child)), 0);
-    return Math.max(depth(root) * ROW, Math.min(HEIGHT, this.element.clientHeight) - 2);
+    return Math.max(depth(root) * ROW + 2, LOWEST);
   }
 
   private color(node: Node): string {
@@ -148,6 +158,8 @@ export class Graph {
       const laid = select(group).datum() as Laid;
       const is = laid.data.path.join() === wanted;
       group.classList.toggle("current", is);
+      // The line around it would hide it.
+      group.classList.toggle("thin", (laid.x1 - laid.x0) * this.width < 4);
       if (is && document.activeElement === this.element) {
         this.said.textContent = this.words(laid).map((line) => line.textContent).filter(Boolean).join("; ");
       }

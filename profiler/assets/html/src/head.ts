@@ -77,7 +77,11 @@ export function quality(profile: Profile): HTMLElement {
     "details.quality",
     { open: warnings.length > 0, class: warnings.length > 0 ? "quality warned" : "quality" },
     h("summary", {}, h("b", {}, "How far to trust this: "), title, h("span.quiet", {}, profile.sampled ? ", sampled" : ", every allocation counted")),
-    list("warnings", warnings.map((remark) => remark.text)),
-    list("notes", [...notes, ...facts, `Probes were attached by way of ${profile.probes}.`]),
+    h(
+      "div.remarks",
+      {},
+      list("warnings", warnings.map((remark) => remark.text)),
+      list("notes", [...notes, ...facts, `Probes were attached by way of ${profile.probes}.`]),
+    ),
   );
 }

@@ -1,8 +1,6 @@
 // Reads the profile, puts the page together, and brings every part up to date when something was chosen.
 
 import "uplot/dist/uPlot.min.css";
-import "./page.css";
-
 import { Controls } from "./controls";
 import { load, type Profile } from "./data";
 import { Details } from "./details";
@@ -18,6 +16,8 @@ import { Table } from "./table";
 import { ThemeSwitch } from "./theme";
 import { Timeline } from "./timeline";
 import { blocks, bytes, count, counted, percent, span } from "./units";
+// Behind the libraries' own sheets, over which it has the last word.
+import "./page.css";
 
 function matcher(texts: string[], term: string): (text: number) => boolean {
   const wanted = term.toLowerCase();

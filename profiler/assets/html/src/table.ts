@@ -44,7 +44,7 @@ export class Table {
       column("live", "Live", "Bytes allocated and not freed", (site) => this.live.space[site]),
       column("blocks", "Blocks", "Blocks allocated and not freed", (site) => this.live.objects[site]),
       column("allocated", "Allocated", "Bytes allocated in all", (site) => sites.totals.alloc_space[site]),
-      column("growth", "Growth", "Net growth while the site was seen", (site) => sites.growth[site]),
+      column("growth", "Growth", "Net growth in the second half of the time that the site was seen", (site) => sites.growth[site]),
       column("oldest", "Oldest", "Age of the oldest block that lives", (site) => sites.oldest[site] ?? -1),
       // The most alarming first.
       column("verdict", "Verdict", "What its memory does over time", (site) => trends.length - sites.trend[site]),
@@ -65,8 +65,6 @@ export class Table {
     this.virtual._didMount();
     this.virtual._willUpdate();
     this.element.addEventListener("keydown", (event) => this.key(event));
-    this.element.addEventListener("focus", () => this.paint());
-    this.element.addEventListener("blur", () => this.paint());
     this.drawHead();
   }
 
@@ -172,7 +170,7 @@ export class Table {
       cell("allocator", names.texts[sites.allocator[site]]),
     );
     row.style.transform = `translateY(${top}px)`;
-    row.classList.toggle("here", index === this.place && document.activeElement === this.element);
+    row.classList.toggle("here", index === this.place);
     return row;
   }
 

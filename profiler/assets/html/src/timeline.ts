@@ -5,9 +5,11 @@ import uPlot from "uplot";
 import { color, fill, h } from "./dom";
 import type { Profile } from "./data";
 import type { Store } from "./state";
-import { blocks, bytes, span } from "./units";
+import { blocks, bytes, moment, span } from "./units";
 
 const HEIGHT = 190;
+/** Seconds between the labels of the time axis. */
+export const STEPS = [0.1, 0.2, 0.5, 1, 2, 5, 10, 15, 30, 60, 120, 300, 600, 900, 1800, 3600, 7200, 21600, 43200, 86400, 172800, 604800, 2592000];
 
 export class Timeline {
   readonly element = h("div.timeline");
@@ -37,7 +39,13 @@ export class Timeline {
     this.plot = new uPlot(this.options(width), this.data(), this.place);
     const over = this.plot.over;
     over.append(...this.veils, this.notes, ...(this.spans > 1 ? this.handles : []));
-    this.moved();
+  }
+
+  private arrange(): void {
+    queueMicrotask(() => {
+      this.annotate();
+      this.moved();
+    });
   }
 
   /** Puts handles and veils where the range is. */
@@ -133,8 +141,7 @@ export class Timeline {
     if (this.plot === null) this.draw();
     else if (this.place.clientWidth > 0 && this.place.clientWidth !== this.plot.width) {
       this.plot.setSize({ width: this.place.clientWidth, height: HEIGHT });
-      this.annotate();
-      this.moved();
+      this.arrange();
     }
   }
 
@@ -173,9 +180,9 @@ export class Timeline {
         born: { range: (_, __, most) => [0, Math.max(1, most) * 2.5] },
       },
       axes: [
-        { ...axis, values: (_, times) => times.map((time) => span(time * 1000)), space: 90 },
-        { ...axis, scale: "live", values: size, size: 72, incrs, space: 36 },
-        { ...axis, scale: "rss", side: 1, values: size, size: wide ? 72 : 0, show: wide, incrs, space: 36, grid: { show: false } },
+        { ...axis, values: (_, times) => times.map((time) => moment(time * 1000)), space: 90, size: 28, incrs: STEPS },
+        { ...axis, scale: "live", values: size, size: 72, incrs, space: 28 },
+        { ...axis, scale: "rss", side: 1, values: size, size: wide ? 72 : 0, show: wide, incrs, space: 28, grid: { show: false } },
       ],
       series: [
         {},
@@ -188,7 +195,8 @@ export class Timeline {
       hooks: {
         setCursor: [(plot) => this.tell(plot)],
         setSelect: [(plot) => this.selected(plot)],
-        ready: [() => this.annotate()],
+        // Only now is it known where a moment lies.
+        ready: [() => this.arrange()],
       },
     };
   }
@@ -202,24 +210,22 @@ export class Timeline {
 
   /** Marks, the peak and the exit, as words above their lines. */
   private annotate(): void {
-    queueMicrotask(() => {
-      const { plot } = this;
-      if (plot === null) return;
-      const { marks, peak, exit } = this.profile;
-      const notes = marks.filter((mark) => mark.name !== null).map((mark) => ({ name: mark.name ?? "", after: mark.after }));
-      if (peak !== null) notes.push({ name: "peak", after: peak.after });
-      if (exit !== null) notes.push({ name: "exit", after: exit.after });
-      fill(
-        this.notes,
-        ...notes.slice(0, 200).map(({ name, after }) => {
-          const note = h("div.note", { title: `${name}, after ${span(after)}` }, h("span", {}, name));
-          const left = plot.valToPos(after / 1000, "x");
-          note.style.left = `${left}px`;
-          if (left > plot.over.clientWidth - 60) note.classList.add("left");
-          return note;
-        }),
-      );
-    });
+    const { plot } = this;
+    if (plot === null) return;
+    const { marks, peak, exit } = this.profile;
+    const notes = marks.filter((mark) => mark.name !== null).map((mark) => ({ name: mark.name ?? "", after: mark.after }));
+    if (peak !== null) notes.push({ name: "peak", after: peak.after });
+    if (exit !== null) notes.push({ name: "exit", after: exit.after });
+    fill(
+      this.notes,
+      ...notes.slice(0, 200).map(({ name, after }) => {
+        const note = h("div.note", { title: `${name}, after ${span(after)}` }, h("span", {}, name));
+        const left = plot.valToPos(after / 1000, "x");
+        note.style.left = `${left}px`;
+        if (left > plot.over.clientWidth - 60) note.classList.add("left");
+        return note;
+      }),
+    );
   }
 
   /** What the legend says: of the moment under the cursor, or of the end. */
@@ -238,7 +244,7 @@ export class Timeline {
     if (births.span > 0) {
       const key = seconds === null ? -1 : Math.floor((seconds * 1000) / births.span);
       const part = births.key.indexOf(key);
-      const value = seconds === null ? "each column" : part < 0 ? "0 B" : `${bytes(births.space[part])} in ${blocks(births.objects[part])}`;
+      const value = seconds === null ? "columns" : part < 0 ? "0 B" : `${bytes(births.space[part])} in ${blocks(births.objects[part])}`;
       items.push(item("swatch-born", `born in ${span(births.span)} and still live`, value));
     }
     fill(this.legend, ...items);

@@ -41,6 +41,11 @@ export function span(milliseconds: number): string {
   return `${count(Math.floor(whole / 86400))} d ${Math.floor(whole / 3600) % 24} h`;
 }
 
+/** The same for the labels of an axis: `2 min` where nothing is left of the minute. */
+export function moment(milliseconds: number): string {
+  return span(milliseconds).replace(/^(\d.*(?:min|h|d)) 0 (?:s|min|h)$/, "$1");
+}
+
 /** `82.9%`; what is more than nothing is never `0.0%`. */
 export function percent(part: number, whole: number): string {
   if (whole === 0) return "-";

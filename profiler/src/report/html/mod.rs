@@ -7,7 +7,7 @@ mod columns;
 mod document;
 mod names;
 #[cfg(test)]
-pub(super) mod tests;
+mod tests;
 
 use std::io::{self, Write};
 
