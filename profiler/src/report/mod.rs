@@ -11,6 +11,7 @@ pub mod folded;
 pub mod format;
 pub mod heaptrack;
 pub mod history;
+pub mod html;
 pub mod json;
 mod json_history;
 mod json_mapped;
