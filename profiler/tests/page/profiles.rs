@@ -260,5 +260,6 @@ pub(crate) fn profile(mut sites: Vec<SiteReport>) -> Profile {
         sites,
         mapped: None,
         code: Vec::new(),
+        python: None,
     }
 }
