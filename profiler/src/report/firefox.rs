@@ -48,6 +48,8 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
 
     let counter =
         document.add_counter(process, "malloc", "Memory", "Bytes allocated since the start and not freed");
+    // Readers take the first value for where the graph begins.
+    document.add_counter_sample(counter, at(Duration::ZERO), 0.0, 0);
     let mut before = 0;
     for snapshot in &profile.history.snapshots {
         let live = snapshot.inuse.space;
@@ -177,13 +179,10 @@ fn marks(profile: &Profile, document: &mut Document, thread: ThreadHandle) {
 
 /// What the crate cannot say, or says without being asked.
 fn complete(profile: &Profile, document: &mut Value) {
-    // How often it was called between two snapshots is not known, and a zero would be shown as known.
-    let counters = document.get_mut("counters").and_then(Value::as_array_mut);
-    for counter in counters.into_iter().flatten() {
-        if let Some(samples) = counter.get_mut("samples").and_then(Value::as_object_mut) {
-            samples.remove("number");
-        }
-    }
+    // How often the allocator was called between two snapshots is not known, and a zero would be shown as known.
+    without(document, "counters", "number");
+    // Nothing is known of the processor's time either, and some readers loop for ever where there is a table without rows.
+    without(document, "threads", "threadCPUDelta");
     let entry = |label: &str, value: String| json!({"label": label, "format": "string", "value": value});
     let how = shown::how(profile);
     let live = match &profile.errors {
@@ -199,5 +198,15 @@ fn complete(profile: &Profile, document: &mut Value) {
     if let Some(meta) = document.get_mut("meta").and_then(Value::as_object_mut) {
         meta.insert("extra".into(), json!([{"label": shown::WRITER, "entries": entries}]));
         meta.insert("importedFrom".into(), json!(shown::WRITER));
+    }
+}
+
+/// Takes a column out of the samples of each thread or counter.
+fn without(document: &mut Value, tables: &str, column: &str) {
+    let tables = document.get_mut(tables).and_then(Value::as_array_mut);
+    for table in tables.into_iter().flatten() {
+        if let Some(samples) = table.get_mut("samples").and_then(Value::as_object_mut) {
+            samples.remove(column);
+        }
     }
 }
