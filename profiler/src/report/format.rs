@@ -7,7 +7,7 @@ use std::{
 };
 
 use super::{
-    csv, dhat, flamegraph, folded, heaptrack, html, json, options::ReportOptions, pprof, profile::Profile,
+    csv, dhat, firefox, flamegraph, folded, heaptrack, html, json, options::ReportOptions, pprof, profile::Profile,
     speedscope,
 };
 
@@ -26,6 +26,8 @@ pub enum Format {
     Pprof,
     /// For speedscope.
     Speedscope,
+    /// For the Firefox Profiler.
+    Firefox,
     /// For heaptrack's programs.
     Heaptrack,
     /// For the viewer of valgrind's DHAT.
@@ -60,6 +62,7 @@ impl Format {
         Self::Json,
         Self::Pprof,
         Self::Speedscope,
+        Self::Firefox,
         Self::Heaptrack,
         Self::Dhat,
         Self::Csv,
@@ -75,6 +78,7 @@ impl Format {
             Self::Json => "json",
             Self::Pprof => "pprof",
             Self::Speedscope => "speedscope",
+            Self::Firefox => "firefox",
             Self::Heaptrack => "heaptrack",
             Self::Dhat => "dhat",
             Self::Csv => "csv",
@@ -91,6 +95,7 @@ impl Format {
             Self::Json => "json",
             Self::Pprof => "pb.gz",
             Self::Speedscope => "speedscope.json",
+            Self::Firefox => "firefox.json",
             Self::Heaptrack => "heaptrack.gz",
             Self::Dhat => "dhat.json",
             Self::Csv => "csv",
@@ -170,6 +175,7 @@ pub fn write_report(
         Format::Json => json::write(profile, options, out),
         Format::Pprof => pprof::write(profile, options, out),
         Format::Speedscope => speedscope::write(profile, options, out),
+        Format::Firefox => firefox::write(profile, options, out),
         Format::Heaptrack => heaptrack::write(profile, options, out),
         Format::Dhat => dhat::write(profile, options, out),
         Format::Csv => csv::write(profile, options, out),

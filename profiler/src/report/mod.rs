@@ -6,6 +6,7 @@
 pub mod csv;
 pub mod dhat;
 mod facts;
+pub mod firefox;
 pub mod flamegraph;
 pub mod folded;
 pub mod format;

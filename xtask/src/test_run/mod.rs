@@ -29,12 +29,15 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("g++", "g++"),
     ("gdb", "gdb"),
     ("go", "golang-go"),
+    ("heaptrack_print", "heaptrack"),
     ("musl-gcc", "musl-tools"),
     ("node", "nodejs"),
+    ("npm", "npm"),
     ("python3", "python3"),
     ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
+    ("valgrind", "valgrind"),
 ];
 
 /// The package that would start a network service where nothing forbids it.
