@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use super::{flamegraph, folded, json, options::ReportOptions, profile::Profile};
+use super::{flamegraph, folded, json, options::ReportOptions, profile::Profile, recording};
 
 /// A file format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -17,6 +17,8 @@ pub enum Format {
     Folded,
     /// Everything, for programs.
     Json,
+    /// A recording, from which every other format can be made later.
+    Hscope,
 }
 
 /// Why no format could be told.
@@ -24,23 +26,23 @@ pub enum Format {
 pub enum FormatError {
     /// The file has another ending, or none.
     #[error(
-        "cannot tell a format from `{0}`: the file must end in .svg, .folded or .json, or name the format"
+        "cannot tell a format from `{0}`: the file must end in .svg, .folded, .json or .hscope, or name the format"
     )]
     UnknownEnding(String),
     /// There is no format of that name.
-    #[error("there is no format `{0}`: choose svg, folded or json")]
+    #[error("there is no format `{0}`: choose svg, folded, json or hscope")]
     UnknownName(String),
     /// The format is known, but this version does not write it.
-    #[error("`{0}` is not written by this version: choose .svg, .folded or .json")]
+    #[error("`{0}` is not written by this version: choose .svg, .folded, .json or .hscope")]
     NotYet(String),
 }
 
 /// Endings that other tools' users will try. They must not be taken for one of ours: `x.speedscope.json` ends in `.json`.
-const NOT_YET: &[&str] = &[".pb.gz", ".pb", ".html", ".speedscope.json", ".hscope"];
+const NOT_YET: &[&str] = &[".pb.gz", ".pb", ".html", ".speedscope.json"];
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Svg, Self::Folded, Self::Json];
+    pub const ALL: [Self; 4] = [Self::Svg, Self::Folded, Self::Json, Self::Hscope];
 
     /// Its name, which is also the files' ending.
     #[must_use]
@@ -49,6 +51,7 @@ impl Format {
             Self::Svg => "svg",
             Self::Folded => "folded",
             Self::Json => "json",
+            Self::Hscope => "hscope",
         }
     }
 
@@ -77,7 +80,7 @@ impl Format {
         let lower = name.to_ascii_lowercase();
         match Self::ALL.into_iter().find(|format| lower == format.name()) {
             Some(format) => Ok(format),
-            None if matches!(lower.as_str(), "pprof" | "pb" | "pb.gz" | "html" | "speedscope" | "hscope") => {
+            None if matches!(lower.as_str(), "pprof" | "pb" | "pb.gz" | "html" | "speedscope") => {
                 Err(FormatError::NotYet(name.to_owned()))
             }
             None => Err(FormatError::UnknownName(name.to_owned())),
@@ -105,6 +108,7 @@ pub fn write_report(
         Format::Svg => flamegraph::write(profile, options, out),
         Format::Folded => folded::write(profile, options, out),
         Format::Json => json::write(profile, options, out),
+        Format::Hscope => recording::write(profile, options, out),
     }
 }
 
@@ -123,7 +127,11 @@ mod tests {
         for unknown in ["x", "svg", "x.txt", "", "/", "x.svg.gz", "dir.svg/x"] {
             assert!(matches!(of(unknown), Err(FormatError::UnknownEnding(_))), "{unknown}");
         }
-        assert!(FormatError::UnknownEnding("x.txt".into()).to_string().contains(".svg, .folded or .json"));
+        assert!(
+            FormatError::UnknownEnding("x.txt".into())
+                .to_string()
+                .contains(".svg, .folded, .json or .hscope")
+        );
     }
 
     #[test]

@@ -234,7 +234,7 @@ fn every_frame_is_drawn_once_and_has_its_blocks() {
 fn a_picture_that_does_not_match_keeps_its_titles() {
     let shop = shop();
     let stacks = Stacks::of(&shop, &ReportOptions::default());
-    let plain = flamegraph::draw(&shop, &stacks, stacks.total().unwrap()).unwrap();
+    let plain = flamegraph::draw(&shop, &ReportOptions::default(), &stacks, stacks.total().unwrap()).unwrap();
     let other = annotate(&plain, &Notes::default());
     assert!(other.frames.0 > 10 && other.frames.1 == 0);
     assert!(other.svg.contains("<title>all (12,929,248 bytes, 100%)</title>"));
@@ -361,7 +361,7 @@ fn check_svg(profile: &Profile, options: &ReportOptions) {
     assert_eq!(total.bytes, bytes);
     assert_eq!(total.blocks, profile.totals.inuse_objects);
     assert!(svg.contains(&format!("<title>all ({space} bytes in {blocks}, 100%)</title>")));
-    let plain = flamegraph::draw(profile, &stacks, total).unwrap();
+    let plain = flamegraph::draw(profile, options, &stacks, total).unwrap();
     let notes = Notes { blocks: node_blocks(&stacks), ..Notes::default() };
     let (frames, matched) = annotate(&plain, &notes).frames;
     assert!(frames > 1);

@@ -7,6 +7,7 @@ mod state;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
+    ops::{Range, RangeInclusive},
     sync::Arc,
 };
 
@@ -223,7 +224,7 @@ impl CodeMap {
     fn is_outdated(&self, used: usize, call: u64, time: u64) -> bool {
         let (Some(state), Some(latest)) = (self.states.get(used), self.states.last()) else { return false };
         let Some(placed) = state.at(call) else { return false };
-        let mapped_within = |times: std::ops::RangeInclusive<u64>| {
+        let mapped_within = |times: RangeInclusive<u64>| {
             let there = self.mapped.iter().filter(move |mapped| mapped.range.contains(&call));
             there.map(|mapped| mapped.at).filter(move |at| times.contains(at)).max()
         };
@@ -241,6 +242,11 @@ impl CodeMap {
     pub(super) fn bias_of(&self, module: &Arc<Module>) -> Option<u64> {
         let placed = self.states.last()?.placed.iter().filter_map(|placed| placed.module.as_ref());
         placed.clone().find_map(|(there, bias)| Arc::ptr_eq(there, module).then_some(*bias))
+    }
+
+    /// The files that are mapped now: where, and what the loader added to their addresses.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = (Range<u64>, &Arc<Module>, u64)> {
+        self.states.last().into_iter().flat_map(State::mapped)
     }
 
     /// A location by its index.

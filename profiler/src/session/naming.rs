@@ -7,7 +7,7 @@ use profiler_common::records::{OVERFLOW_SITE, walk_end};
 use super::{
     details::Details,
     mapped::{self, Mapped},
-    observation::{FRAME_LIMIT, Observation},
+    observation::{FRAME_LIMIT, Observation, SiteStack},
     options::CommonOptions,
     quality::quality,
 };
@@ -17,7 +17,7 @@ use crate::{
     report::mapped::MappedMemory,
     report::profile::{Mode, Profile, SiteReport, TargetInfo},
     symbolize::{
-        frame::{Frame, FrameKind, FrameRole},
+        frame::Frame,
         perf_map::PerfMap,
         symbolizer::{SymbolizeOptions, Symbolizer},
     },
@@ -30,6 +30,8 @@ pub(super) struct Namer {
     command: &'static str,
     /// Sites whose Python frames do not match the native ones, in the profile that is being made.
     unmatched: u64,
+    /// The keys of the sites of the last profile, in its order.
+    keys: Vec<u64>,
 }
 
 impl Namer {
@@ -40,11 +42,12 @@ impl Namer {
             debug_dirs: options.debug_dirs.clone(),
             ..SymbolizeOptions::default()
         };
-        Self { symbolizer: Symbolizer::new(symbolize), command, unmatched: 0 }
+        Self { symbolizer: Symbolizer::new(symbolize), command, unmatched: 0, keys: Vec::new() }
     }
 
     /// Opens the target's file system, where its debug files may be; they are read when it has long ended.
     pub(super) fn watch(&mut self, observation: &mut Observation) {
+        self.symbolizer.set_program(&observation.process.exe);
         if let Err(error) = self.symbolizer.set_target_root(observation.process.pid)
             && observation.process.is_alive()
         {
@@ -86,8 +89,8 @@ impl Namer {
         let mapped = observation.mapped.as_ref().map(Mapped::told);
         let mapped_sites = mapped.iter().flat_map(|told| told.sites.iter().take(sites));
         let shown = shown.chain(mapped_sites.filter_map(|(site, _)| observation.stacks.get(site)));
-        let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
-        self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
+        self.prepare_stacks(observation, shown);
+        self.keys = account.sites.iter().map(|(site, _)| *site).collect();
         let named = account
             .sites
             .iter()
@@ -113,7 +116,6 @@ impl Namer {
             calls_inside_allocator: inside,
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
-        let process = &observation.process;
         let mut quality = quality(&counters, &account);
         quality.overhead_percent = observation.overhead_percent();
         quality.warnings = warnings(observation, &account, &counters);
@@ -124,22 +126,10 @@ impl Namer {
         }
         quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
-            target: TargetInfo {
-                pid: process.pid,
-                command: process.command.clone(),
-                exe: process.exe.display().to_string(),
-            },
+            target: Self::target(observation),
             started: observation.started,
             duration: observation.duration(),
-            mode: Mode {
-                at: options.at,
-                sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
-                command: self.command.into(),
-                probes: observation.method().label().into(),
-                min_size: options.min_size,
-                max_size: options.max_size,
-                min_age: options.min_age,
-            },
+            mode: self.mode(observation, options),
             totals: details.totals(&account.totals),
             errors: details.errors_of_all(&account),
             quality,
@@ -149,8 +139,46 @@ impl Namer {
         })
     }
 
+    /// Whose memory it is.
+    pub(super) fn target(observation: &Observation) -> TargetInfo {
+        let process = &observation.process;
+        TargetInfo {
+            pid: process.pid,
+            command: process.command.clone(),
+            exe: process.exe.display().to_string(),
+        }
+    }
+
+    /// How it is observed.
+    pub(super) fn mode(&self, observation: &Observation, options: &CommonOptions) -> Mode {
+        Mode {
+            at: options.at,
+            sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
+            command: self.command.into(),
+            probes: observation.method().label().into(),
+            min_size: options.min_size,
+            max_size: options.max_size,
+            min_age: options.min_age,
+        }
+    }
+
+    /// The keys of the last profile's sites, in its order.
+    pub(super) fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+
+    /// Names all frames of these sites at once, which costs a fraction of naming each by itself.
+    pub(super) fn prepare(&mut self, observation: &Observation, sites: impl Iterator<Item = u64>) {
+        self.prepare_stacks(observation, sites.filter_map(|site| observation.stacks.get(&site)));
+    }
+
+    fn prepare_stacks<'s>(&mut self, observation: &Observation, stacks: impl Iterator<Item = &'s SiteStack>) {
+        let indices: BTreeSet<_> = stacks.flat_map(|known| known.frames.iter().copied()).collect();
+        self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
+    }
+
     /// The allocator of a site, and its stack.
-    fn stack(&mut self, observation: &Observation, site: u64) -> (String, Vec<Arc<Frame>>) {
+    pub(super) fn stack(&mut self, observation: &Observation, site: u64) -> (String, Vec<Arc<Frame>>) {
         let Some(known) = observation.stacks.get(&site) else {
             let text = if site == OVERFLOW_SITE {
                 "[stack not taken: no room for another site]"
@@ -187,18 +215,7 @@ fn end_remark(end: u8) -> Option<String> {
 }
 
 fn remark(text: &str) -> Arc<Frame> {
-    Arc::new(Frame {
-        function: Some(text.to_owned()),
-        file: None,
-        line: None,
-        module: None,
-        address: 0,
-        module_offset: None,
-        kind: FrameKind::Native,
-        inlined: false,
-        guessed: false,
-        role: FrameRole::Remark,
-    })
+    Arc::new(Frame::remark(text))
 }
 
 /// The kernel decides by the memory of the main thread (`uprobe_multi_link_filter`, `__uprobe_perf_filter`) in which
@@ -217,7 +234,11 @@ fn without_main_thread(method: AttachMethod) -> String {
 }
 
 /// Everything that the reader must know before trusting a number.
-fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
+pub(super) fn warnings(
+    observation: &Observation,
+    account: &Account,
+    counters: &crate::probe::Counters,
+) -> Vec<String> {
     use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
     warnings.extend(observation.lookout.warning());

@@ -27,6 +27,7 @@ use super::{
     options::CommonOptions,
     overhead::OverheadMeter,
     python::{Groups, Python},
+    recorder::Recorder,
     sampled_code::SampledCode,
 };
 use crate::{
@@ -88,6 +89,8 @@ pub(super) struct Observation {
     meter: OverheadMeter,
     pub(super) lookout: Lookout,
     pub(super) history: History,
+    /// The recording that is written meanwhile, if there is one.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Observation {
@@ -135,6 +138,7 @@ impl Observation {
             meter,
             lookout,
             history: History::begin(options.interval),
+            recorder: None,
         };
         if !observation.probe.exec_watched() {
             observation.warnings.push(
@@ -248,7 +252,7 @@ impl Observation {
     }
 
     /// Whether a site has mapped memory, and not allocated blocks. One whose stack is lost may have done either.
-    fn is_of_mappings(&self, site: u64, counters: &SiteCounters) -> bool {
+    pub(super) fn is_of_mappings(&self, site: u64, counters: &SiteCounters) -> bool {
         let by_stack = || self.stacks.get(&site).is_none_or(|stack| stack.allocator == MAPPING_SITE);
         self.mapped.is_some() && counters.alloc_objects == 0 && by_stack()
     }

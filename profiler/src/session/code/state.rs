@@ -1,6 +1,6 @@
 //! The target's executable mappings as one look found them.
 
-use std::sync::Arc;
+use std::{ops::Range, sync::Arc};
 
 use profiler_common::{limits::MAX_MAPPINGS, tables::MappingRange};
 
@@ -38,6 +38,14 @@ impl State {
     pub(super) fn at(&self, address: u64) -> Option<&Placed> {
         let after = self.placed.partition_point(|placed| placed.range.begin <= address);
         self.placed.get(after.checked_sub(1)?).filter(|placed| address < placed.range.end)
+    }
+
+    /// The files, where they are mapped, and what the loader added to their addresses.
+    pub(super) fn mapped(&self) -> impl Iterator<Item = (Range<u64>, &Arc<Module>, u64)> {
+        self.placed.iter().filter_map(|placed| {
+            let (module, bias) = placed.module.as_ref()?;
+            Some((placed.range.begin..placed.range.end, module, *bias))
+        })
     }
 
     /// The mappings as the walkers take them, and how many they have no room for. Those without tables are left out
