@@ -4,12 +4,15 @@
 //! as the error that it is; the caller decides that it is none.
 
 pub mod annotate;
+pub mod csv;
+pub mod dhat;
 pub mod diff;
 mod facts;
 pub mod flamegraph;
 pub mod folded;
 pub mod format;
 pub mod grouped;
+pub mod heaptrack;
 pub mod history;
 pub mod json;
 mod json_history;
@@ -17,14 +20,18 @@ mod json_mapped;
 pub mod mapped;
 pub mod metric;
 pub mod options;
+pub mod pprof;
 pub mod profile;
 pub mod quality;
 pub mod recording;
+mod shown;
+pub mod speedscope;
 mod stacks;
 mod svg_notes;
 pub mod table;
 pub mod tracemalloc;
 pub mod units;
+pub mod verdict;
 pub mod view;
 
 #[cfg(test)]

@@ -6,15 +6,12 @@ use super::{
     metric::Metric,
     options::ReportOptions,
     profile::{Profile, SiteReport},
+    shown,
 };
 use crate::symbolize::{
-    fold::fold,
     frame::{Frame, FrameKind, FrameRole},
     label,
 };
-
-/// Stands for the stack of a site that has none: every scratch slot was busy.
-const NO_STACK: &str = "[no stack]";
 
 /// Memory by stack.
 #[derive(Debug, Default)]
@@ -73,7 +70,7 @@ impl Stacks {
                 continue;
             }
             let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
-            let mut frames = fold(&site.stack, options.full_stacks);
+            let mut frames = shown::stack(site, options);
             if !options.invert {
                 frames.reverse();
             }
@@ -83,10 +80,6 @@ impl Stacks {
                     stacks.tints.insert(name.clone(), Tint::of(frame));
                 }
                 names.push(name);
-            }
-            if names.is_empty() {
-                stacks.tints.insert(NO_STACK.into(), Tint::Remark);
-                names.push(NO_STACK.into());
             }
             let live = stacks.lines.entry(names).or_default();
             live.bytes = live.bytes.saturating_add(more.bytes);
@@ -118,7 +111,7 @@ fn blocks_of(site: &SiteReport, options: &ReportOptions) -> u64 {
 /// The frame's name as one element of a folded line. The format has no escapes, so what would be read as structure is
 /// replaced: `;` by `:` (as perf's and FlameGraph's scripts do), the blank before a last word that is a number by `_`
 /// (it would be taken for a count), and a leading `# ` (it would be taken for a comment).
-fn folded_name(frame: &Frame) -> String {
+pub(super) fn folded_name(frame: &Frame) -> String {
     let mut name = label::name(frame).replace(';', ":");
     if let Some(blank) = name.rfind(char::is_whitespace) {
         let last_word = name[blank..].trim_start();

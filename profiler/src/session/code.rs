@@ -7,7 +7,6 @@ mod state;
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
-    ops::{Range, RangeInclusive},
     sync::Arc,
 };
 
@@ -17,6 +16,7 @@ use self::state::{Placed, State, executable};
 use super::naming::monotonic_nanoseconds;
 use crate::{
     probe::StackRecord,
+    report::profile::CodeMapping,
     symbolize::symbolizer::CodeLocation,
     sys::perf::Mapped,
     target::{
@@ -224,7 +224,7 @@ impl CodeMap {
     fn is_outdated(&self, used: usize, call: u64, time: u64) -> bool {
         let (Some(state), Some(latest)) = (self.states.get(used), self.states.last()) else { return false };
         let Some(placed) = state.at(call) else { return false };
-        let mapped_within = |times: RangeInclusive<u64>| {
+        let mapped_within = |times: std::ops::RangeInclusive<u64>| {
             let there = self.mapped.iter().filter(move |mapped| mapped.range.contains(&call));
             there.map(|mapped| mapped.at).filter(move |at| times.contains(at)).max()
         };
@@ -244,9 +244,9 @@ impl CodeMap {
         placed.clone().find_map(|(there, bias)| Arc::ptr_eq(there, module).then_some(*bias))
     }
 
-    /// The files that are mapped now: where, and what the loader added to their addresses.
-    pub(super) fn mapped(&self) -> impl Iterator<Item = (Range<u64>, &Arc<Module>, u64)> {
-        self.states.last().into_iter().flat_map(State::mapped)
+    /// The files of the states that are remembered, for reports.
+    pub(super) fn mapped_files(&self) -> Vec<CodeMapping> {
+        state::mapped_files(&self.states)
     }
 
     /// A location by its index.
@@ -355,7 +355,8 @@ impl CodeMap {
             });
             // Without a table the walkers take frame-pointer steps there.
             let (begin, end) = (mapping.range.start.0, mapping.range.end.0);
-            Placed { range: table.unwrap_or(MappingRange { begin, end, ..MappingRange::default() }), module }
+            let range = table.unwrap_or(MappingRange { begin, end, ..MappingRange::default() });
+            Placed { range, offset: mapping.offset, module }
         });
         let state = State { generation: None, read, confirmed: read, placed: placed.collect() };
         if self.states.len() == REMEMBERED {

@@ -29,6 +29,7 @@ mod run;
 mod sampled_code;
 mod signals;
 mod status;
+mod top;
 mod watch;
 
 pub use attach::attach;
@@ -36,3 +37,4 @@ pub use doctor::doctor;
 pub use marks::mark;
 pub use report::{diff, report};
 pub use run::run;
+pub use top::top;

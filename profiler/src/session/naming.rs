@@ -7,15 +7,15 @@ use profiler_common::records::{OVERFLOW_SITE, walk_end};
 use super::{
     details::Details,
     mapped::{self, Mapped},
-    observation::{FRAME_LIMIT, Observation, SiteStack},
+    observation::{FRAME_LIMIT, Observation},
     options::CommonOptions,
     quality::quality,
 };
 use crate::{
     ledger::Account,
-    probe::AttachMethod,
+    probe::{AttachMethod, Counters},
     report::mapped::MappedMemory,
-    report::profile::{Mode, Profile, SiteReport, TargetInfo},
+    report::profile::{Mode, Profile, Quality, SiteReport, TargetInfo},
     symbolize::{
         frame::Frame,
         perf_map::PerfMap,
@@ -89,7 +89,8 @@ impl Namer {
         let mapped = observation.mapped.as_ref().map(Mapped::told);
         let mapped_sites = mapped.iter().flat_map(|told| told.sites.iter().take(sites));
         let shown = shown.chain(mapped_sites.filter_map(|(site, _)| observation.stacks.get(site)));
-        self.prepare_stacks(observation, shown);
+        let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
+        self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         self.keys = account.sites.iter().map(|(site, _)| *site).collect();
         let named = account
             .sites
@@ -116,15 +117,11 @@ impl Namer {
             calls_inside_allocator: inside,
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
-        let mut quality = quality(&counters, &account);
-        quality.overhead_percent = observation.overhead_percent();
-        quality.warnings = warnings(observation, &account, &counters);
-        quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
+        let mut quality = self.quality(observation, &account, &counters);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
             mapped.tell_quality(&counters, inside, &mut quality);
         }
-        quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
         Ok(Profile {
             target: Self::target(observation),
             started: observation.started,
@@ -135,6 +132,7 @@ impl Namer {
             quality,
             history: details.history(observation, &account),
             sites: named,
+            code: observation.code.mapped_files(),
             mapped,
         })
     }
@@ -167,18 +165,35 @@ impl Namer {
         &self.keys
     }
 
-    /// Names all frames of these sites at once, which costs a fraction of naming each by itself.
-    pub(super) fn prepare(&mut self, observation: &Observation, sites: impl Iterator<Item = u64>) {
-        self.prepare_stacks(observation, sites.filter_map(|site| observation.stacks.get(&site)));
+    /// How far the numbers and names so far can be trusted.
+    pub(super) fn quality(
+        &self,
+        observation: &Observation,
+        account: &Account,
+        counters: &Counters,
+    ) -> Quality {
+        let mut quality = quality(counters, account);
+        quality.overhead_percent = observation.overhead_percent();
+        quality.warnings = warnings(observation, account, counters);
+        quality.warnings.extend(observation.python.warnings(counters, self.unmatched));
+        quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
+        quality
     }
 
-    fn prepare_stacks<'s>(&mut self, observation: &Observation, stacks: impl Iterator<Item = &'s SiteStack>) {
-        let indices: BTreeSet<_> = stacks.flat_map(|known| known.frames.iter().copied()).collect();
+    /// Names these sites alone: the allocator and the stack of each.
+    pub(super) fn name_sites(
+        &mut self,
+        observation: &Observation,
+        sites: &[u64],
+    ) -> Vec<(String, Vec<Arc<Frame>>)> {
+        let known = sites.iter().filter_map(|site| observation.stacks.get(site));
+        let indices: BTreeSet<_> = known.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
+        sites.iter().map(|site| self.stack(observation, *site)).collect()
     }
 
     /// The allocator of a site, and its stack.
-    pub(super) fn stack(&mut self, observation: &Observation, site: u64) -> (String, Vec<Arc<Frame>>) {
+    fn stack(&mut self, observation: &Observation, site: u64) -> (String, Vec<Arc<Frame>>) {
         let Some(known) = observation.stacks.get(&site) else {
             let text = if site == OVERFLOW_SITE {
                 "[stack not taken: no room for another site]"
@@ -234,11 +249,7 @@ fn without_main_thread(method: AttachMethod) -> String {
 }
 
 /// Everything that the reader must know before trusting a number.
-pub(super) fn warnings(
-    observation: &Observation,
-    account: &Account,
-    counters: &crate::probe::Counters,
-) -> Vec<String> {
+fn warnings(observation: &Observation, account: &Account, counters: &Counters) -> Vec<String> {
     use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
     warnings.extend(observation.lookout.warning());

@@ -4,9 +4,8 @@
 //! in a file is never thinned.
 
 use std::{
-    collections::HashSet,
     fs::File,
-    io::{self, Seek, Write},
+    io::{self, Seek},
     path::PathBuf,
     time::{Duration, Instant},
 };
@@ -17,17 +16,12 @@ use profiler_common::{
     sampling,
 };
 
-use super::{
-    naming::{Namer, warnings},
-    observation::Observation,
-    options::CommonOptions,
-    quality::quality,
-};
+use super::{naming::Namer, observation::Observation, options::CommonOptions};
 use crate::{
     ledger::{Account, estimate::Variance},
     report::{
-        profile::{At, Profile, Quality},
-        recording::{Counters, Head, Module, Moment, Resident, Writer},
+        profile::{At, Profile},
+        recording::{Counters, Head, Moment, Resident, Writer},
     },
     target::memory,
 };
@@ -48,8 +42,6 @@ pub(super) struct Recorder {
     pace: Pace,
     /// Marks of the history that have their snapshot.
     marks: usize,
-    /// Mappings that are in the recording: address and length, and what identifies the module.
-    mapped: HashSet<(u64, u64, usize)>,
     /// Sites whose stack has not come out of the kernel yet.
     nameless: Vec<u64>,
     failed: Option<io::Error>,
@@ -93,7 +85,6 @@ impl Recorder {
             writer: None,
             pace: Pace::new(interval),
             marks: 0,
-            mapped: HashSet::new(),
             nameless: Vec::new(),
             failed: None,
         }
@@ -189,37 +180,22 @@ impl Namer {
         recorder.marks = observation.history.marks.len();
         let marks = marks.iter().map(|mark| mark.name.clone()).collect();
         let sites = read_sites(observation)?;
-        recorder.define_modules(&mut writer, observation);
+        observation.code.mapped_files().iter().for_each(|mapping| writer.code(mapping));
         let mut new = std::mem::take(&mut recorder.nameless);
         new.extend(sites.iter().map(|(site, _)| *site).filter(|site| !writer.knows(*site)));
-        self.prepare(observation, new.iter().copied());
-        for site in new {
-            let (allocator, stack) = self.stack(observation, site);
-            writer.define(site, &allocator, &stack)?;
-            if !observation.stacks.contains_key(&site) {
-                recorder.nameless.push(site);
+        for (site, (allocator, stack)) in new.iter().zip(self.name_sites(observation, &new)) {
+            writer.define(*site, &allocator, &stack)?;
+            if !observation.stacks.contains_key(site) {
+                recorder.nameless.push(*site);
             }
         }
         let moment = Moment { after, resident: resident(observation), marks };
-        writer.snapshot(&moment, &quality_now(observation)?, sites)?;
+        let counters = observation.counters().map_err(io::Error::other)?;
+        let quality = self.quality(observation, &Account::default(), &counters);
+        writer.snapshot(&moment, &quality, sites)?;
         recorder.writer = Some(writer);
         recorder.pace.taken(after, began.elapsed());
         Ok(())
-    }
-}
-
-impl Recorder {
-    fn define_modules<W: Write>(&mut self, writer: &mut Writer<W>, observation: &Observation) {
-        for (range, module, bias) in observation.code.mapped() {
-            let identity = std::ptr::from_ref(module.as_ref()).addr();
-            if self.mapped.insert((range.start, range.end, identity)) {
-                writer.module(&Module {
-                    path: module.path.to_string_lossy().into_owned(),
-                    build_id: module.build_id.clone().unwrap_or_default(),
-                    mappings: vec![(range.start, range.end, bias)],
-                });
-            }
-        }
     }
 }
 
@@ -257,16 +233,6 @@ fn resident(observation: &Observation) -> Resident {
     let mapped = observation.mapped.as_ref().map(|mapped| mapped.account.sites().1.inuse_space);
     let memory::Resident { rss, anon, file, shmem, swap } = memory;
     Resident { rss, anon, file, shmem, swap, mapped }
-}
-
-/// How far the account can be trusted by now.
-fn quality_now(observation: &Observation) -> io::Result<Quality> {
-    let counters = observation.counters().map_err(io::Error::other)?;
-    let nothing = Account::default();
-    let mut quality = quality(&counters, &nothing);
-    quality.overhead_percent = observation.overhead_percent();
-    quality.warnings = warnings(observation, &nothing, &counters);
-    Ok(quality)
 }
 
 #[cfg(test)]

@@ -159,7 +159,7 @@ pub(super) fn site(number: u32, site: &SiteReport, over_time: bool) -> message::
         sizes: history.sizes.iter().map(size).collect(),
         threads: history.threads.iter().map(thread).collect(),
         generations: parts(&history.generations),
-        births: Vec::new(),
+        births: parts(&history.births),
         over_time: changes.iter().flat_map(|(snapshot, space)| [*snapshot as u64, *space]).collect(),
     }
 }
@@ -190,7 +190,8 @@ pub(super) fn end(profile: &Profile) -> message::End {
         generations: history.generations.iter().map(generation).collect(),
         mapped: profile.mapped.as_ref().map(mapped),
         sites: profile.sites.len() as u64,
-        birth_span_ns: 0,
+        birth_span_ns: nanoseconds(history.birth_span),
+        births: parts(&history.births),
         at: match profile.mode.at {
             At::End => message::At::End,
             At::Peak => message::At::Peak,

@@ -52,8 +52,8 @@ pub struct Definitions {
 pub struct Module {
     #[prost(string, tag = "1")]
     pub path: String,
-    #[prost(bytes = "vec", tag = "2")]
-    pub build_id: Vec<u8>,
+    #[prost(string, optional, tag = "2")]
+    pub build_id: Option<String>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -65,7 +65,7 @@ pub struct Mapping {
     #[prost(uint64, tag = "3")]
     pub end: u64,
     #[prost(uint64, tag = "4")]
-    pub bias: u64,
+    pub file_offset: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -334,6 +334,8 @@ pub struct End {
     pub birth_span_ns: u64,
     #[prost(enumeration = "At", tag = "11")]
     pub at: i32,
+    #[prost(message, repeated, tag = "12")]
+    pub births: Vec<Part>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]

@@ -21,7 +21,7 @@ use std::{
 
 pub use self::{
     reader::{MAX_FILE, ReadError, Recording, Taken},
-    writer::{Head, Module, Writer},
+    writer::{Head, Writer},
 };
 use super::{options::ReportOptions, profile::Profile};
 

@@ -9,9 +9,8 @@ use super::{
     Resident,
     chunk::{self, FILE_HEADER, Kind, Stored, VERSION},
     decode, message,
-    writer::Module,
 };
-use crate::symbolize::frame::Frame;
+use crate::{report::profile::CodeMapping, symbolize::frame::Frame};
 
 /// The largest file that is read, in bytes.
 pub const MAX_FILE: u64 = 2 << 30;
@@ -72,7 +71,8 @@ pub(super) struct Site {
 pub struct Recording {
     pub(super) bytes: Vec<u8>,
     pub(super) head: message::Head,
-    pub(super) modules: Vec<Module>,
+    modules: Vec<message::Module>,
+    pub(super) code: Vec<CodeMapping>,
     pub(super) frames: Vec<Arc<Frame>>,
     pub(super) sites: Vec<Site>,
     pub(super) snapshots: Vec<Taken>,
@@ -151,12 +151,6 @@ impl Recording {
         &self.snapshots
     }
 
-    /// The files that were mapped.
-    #[must_use]
-    pub fn modules(&self) -> &[Module] {
-        &self.modules
-    }
-
     fn take(&mut self, chunk: &Stored<'_>, at: usize) -> Result<(), String> {
         if matches!(chunk.kind, Kind::Unknown(_)) {
             self.unknown += 1;
@@ -194,12 +188,14 @@ impl Recording {
         if self.modules.len().max(self.frames.len()).saturating_add(frames.len()) > MAX_SITES {
             return Err("it defines more frames or files than any real one".into());
         }
-        let module = |message::Module { path, build_id }| Module { path, build_id, mappings: Vec::new() };
-        self.modules.extend(modules.into_iter().map(module));
+        self.modules.extend(modules);
         for mapping in mappings {
-            let module = index(mapping.module).and_then(|at| self.modules.get_mut(at));
-            let module = module.ok_or("a mapping is of a file that is not defined")?;
-            module.mappings.push((mapping.begin, mapping.end, mapping.bias));
+            let module = index(mapping.module).and_then(|at| self.modules.get(at));
+            let message::Module { path, build_id } =
+                module.ok_or("a mapping is of a file that is not defined")?.clone();
+            self.keep(path.len())?;
+            let range = mapping.begin..mapping.end;
+            self.code.push(CodeMapping { path, build_id, range, file_offset: mapping.file_offset });
         }
         for frame in frames {
             let module = match frame.module {

@@ -125,6 +125,8 @@ impl Recording {
             end: decode::held(end.end),
             generations: end.generations.iter().map(decode::generation).collect(),
             snapshots: series.snapshots,
+            birth_span: Duration::from_nanos(end.birth_span_ns),
+            births: decode::parts(&end.births),
         };
         debug_assert!(kept <= MOST_SNAPSHOTS + 1, "snapshots are thinned");
         profile.mapped = end.mapped.as_ref().map(|mapped| self.mapped(mapped));
@@ -147,6 +149,7 @@ impl Recording {
             quality,
             history: History::default(),
             sites: Vec::new(),
+            code: self.code.clone(),
             mapped: None,
         }
     }
@@ -219,6 +222,7 @@ impl Recording {
                     .collect(),
                 generations: decode::parts(&account.generations),
                 over_time,
+                births: decode::parts(&account.births),
             },
         }
     }

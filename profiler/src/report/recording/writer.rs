@@ -1,7 +1,7 @@
 //! Writes a recording: what is new is defined when it is met, and each snapshot is appended as it is taken.
 
 use std::{
-    collections::{HashMap, hash_map::Entry},
+    collections::{HashMap, HashSet, hash_map::Entry},
     io::{self, Write},
     mem,
     sync::Arc,
@@ -19,7 +19,7 @@ use super::{
 use crate::{
     report::{
         mapped::MappedSiteReport,
-        profile::{Mode, Profile, Quality, SiteReport, TargetInfo},
+        profile::{CodeMapping, Mode, Profile, Quality, SiteReport, TargetInfo},
     },
     symbolize::frame::Frame,
 };
@@ -48,22 +48,13 @@ impl Head {
     }
 }
 
-/// A mapped file.
-#[derive(Clone, PartialEq, Eq, Debug, Default)]
-pub struct Module {
-    /// Its path as the target sees it.
-    pub path: String,
-    /// Its build-id; empty where it has none.
-    pub build_id: Vec<u8>,
-    /// Where its code was mapped: first address, one past the last, and what the loader added to its addresses.
-    pub mappings: Vec<(u64, u64, u64)>,
-}
-
 /// A recording that grows.
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
-    modules: HashMap<String, u32>,
+    /// By path and build-id.
+    modules: HashMap<(String, Option<String>), u32>,
+    code: HashSet<CodeMapping>,
     frames: HashMap<Arc<Frame>, u32>,
     numbers: HashMap<u64, u32>,
     /// By number.
@@ -86,6 +77,7 @@ impl<W: Write> Writer<W> {
         Ok(Self {
             out,
             modules: HashMap::new(),
+            code: HashSet::new(),
             frames: HashMap::new(),
             numbers: HashMap::new(),
             sites: Vec::new(),
@@ -102,24 +94,28 @@ impl<W: Write> Writer<W> {
         self.numbers.contains_key(&key)
     }
 
-    /// Defines a module or a new mapping of one. Of files with the same path, the first one's build-id counts.
-    pub fn module(&mut self, module: &Module) {
-        let number = self.module_number(&module.path, &module.build_id);
-        for (begin, end, bias) in &module.mappings {
-            let mapping = message::Mapping { module: number, begin: *begin, end: *end, bias: *bias };
-            self.pending_bytes += mapping.encoded_len();
-            self.pending.mappings.push(mapping);
+    /// Defines where a file was mapped, if it is not known yet.
+    pub fn code(&mut self, mapping: &CodeMapping) {
+        if !self.code.insert(mapping.clone()) {
+            return;
         }
+        let module = self.module(&mapping.path, mapping.build_id.as_deref());
+        let CodeMapping { range, file_offset, .. } = mapping;
+        let mapping =
+            message::Mapping { module, begin: range.start, end: range.end, file_offset: *file_offset };
+        self.pending_bytes += mapping.encoded_len() + 8;
+        self.pending.mappings.push(mapping);
     }
 
-    fn module_number(&mut self, path: &str, build_id: &[u8]) -> u32 {
-        if let Some(number) = self.modules.get(path) {
+    /// The number of a file. One that a frame is in may have come before its mapping.
+    fn module(&mut self, path: &str, build_id: Option<&str>) -> u32 {
+        if let Some(number) = self.modules.get(&(path.to_owned(), build_id.map(str::to_owned))) {
             return *number;
         }
         let number = u32::try_from(self.modules.len()).unwrap_or(u32::MAX);
-        self.modules.insert(path.to_owned(), number);
-        let module = message::Module { path: encode::text(path), build_id: build_id.to_vec() };
-        self.pending_bytes += module.encoded_len();
+        self.modules.insert((path.to_owned(), build_id.map(str::to_owned)), number);
+        let module = message::Module { path: encode::text(path), build_id: build_id.map(encode::text) };
+        self.pending_bytes += module.encoded_len() + 8;
         self.pending.modules.push(module);
         number
     }
@@ -191,6 +187,7 @@ impl<W: Write> Writer<W> {
     /// # Errors
     /// Those of the output.
     pub fn close(&mut self, profile: &Profile, keys: &[u64], whole: bool) -> io::Result<()> {
+        profile.code.iter().for_each(|mapping| self.code(mapping));
         let mut numbers = Vec::with_capacity(profile.sites.len());
         for (site, key) in profile.sites.iter().zip(keys) {
             numbers.push(self.define(*key, &site.allocator, &site.stack)?);
@@ -258,7 +255,7 @@ impl<W: Write> Writer<W> {
                 continue;
             }
             let number = u32::try_from(self.frames.len()).unwrap_or(u32::MAX);
-            let module = frame.module.as_deref().map(|path| self.module_number(path, &[]));
+            let module = frame.module.as_deref().map(|path| self.module(path, None));
             self.frames.insert(Arc::clone(frame), number);
             let frame = encode::frame(frame, module);
             self.pending_bytes += frame.encoded_len() + 8;

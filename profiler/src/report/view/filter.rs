@@ -172,6 +172,10 @@ fn sum_history(profile: &mut Profile) {
         };
         (generation.held, generation.error) = sum_of(&of_site);
     }
+    let mut births = Vec::new();
+    sites.iter().for_each(|site| add_parts(&mut births, &site.history.births));
+    births.sort_by_key(|(span, _)| *span);
+    profile.history.births = births;
     if profile.mode.at == crate::report::profile::At::End {
         profile.history.end =
             Held { objects: profile.totals.inuse_objects, space: profile.totals.inuse_space };
@@ -205,10 +209,12 @@ fn joined(sites: &[SiteReport], percent: f64) -> SiteReport {
         part.sizes.iter().for_each(|size| add_size(&mut history.sizes, size));
         add_parts(&mut history.threads, &part.threads);
         add_parts(&mut history.generations, &part.generations);
+        add_parts(&mut history.births, &part.births);
     }
     history.sizes.sort_by_key(|size| size.smallest);
     history.threads.sort_by(|(a_name, a), (b_name, b)| (b.space, a_name).cmp(&(a.space, b_name)));
     history.generations.sort_by_key(|(number, _)| *number);
+    history.births.sort_by_key(|(span, _)| *span);
     history.over_time = over_time(sites);
     let remark = format!("[{} of less than {percent}% each]", counted(sites.len() as u64, "site", "sites"));
     SiteReport {

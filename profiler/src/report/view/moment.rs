@@ -56,7 +56,9 @@ pub fn at(mut profile: Profile, at: At) -> Result<Profile, String> {
         At::Peak if profile.history.peak.is_some() => |site| site.history.peak,
         At::Exit if profile.history.exit.is_some() => |site| site.history.exit,
         At::Peak => {
-            return Err("the recording does not know its peak: nothing was allocated, or it has no end".into());
+            return Err(
+                "the recording does not know its peak: nothing was allocated, or it has no end".into()
+            );
         }
         At::Exit => return Err("the process did not call exit while it was watched".into()),
     };
