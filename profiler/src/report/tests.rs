@@ -4,6 +4,9 @@
 mod formats;
 mod hostile;
 mod moments;
+mod recordings;
+mod schema;
+mod views;
 
 use std::{
     fs,

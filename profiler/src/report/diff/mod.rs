@@ -164,6 +164,3 @@ fn folded(pair: &Pair<'_>, options: &ReportOptions) -> Vec<String> {
     let told = lines.iter().filter(|(_, numbers)| **numbers != [0, 0]);
     told.map(|(names, [before, after])| format!("{} {before} {after}", names.join(";"))).collect()
 }
-
-#[cfg(test)]
-mod tests;

@@ -84,11 +84,11 @@ pub fn write_header(out: &mut dyn Write) -> io::Result<()> {
     out.write_all(&header)
 }
 
-/// Appends a chunk with this message, in one call, and flushes it.
+/// Appends a chunk with this message, in one call, and flushes it; its length in the file.
 ///
 /// # Errors
 /// Those of `out`; `InvalidInput` where the message is larger than a reader takes.
-pub fn write(kind: Kind, message: &[u8], out: &mut dyn Write) -> io::Result<()> {
+pub fn write(kind: Kind, message: &[u8], out: &mut dyn Write) -> io::Result<usize> {
     let plain_length = u32::try_from(message.len()).ok().filter(|length| *length <= kind.largest());
     let too_large = || io::Error::new(io::ErrorKind::InvalidInput, "a message is too large for a recording");
     let plain_length = plain_length.ok_or_else(too_large)?;
@@ -103,7 +103,8 @@ pub fn write(kind: Kind, message: &[u8], out: &mut dyn Write) -> io::Result<()> 
     chunk.extend(checksum.finalize().to_le_bytes());
     chunk.extend(stored);
     out.write_all(&chunk)?;
-    out.flush()
+    out.flush()?;
+    Ok(chunk.len())
 }
 
 /// Whether the bytes begin as a recording does, and its version.

@@ -81,6 +81,3 @@ pub fn write(profile: &Profile, _options: &ReportOptions, out: &mut dyn Write) -
     let keys: Vec<u64> = (0..).take(profile.sites.len()).collect();
     writer.close(profile, &keys, true)
 }
-
-#[cfg(test)]
-mod tests;

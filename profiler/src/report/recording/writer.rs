@@ -52,6 +52,7 @@ impl Head {
 #[derive(Debug)]
 pub struct Writer<W> {
     out: W,
+    written: usize,
     /// By path and build-id.
     modules: HashMap<(String, Option<String>), u32>,
     code: HashSet<CodeMapping>,
@@ -73,9 +74,10 @@ impl<W: Write> Writer<W> {
     /// Those of `out`.
     pub fn begin(mut out: W, head: &Head) -> io::Result<Self> {
         chunk::write_header(&mut out)?;
-        chunk::write(Kind::Head, &encode::head(head).encode_to_vec(), &mut out)?;
+        let written = chunk::write(Kind::Head, &encode::head(head).encode_to_vec(), &mut out)?;
         Ok(Self {
             out,
+            written: chunk::FILE_HEADER + written,
             modules: HashMap::new(),
             code: HashSet::new(),
             frames: HashMap::new(),
@@ -86,6 +88,17 @@ impl<W: Write> Writer<W> {
             pending_bytes: 0,
             quality: None,
         })
+    }
+
+    /// Bytes that have been written.
+    #[must_use]
+    pub fn written(&self) -> usize {
+        self.written
+    }
+
+    fn append(&mut self, kind: Kind, message: &[u8]) -> io::Result<()> {
+        self.written += chunk::write(kind, message, &mut self.out)?;
+        Ok(())
     }
 
     /// Whether the site with this key has been defined.
@@ -178,7 +191,7 @@ impl<W: Write> Writer<W> {
             inuse: Some(encode::held(inuse)),
             changes,
         };
-        chunk::write(Kind::Snapshot, &snapshot.encode_to_vec(), &mut self.out)
+        self.append(Kind::Snapshot, &snapshot.encode_to_vec())
     }
 
     /// Appends the account at the end, of which the sites have these keys, in their order. With `whole`, also the snapshots
@@ -205,7 +218,7 @@ impl<W: Write> Writer<W> {
         }
         self.write_quality(&profile.quality)?;
         self.write_account(profile.sites.iter().zip(numbers), mapped, whole)?;
-        chunk::write(Kind::End, &encode::end(profile).encode_to_vec(), &mut self.out)
+        self.append(Kind::End, &encode::end(profile).encode_to_vec())
     }
 
     fn write_account<'a>(
@@ -220,7 +233,7 @@ impl<W: Write> Writer<W> {
                 return Ok(());
             }
             *bytes = 0;
-            chunk::write(Kind::Account, &mem::take(account).encode_to_vec(), &mut self.out)
+            self.append(Kind::Account, &mem::take(account).encode_to_vec())
         };
         for (site, number) in sites {
             let site = encode::site(number, site, whole);
@@ -241,7 +254,7 @@ impl<W: Write> Writer<W> {
     fn write_quality(&mut self, quality: &Quality) -> io::Result<()> {
         let quality = encode::quality(quality);
         if self.quality.as_ref() != Some(&quality) {
-            chunk::write(Kind::Quality, &quality.encode_to_vec(), &mut self.out)?;
+            self.append(Kind::Quality, &quality.encode_to_vec())?;
             self.quality = Some(quality);
         }
         Ok(())
@@ -276,7 +289,7 @@ impl<W: Write> Writer<W> {
         if pending == message::Definitions::default() {
             return Ok(());
         }
-        chunk::write(Kind::Definitions, &pending.encode_to_vec(), &mut self.out)
+        self.append(Kind::Definitions, &pending.encode_to_vec())
     }
 }
 

@@ -112,6 +112,3 @@ fn sort(profile: &mut Profile) {
     let order = |site: &SiteReport| (site.totals.inuse_space, site.totals.alloc_space);
     profile.sites.sort_by_key(|site| std::cmp::Reverse(order(site)));
 }
-
-#[cfg(test)]
-mod tests;
