@@ -50,7 +50,7 @@ pub(super) enum Command {
     /// Mark a moment in the process that another heapscope watches: what is born after it is a generation of its own
     #[command(after_help = MARK_EXAMPLES)]
     Mark(MarkArgs),
-    /// Show what heapscope knows of a program or a library
+    /// Show what this machine and a process allow, before anything is attached
     #[command(after_help = doctor_args::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print completions for a shell

@@ -19,6 +19,7 @@ mod stacks;
 mod svg_notes;
 pub mod table;
 pub mod units;
+pub mod wrap;
 
 #[cfg(test)]
 mod tests;
