@@ -38,6 +38,8 @@ mod held;
 mod leaderless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/limits.rs"]
+mod limits;
 #[path = "live/mappings.rs"]
 mod mappings;
 #[path = "live/model.rs"]
@@ -86,6 +88,7 @@ fn main() -> ExitCode {
         generated::CASES,
         held::CASES,
         leaderless::CASES,
+        limits::CASES,
         python::CASES,
         run::CASES,
         sampling::CASES,

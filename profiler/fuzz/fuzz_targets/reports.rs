@@ -127,6 +127,7 @@ fn profile(input: &Input<'_>) -> Profile {
         },
         history: History::default(),
         sites,
+        code: Vec::new(),
         mapped: None,
     }
 }

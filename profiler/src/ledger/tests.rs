@@ -23,7 +23,8 @@ fn life() -> impl Strategy<Value = Life> {
 
 fn ledger_of(lives: &[Life], born_by: Option<u64>, marks: &[u64]) -> Account {
     let mut counters: HashMap<u64, SiteCounters> = HashMap::new();
-    let empty = Ledger::new(born_by, marks.to_vec(), Moments::default());
+    let empty =
+        Ledger::new(born_by, marks.to_vec(), Moments::default()).with_births(Spans::between(0, 1_000));
     let mut blocks = [Vec::new(), Vec::new()];
     for life in lives {
         let site = counters.entry(life.site).or_default();
@@ -80,6 +81,11 @@ proptest! {
                 prop_assert_eq!(*held, of(&|l| (after..before).contains(&l.born)));
             }
             prop_assert_eq!(sums.generations.iter().map(|(_, held)| held.objects).sum::<u64>(), live.len() as u64);
+            let step = account.spans.step();
+            for (span, held) in &sums.births {
+                prop_assert_eq!(*held, of(&|l| l.born / step == *span));
+            }
+            prop_assert_eq!(sums.births.iter().map(|(_, held)| held.objects).sum::<u64>(), live.len() as u64);
             for (class, blocks) in sums.inuse_sizes.iter().enumerate() {
                 let smallest = class.checked_sub(1).map_or(0, |below| largest_of_class(below) + 1);
                 let held = of(&|l| (smallest..=largest_of_class(class)).contains(&l.size));

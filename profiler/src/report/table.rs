@@ -9,6 +9,7 @@ use super::{
     profile::{Profile, SiteReport, Totals},
     quality::{Weight, nothing_live, remarks},
     units::{blocks, bytes, count, counted, percent, plus_minus, span},
+    verdict::verdict,
 };
 use crate::symbolize::{
     fold::{cut_middle, fold, shorten},
@@ -93,18 +94,7 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let command = cut_middle(&command, width.saturating_sub("heapscope: ".len() + behind.len()));
     writeln!(out, "heapscope: {command}{behind}")?;
     let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
-    let mut conditions = format!("{how} {}, {}", span(profile.duration), profile.mode.sampling());
-    if let Some(interval) = profile.mode.sample_interval {
-        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
-    }
-    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
-        if let Some(size) = size {
-            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
-        }
-    }
-    if let Some(age) = profile.mode.min_age {
-        conditions.push_str(&format!(", live means at least {} old", span(age)));
-    }
+    let conditions = format!("{how} {}{}", span(profile.duration), conditions(profile));
     write_wrapped(&conditions, "", "  ", width, out)?;
     let totals = &profile.totals;
     let error = |part: fn(&Totals) -> u64| profile.errors.as_ref().map(part);
@@ -133,6 +123,23 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     );
     write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)?;
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
+}
+
+/// How allocations were chosen, each part behind a comma.
+pub(super) fn conditions(profile: &Profile) -> String {
+    let mut conditions = format!(", {}", profile.mode.sampling());
+    if let Some(interval) = profile.mode.sample_interval {
+        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
+    }
+    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
+        if let Some(size) = size {
+            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
+        }
+    }
+    if let Some(age) = profile.mode.min_age {
+        conditions.push_str(&format!(", live means at least {} old", span(age)));
+    }
+    conditions
 }
 
 fn write_sites(
@@ -173,8 +180,9 @@ fn write_sites(
         if stack.is_empty() {
             writeln!(out, "{INDENT}[no stack]")?;
         }
-        if let Some(facts) = facts::of_site(profile, site) {
-            writeln!(out, "{INDENT}{}", cut_middle(&facts, width - INDENT.len()))?;
+        let verdict = verdict(profile, site).text;
+        for line in std::iter::once(verdict).chain(facts::of_site(profile, site)) {
+            writeln!(out, "{INDENT}{}", cut_middle(&line, width - INDENT.len()))?;
         }
     }
     let rest = &live[live.len().min(options.sites)..];
@@ -246,6 +254,7 @@ mod tests {
             quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
             history: History::default(),
             sites: Vec::new(),
+            code: Vec::new(),
             mapped: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {

@@ -141,6 +141,7 @@ impl Namer {
             quality,
             history: details.history(observation, &account),
             sites: named,
+            code: observation.code.mapped_files(),
             mapped,
         })
     }

@@ -236,7 +236,8 @@ impl Observation {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
         let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
-            .sampled(self.sample_interval);
+            .sampled(self.sample_interval)
+            .with_births(self.history.spans_until(now));
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
         self.probe.sites(|site, counters: SiteCounters| {

@@ -191,5 +191,6 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         history: History::default(),
         sites: Vec::new(),
         mapped: None,
+        code: Vec::new(),
     })
 }

@@ -17,8 +17,6 @@ use crate::{
     tui::model::Detail,
 };
 
-/// Blocks of one part, about.
-const PART: u64 = 1 << 16;
 /// Reading may take one part in so many of the time.
 const SHARE: u32 = 30;
 /// How often all blocks are read, if that is quickly done.
@@ -27,8 +25,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A pass over all live blocks, under way or to come.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    part: u32,
-    parts: u32,
+    /// The part of the table of live blocks to be read next.
+    part: usize,
     due: Option<Instant>,
     oldest: HashMap<u64, u64>,
     /// The site of which more is wanted, and its account so far.
@@ -55,23 +53,24 @@ impl Sweep {
             return Ok(None);
         }
         if self.part == 0 || is_another {
-            self.begin(observation, wanted)?;
+            self.begin(observation, wanted);
         }
         let began = Instant::now();
         let (oldest, focus) = (&mut self.oldest, &mut self.focus);
         let site_wanted = focus.as_ref().map(|(site, _)| *site);
         let mut of_site: Vec<LiveBlock> = Vec::new();
-        let mut each = |block: &LiveBlock| {
+        let mut take = |block: &LiveBlock| {
             oldest.entry(block.site).and_modify(|born| *born = block.born.min(*born)).or_insert(block.born);
             if Some(block.site) == site_wanted {
                 of_site.push(*block);
             }
         };
-        observation.probe.live_blocks(self.part, self.parts, &mut each)?;
+        observation.probe.live_blocks(self.part, |blocks| blocks.iter().for_each(&mut take))?;
         self.part += 1;
-        let is_last = self.part >= self.parts;
+        let parts = observation.probe.live_parts();
+        let is_last = self.part >= parts;
         if is_last {
-            observation.probe.blocks_on_the_way(&mut each)?;
+            observation.probe.blocks_on_the_way(&mut take)?;
         }
         if let Some((_, ledger)) = focus {
             ledger.add_blocks(&mut of_site);
@@ -84,20 +83,18 @@ impl Sweep {
             return Ok(None);
         }
         self.part = 0;
-        self.due = Some(Instant::now() + EVERY.max(took * self.parts * SHARE));
+        let parts = u32::try_from(parts).unwrap_or(u32::MAX);
+        self.due = Some(Instant::now() + EVERY.max(took.saturating_mul(parts).saturating_mul(SHARE)));
         Ok(Some(Swept { oldest: std::mem::take(&mut self.oldest), detail: self.detail(observation)? }))
     }
 
-    fn begin(&mut self, observation: &Observation, wanted: Option<u64>) -> anyhow::Result<()> {
-        let blocks = observation.counters()?.inuse_objects();
+    fn begin(&mut self, observation: &Observation, wanted: Option<u64>) {
         self.part = 0;
-        self.parts = u32::try_from(blocks / PART + 1).unwrap_or(u32::MAX).min(1 << 16);
         self.oldest.clear();
         self.focus = wanted.map(|site| {
             let ledger = Ledger::new(None, Vec::new(), Moments::default());
             (site, ledger.sampled(observation.sample_interval))
         });
-        Ok(())
     }
 
     fn detail(&self, observation: &Observation) -> anyhow::Result<Option<Detail>> {
