@@ -113,10 +113,10 @@ fn one_line(named: &Named, full: bool, width: usize) -> String {
         text = format!("{text} → {}", label::name(leaf));
     }
     for caller in stack.iter().skip(own + 1) {
-        if text.chars().count() >= width {
+        text = format!("{text} ← {}", label::name(caller));
+        if text.chars().count() > width {
             break;
         }
-        text = format!("{text} ← {}", label::name(caller));
     }
     if text.chars().count() <= width {
         return text;
