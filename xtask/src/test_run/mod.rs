@@ -34,6 +34,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
+    ("tmux", "tmux"),
 ];
 
 /// The package that would start a network service where nothing forbids it.
