@@ -77,9 +77,13 @@ impl Terminal {
         self.tmux(&["capture-pane", "-p"]).lines().map(str::to_owned).collect()
     }
 
-    /// The same with the escape sequences that colour it.
-    pub(crate) fn coloured(&self) -> String {
-        self.tmux(&["capture-pane", "-p", "-e"])
+    /// Whether anything on the screen has another colour than the terminal's own (ECMA-48, SGR).
+    pub(crate) fn has_colours(&self) -> bool {
+        let screen = self.tmux(&["capture-pane", "-p", "-e"]);
+        let sequences = screen.split("\u{1b}[").skip(1).filter_map(|rest| rest.split_once('m'));
+        let mut numbers =
+            sequences.flat_map(|(sequence, _)| sequence.split(';')).filter_map(|n| n.parse().ok());
+        numbers.any(|number: u32| matches!(number, 30..=38 | 40..=48 | 90..=107))
     }
 
     /// Waits until the screen is as it should be, and returns it.

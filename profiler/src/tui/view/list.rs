@@ -66,7 +66,9 @@ pub(super) fn draw(state: &State, area: Rect, frame: &mut Frame<'_>) {
         let name = name(state, site, names);
         let mut cells: Vec<Cell<'_>> = columns(numbers).collect();
         let growth_at = if sampled { 2 } else { 1 };
-        if let Some(cell) = cells.get_mut(growth_at) {
+        if line != cursor
+            && let Some(cell) = cells.get_mut(growth_at)
+        {
             *cell = std::mem::take(cell).style(state.theme.change(growth));
         }
         let row = Row::new(cells.into_iter().chain([Cell::from(name)]));
