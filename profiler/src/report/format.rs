@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    csv, dhat, flamegraph, folded, heaptrack, json, options::ReportOptions, pprof, profile::Profile,
-    speedscope,
+    csv, dhat, firefox, flamegraph, folded, heaptrack, html, json, options::ReportOptions, pprof,
+    profile::Profile, speedscope,
 };
 
 /// A file format.
@@ -16,6 +16,8 @@ use super::{
 pub enum Format {
     /// A flamegraph to look at in a browser.
     Svg,
+    /// A page to explore in a browser.
+    Html,
     /// Folded stacks, for other flamegraph tools.
     Folded,
     /// Everything, for programs.
@@ -24,6 +26,8 @@ pub enum Format {
     Pprof,
     /// For speedscope.
     Speedscope,
+    /// For the Firefox Profiler.
+    Firefox,
     /// For heaptrack's programs.
     Heaptrack,
     /// For the viewer of valgrind's DHAT.
@@ -47,16 +51,18 @@ pub enum FormatError {
 }
 
 /// Endings that other tools' users will try.
-const NOT_YET: &[&str] = &[".html", ".hscope"];
+const NOT_YET: &[&str] = &[".hscope"];
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 10] = [
         Self::Svg,
+        Self::Html,
         Self::Folded,
         Self::Json,
         Self::Pprof,
         Self::Speedscope,
+        Self::Firefox,
         Self::Heaptrack,
         Self::Dhat,
         Self::Csv,
@@ -67,10 +73,12 @@ impl Format {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Json => "json",
             Self::Pprof => "pprof",
             Self::Speedscope => "speedscope",
+            Self::Firefox => "firefox",
             Self::Heaptrack => "heaptrack",
             Self::Dhat => "dhat",
             Self::Csv => "csv",
@@ -82,10 +90,12 @@ impl Format {
     pub const fn ending(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Json => "json",
             Self::Pprof => "pb.gz",
             Self::Speedscope => "speedscope.json",
+            Self::Firefox => "firefox.json",
             Self::Heaptrack => "heaptrack.gz",
             Self::Dhat => "dhat.json",
             Self::Csv => "csv",
@@ -120,7 +130,7 @@ impl Format {
         let lower = name.to_ascii_lowercase();
         match Self::ALL.into_iter().find(|format| lower == format.name()) {
             Some(format) => Ok(format),
-            None if matches!(lower.as_str(), "html" | "hscope") => Err(FormatError::NotYet(name.to_owned())),
+            None if lower == "hscope" => Err(FormatError::NotYet(name.to_owned())),
             None => Err(FormatError::UnknownName(name.to_owned())),
         }
     }
@@ -160,10 +170,12 @@ pub fn write_report(
 ) -> io::Result<()> {
     match format {
         Format::Svg => flamegraph::write(profile, options, out),
+        Format::Html => html::write(profile, options, out),
         Format::Folded => folded::write(profile, options, out),
         Format::Json => json::write(profile, options, out),
         Format::Pprof => pprof::write(profile, options, out),
         Format::Speedscope => speedscope::write(profile, options, out),
+        Format::Firefox => firefox::write(profile, options, out),
         Format::Heaptrack => heaptrack::write(profile, options, out),
         Format::Dhat => dhat::write(profile, options, out),
         Format::Csv => csv::write(profile, options, out),
@@ -183,7 +195,7 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(of(&format!("a.b.{}", format.ending())), Ok(format));
         }
-        assert_eq!(of("x.html"), Err(FormatError::NotYet("x.html".into())));
+        assert_eq!(of("x.hscope"), Err(FormatError::NotYet("x.hscope".into())));
         for unknown in ["x", "svg", "x.txt", "", "/", "x.svg.gz", "dir.svg/x", "xpb.gz", "x.pb"] {
             assert!(matches!(of(unknown), Err(FormatError::UnknownEnding(_))), "{unknown}");
         }
@@ -194,7 +206,7 @@ mod tests {
     #[test]
     fn names_of_formats() {
         assert!(Format::ALL.into_iter().all(|format| Format::from_name(format.name()) == Ok(format)));
-        assert_eq!(Format::from_name("html"), Err(FormatError::NotYet("html".into())));
+        assert_eq!(Format::from_name("hscope"), Err(FormatError::NotYet("hscope".into())));
         let refusal = FormatError::UnknownName("xml".into());
         assert_eq!(Format::from_name("xml").as_ref(), Err(&refusal));
         assert!(Format::ALL.iter().all(|format| refusal.to_string().contains(format.name())));

@@ -45,9 +45,10 @@ impl Outputs {
         self.files.iter().any(|(_, file)| file.is_none())
     }
 
-    /// Writes them all; the names of the files.
+    /// Writes them all; the names of the files. That one of them cannot be written does not keep the others from it.
     pub(super) fn write(self, profile: &Profile, options: &ReportOptions) -> anyhow::Result<Vec<String>> {
         let mut names = Vec::new();
+        let mut failed = None;
         for (spec, file) in self.files {
             let written = match file {
                 None => {
@@ -65,10 +66,14 @@ impl Outputs {
             };
             match written {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                done => done.with_context(|| format!("cannot write {}", spec.path.display()))?,
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    failed.get_or_insert(error.context(format!("cannot write {}", spec.path.display())));
+                }
+                Ok(()) => {}
             }
         }
-        Ok(names)
+        failed.map_or(Ok(names), Err)
     }
 }
 

@@ -190,7 +190,8 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         quality,
         history: History::default(),
         sites: Vec::new(),
-        mapped: None,
         code: Vec::new(),
+        mapped: None,
+        python: None,
     })
 }
