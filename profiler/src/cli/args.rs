@@ -57,7 +57,7 @@ pub(super) enum Command {
     /// Show what has grown from one recording to another, or between two moments of one
     #[command(after_help = DIFF_EXAMPLES)]
     Diff(DiffArgs),
-    /// Show what heapscope knows of a program or a library
+    /// Show what this machine and a process allow, before anything is attached
     #[command(after_help = doctor_args::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print completions for a shell

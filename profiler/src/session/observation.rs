@@ -377,7 +377,7 @@ pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
 
 /// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
 /// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
-fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
+pub(super) fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
     use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if process.seccomp != Seccomp::Disabled
