@@ -13,7 +13,7 @@ use super::{
 };
 use crate::{
     ledger::Account,
-    probe::AttachMethod,
+    probe::{AttachMethod, Counters},
     report::mapped::MappedMemory,
     report::profile::{Mode, Profile, SiteReport, TargetInfo},
     symbolize::{
@@ -22,6 +22,33 @@ use crate::{
         symbolizer::{SymbolizeOptions, Symbolizer},
     },
 };
+
+/// The account at one moment, before its stacks are named.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    now: u64,
+    /// The sites with the most live bytes first.
+    account: Account,
+    details: Details,
+    counters: Counters,
+}
+
+impl Taken {
+    /// Reads the account.
+    pub(super) fn of(observation: &Observation, options: &CommonOptions) -> anyhow::Result<Self> {
+        let now = monotonic_nanoseconds();
+        let mut account = observation.account(now, options.min_age)?;
+        let details = Details::read(observation, &account, options.at)?;
+        account.sort_by_space(|sums| details.totals(sums).inuse_space);
+        Ok(Self { now, account, details, counters: observation.counters()? })
+    }
+
+    /// Sites that have allocated.
+    pub(super) fn sites(&self) -> usize {
+        self.account.sites.len()
+    }
+}
 
 /// Names what was observed.
 #[derive(Debug)]
@@ -76,11 +103,20 @@ impl Namer {
         options: &CommonOptions,
         sites: usize,
     ) -> anyhow::Result<Profile> {
-        let now = monotonic_nanoseconds();
-        let mut account = observation.account(now, options.min_age)?;
-        let details = Details::read(observation, &account, options.at)?;
-        account.sort_by_space(|sums| details.totals(sums).inuse_space);
-        let counters = observation.counters()?;
+        let taken = Taken::of(observation, options)?;
+        Ok(self.name(observation, options, &taken, sites))
+    }
+
+    /// The profile of what was taken from an observation. Only the first `sites` sites have their stacks.
+    pub(super) fn name(
+        &mut self,
+        observation: &Observation,
+        options: &CommonOptions,
+        taken: &Taken,
+        sites: usize,
+    ) -> Profile {
+        let Taken { now, account, details, counters } = taken;
+        let now = *now;
         self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
         let mapped = observation.mapped.as_ref().map(Mapped::told);
@@ -114,16 +150,16 @@ impl Namer {
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
         let process = &observation.process;
-        let mut quality = quality(&counters, &account);
+        let mut quality = quality(counters, account);
         quality.overhead_percent = observation.overhead_percent();
-        quality.warnings = warnings(observation, &account, &counters);
-        quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
+        quality.warnings = warnings(observation, account, counters);
+        quality.warnings.extend(observation.python.warnings(counters, self.unmatched));
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
-            mapped.tell_quality(&counters, inside, &mut quality);
+            mapped.tell_quality(counters, inside, &mut quality);
         }
         quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
-        Ok(Profile {
+        Profile {
             target: TargetInfo {
                 pid: process.pid,
                 command: process.command.clone(),
@@ -141,12 +177,12 @@ impl Namer {
                 min_age: options.min_age,
             },
             totals: details.totals(&account.totals),
-            errors: details.errors_of_all(&account),
+            errors: details.errors_of_all(account),
             quality,
-            history: details.history(observation, &account),
+            history: details.history(observation, account),
             sites: named,
             mapped,
-        })
+        }
     }
 
     /// The allocator of a site, and its stack.
@@ -217,7 +253,7 @@ fn without_main_thread(method: AttachMethod) -> String {
 }
 
 /// Everything that the reader must know before trusting a number.
-fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
+fn warnings(observation: &Observation, account: &Account, counters: &Counters) -> Vec<String> {
     use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
     warnings.extend(observation.lookout.warning());
