@@ -127,7 +127,9 @@ fn profile(input: &Input<'_>) -> Profile {
         },
         history: History::default(),
         sites,
+        code: Vec::new(),
         mapped: None,
+        python: None,
     }
 }
 

@@ -3,9 +3,11 @@
 //! Numbers go in, sums come out: no process, file or clock is known here, so the ledger can be tested by exhaustion. A
 //! block counts as live if it was allocated since attach and not freed; "leaked" is a word for people, not for here.
 
+pub mod births;
 pub mod estimate;
 pub mod mappings;
 pub mod timeline;
+pub mod window;
 
 use std::collections::{HashMap, hash_map::Entry};
 
@@ -14,7 +16,10 @@ use profiler_common::{
     sampling,
 };
 
-use self::estimate::Variance;
+use self::{
+    births::{Births, Spans},
+    estimate::Variance,
+};
 
 /// What one site has allocated and what of it lives.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -44,6 +49,8 @@ pub struct SiteAccount {
     /// The live blocks of `inuse` by generation, sorted by that: those from before the first mark are of generation 0,
     /// those from between the first and the second of generation 1, and so on.
     pub generations: Vec<(u64, Held)>,
+    /// The live blocks of `inuse` by the span of time in which they were born ([`Account::spans`]), sorted by that.
+    pub births: Vec<(u64, Held)>,
 }
 
 /// Adds up blocks and sites.
@@ -59,6 +66,7 @@ pub struct Ledger {
     /// closed.
     sample_interval: u64,
     unfiltered_objects: i128,
+    births: Births,
 }
 
 /// The finished account.
@@ -70,6 +78,8 @@ pub struct Account {
     pub totals: SiteAccount,
     /// The peak and the exit that the sites speak of.
     pub moments: Moments,
+    /// The spans of time that births are counted in.
+    pub spans: Spans,
     /// Blocks by which the live blocks and the sites' counters disagree. Anything but 0 is a bug or a snapshot that
     /// was taken while the probes were running.
     pub discrepancy: u64,
@@ -87,6 +97,12 @@ impl Ledger {
     #[must_use]
     pub fn sampled(self, interval: u64) -> Self {
         Self { sample_interval: interval, ..self }
+    }
+
+    /// The same, with births counted in these spans of time.
+    #[must_use]
+    pub fn with_births(self, spans: Spans) -> Self {
+        Self { births: Births::in_spans(spans), ..self }
     }
 
     /// Enters the counters of a site.
@@ -130,6 +146,7 @@ impl Ledger {
             if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
                 *class = class.saturating_add(one.objects);
             }
+            self.births.count(account, block.born, one);
             let generation = self.marks.partition_point(|mark| *mark <= block.born) as u64;
             match &mut alike {
                 Some((thread, of, held)) if (*thread, *of) == (block.thread, generation) => add(held, one),
@@ -143,17 +160,22 @@ impl Ledger {
         if let Some(alike) = alike {
             account.add_alike(alike);
         }
+        self.births.bound(&mut self.sites);
     }
 
-    /// Enters what another ledger holds, which is to have the same filter and marks.
-    pub fn absorb(&mut self, other: Self) {
+    /// Enters what another ledger holds, which is to have the same filter, marks and spans.
+    pub fn absorb(&mut self, mut other: Self) {
         self.unfiltered_objects += other.unfiltered_objects;
+        other.births.join_up_to(self.births.spans.step(), &mut other.sites);
+        self.births.join_up_to(other.births.spans.step(), &mut self.sites);
         for (site, account) in other.sites {
             match self.sites.entry(site) {
                 Entry::Occupied(mut own) => own.get_mut().add(&account),
                 Entry::Vacant(place) => drop(place.insert(account)),
             }
         }
+        self.births.recount(&self.sites);
+        self.births.bound(&mut self.sites);
     }
 
     /// Sums up. Sites that never allocated are left out.
@@ -175,7 +197,7 @@ impl Ledger {
         }
         let discrepancy = u64::try_from(self.unfiltered_objects.unsigned_abs()).unwrap_or(u64::MAX);
         let discrepancy = sampling::blocks(interval, discrepancy);
-        Account { sites, totals, moments: self.moments, discrepancy }
+        Account { sites, totals, moments: self.moments, spans: self.births.spans, discrepancy }
     }
 }
 
@@ -194,8 +216,8 @@ impl SiteAccount {
         }
         let held = [&mut self.inuse, &mut self.peak, &mut self.exit].map(|held| &mut held.objects);
         let held = held.into_iter().chain([&mut self.alloc_objects, &mut self.temporary_objects]);
-        let of_parts =
-            self.threads.iter_mut().chain(&mut self.generations).map(|(_, held)| &mut held.objects);
+        let of_parts = self.threads.iter_mut().chain(&mut self.generations).chain(&mut self.births);
+        let of_parts = of_parts.map(|(_, held)| &mut held.objects);
         let of_sizes = self.alloc_sizes.iter_mut().chain(&mut self.inuse_sizes);
         held.chain(of_parts).chain(of_sizes).for_each(|sum| *sum = sampling::blocks(interval, *sum));
     }
@@ -222,6 +244,9 @@ impl SiteAccount {
         }
         for (generation, held) in &other.generations {
             add_to(&mut self.generations, *generation, *held);
+        }
+        for (span, held) in &other.births {
+            add_to(&mut self.births, *span, *held);
         }
     }
 }

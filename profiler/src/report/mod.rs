@@ -3,22 +3,31 @@
 //! Nothing here knows BPF, a process or a clock: a [`profile::Profile`] goes in, bytes come out. A broken pipe comes back
 //! as the error that it is; the caller decides that it is none.
 
+pub mod csv;
+pub mod dhat;
 mod facts;
 pub mod flamegraph;
 pub mod folded;
 pub mod format;
+pub mod heaptrack;
 pub mod history;
 pub mod json;
 mod json_history;
 mod json_mapped;
+mod json_pools;
 pub mod mapped;
 pub mod options;
+pub mod pools;
+pub mod pprof;
 pub mod profile;
 pub mod quality;
+mod shown;
+pub mod speedscope;
 mod stacks;
 mod svg_notes;
 pub mod table;
 pub mod units;
+pub mod verdict;
 
 #[cfg(test)]
 mod tests;

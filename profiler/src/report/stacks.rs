@@ -2,15 +2,11 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{options::ReportOptions, profile::Profile};
+use super::{options::ReportOptions, profile::Profile, shown};
 use crate::symbolize::{
-    fold::fold,
     frame::{Frame, FrameKind, FrameRole},
     label,
 };
-
-/// Stands for the stack of a site that has none: every scratch slot was busy.
-const NO_STACK: &str = "[no stack]";
 
 /// Live memory by stack.
 #[derive(Debug, Default)]
@@ -65,16 +61,12 @@ impl Stacks {
             profile.sites.iter().filter(|site| site.totals.inuse_objects > 0 || site.totals.inuse_space > 0)
         {
             let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
-            for frame in fold(&site.stack, options.full_stacks).iter().rev() {
+            for frame in shown::stack(site, options).iter().rev() {
                 let name = folded_name(frame);
                 if !stacks.tints.contains_key(&name) {
                     stacks.tints.insert(name.clone(), Tint::of(frame));
                 }
                 names.push(name);
-            }
-            if names.is_empty() {
-                stacks.tints.insert(NO_STACK.into(), Tint::Remark);
-                names.push(NO_STACK.into());
             }
             let live = stacks.lines.entry(names).or_default();
             live.bytes = live.bytes.saturating_add(site.totals.inuse_space);
@@ -97,7 +89,7 @@ impl Stacks {
 /// The frame's name as one element of a folded line. The format has no escapes, so what would be read as structure is
 /// replaced: `;` by `:` (as perf's and FlameGraph's scripts do), the blank before a last word that is a number by `_`
 /// (it would be taken for a count), and a leading `# ` (it would be taken for a comment).
-fn folded_name(frame: &Frame) -> String {
+pub(super) fn folded_name(frame: &Frame) -> String {
     let mut name = label::name(frame).replace(';', ":");
     if let Some(blank) = name.rfind(char::is_whitespace) {
         let last_word = name[blank..].trim_start();

@@ -28,7 +28,7 @@ impl Outputs {
         let mut specs = options.outputs.clone();
         if specs.is_empty() {
             let format = options.fallback_format.unwrap_or(Format::Svg);
-            specs.push(OutputSpec { path: format!("{default_name}.{format}").into(), format });
+            specs.push(OutputSpec { path: format!("{default_name}.{}", format.ending()).into(), format });
         }
         let files = specs
             .into_iter()

@@ -7,7 +7,7 @@ use std::sync::{
 
 use nix::sys::signal::{SigSet, SigmaskHow, Signal};
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     flag,
 };
 
@@ -29,6 +29,15 @@ impl StopFlag {
             flag::register(signal, Arc::clone(&stop.0))?;
         }
         before.thread_set_mask()?;
+        Ok(stop)
+    }
+
+    /// The same where no signal may end the program at once: the terminal is to be restored first.
+    pub(super) fn catch_every() -> std::io::Result<Self> {
+        let stop = Self::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
+            flag::register(signal, Arc::clone(&stop.0))?;
+        }
         Ok(stop)
     }
 

@@ -6,8 +6,14 @@ use std::{
 };
 
 use super::{
-    children::Children, marks::MarkInbox, naming::{Namer, Taken}, observation::Observation, options::CommonOptions,
-    output::Outputs, signals::StopFlag, status::StatusLine,
+    children::Children,
+    marks::MarkInbox,
+    naming::{Namer, Taken},
+    observation::Observation,
+    options::CommonOptions,
+    output::Outputs,
+    signals::StopFlag,
+    status::StatusLine,
 };
 use crate::report::{options::ReportOptions, profile::Profile, table, units};
 
@@ -82,6 +88,7 @@ pub(super) fn watch(
         }
         if options.interval.is_some_and(|interval| printed.elapsed() >= interval) {
             printed = Instant::now();
+            observation.read_pools();
             let profile = namer.profile(observation, options, options.top)?;
             status.suspend(|| printer.table(&profile, options))?;
         }

@@ -57,6 +57,14 @@ impl EbpfProbe {
             .map_err(|source| ProbeError::Map { name: "SITES", source })
     }
 
+    /// The counters of one site, if it has been met.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn site(&self, site: u64) -> Result<Option<SiteCounters>, ProbeError> {
+        self.sites.look_up(&site).map_err(|source| ProbeError::Map { name: "SITES", source })
+    }
+
     /// Hands out the live blocks of calls of realloc that have not returned: until they do, these blocks live.
     ///
     /// # Errors
