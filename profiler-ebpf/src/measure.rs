@@ -14,6 +14,7 @@ mod maps;
 mod memo;
 mod moments;
 mod python;
+mod python_code;
 mod sampler;
 mod search;
 mod threads;
