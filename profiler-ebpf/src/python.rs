@@ -10,7 +10,7 @@ use crate::{
     counters::Counter,
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
     maps::{PYTHON, SCRATCH, Scratch, count, task_fsbase},
-    opaque,
+    opaque, python_code,
     python_records::{PythonFrame, PythonLayout, python_end},
     walk::hash_frame,
 };
@@ -23,7 +23,7 @@ const FRAME_WORDS: usize = PythonLayout::LARGEST_FRAME as usize / 8;
 
 /// Reads a word of the target's memory.
 #[inline(always)]
-fn word_at(address: u64) -> Option<u64> {
+pub fn word_at(address: u64) -> Option<u64> {
     let mut word = 0u64;
     // SAFETY: the helper checks the user address, and fills `word`.
     let failed = unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const _) } != 0;
@@ -148,7 +148,7 @@ extern "C" fn python_step(index: u64, slot: u64) -> i64 {
     let frame = PythonFrame {
         code: code | mark << 56,
         at: word(layout.at) & layout.at_mask,
-        identity: PythonFrame::identity_of(&words),
+        identity: PythonFrame::identity_of(&words, python_code::last_death(code)),
     };
     let back = word(layout.back);
     let at = opaque(index) as usize & (MAX_PYTHON_FRAMES - 1);

@@ -29,12 +29,16 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("g++", "g++"),
     ("gdb", "gdb"),
     ("go", "golang-go"),
+    ("heaptrack_print", "heaptrack"),
     ("musl-gcc", "musl-tools"),
     ("node", "nodejs"),
+    ("npm", "npm"),
     ("python3", "python3"),
     ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
+    ("tmux", "tmux"),
+    ("valgrind", "valgrind"),
 ];
 
 /// The package that would start a network service where nothing forbids it.
