@@ -38,6 +38,8 @@ mod held;
 mod leaderless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/limits.rs"]
+mod limits;
 #[path = "live/mappings.rs"]
 mod mappings;
 #[path = "live/model.rs"]
@@ -50,6 +52,8 @@ mod oracle;
 mod programs;
 #[path = "live/python.rs"]
 mod python;
+#[path = "live/python_pools.rs"]
+mod python_pools;
 #[path = "live/reports.rs"]
 mod reports;
 #[path = "live/run.rs"]
@@ -86,7 +90,9 @@ fn main() -> ExitCode {
         generated::CASES,
         held::CASES,
         leaderless::CASES,
+        limits::CASES,
         python::CASES,
+        python_pools::CASES,
         run::CASES,
         sampling::CASES,
         reports::CASES,

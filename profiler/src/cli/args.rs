@@ -6,13 +6,15 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::values;
+use super::{
+    doctor_args::{self, DoctorArgs},
+    top_args::{self, TopArgs},
+    values,
+};
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
-    session::options::{
-        AttachOptions, CommonOptions, DoctorOptions, MarkOptions, OutputSpec, RowsShown, RunOptions,
-    },
+    session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
     target::allocator::custom::CustomAllocator,
 };
 
@@ -42,11 +44,14 @@ pub(super) enum Command {
     /// Start a program and watch it from its first allocation to its end
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Show a running process live in the terminal
+    #[command(after_help = top_args::EXAMPLES)]
+    Top(TopArgs),
     /// Mark a moment in the process that another heapscope watches: what is born after it is a generation of its own
     #[command(after_help = MARK_EXAMPLES)]
     Mark(MarkArgs),
     /// Show what heapscope knows of a program or a library
-    #[command(after_help = DOCTOR_EXAMPLES)]
+    #[command(after_help = doctor_args::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  heapscope completions bash > /etc/bash_completion.d/heapscope")]
@@ -84,13 +89,6 @@ Examples:
   heapscope mark 1234 'after warm-up'               in another terminal, while `heapscope attach 1234` runs
   heapscope mark redis-server                       without a name, it gets its number
   kill -USR1 $(pidof heapscope)                     the same";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  heapscope doctor --unwind /usr/bin/python3.11     how much of its code can be unwound, by which rules
-  heapscope doctor --unwind ./server libplugin.so   several files, as one process
-  heapscope doctor --unwind ./server --rows         the unwind table itself
-  heapscope doctor --unwind ./server --rows=all     with the rows that no call can need";
 
 /// How the kernel is asked to attach the probes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -138,7 +136,7 @@ impl Moment {
 }
 
 #[derive(Debug, Args)]
-struct CommonArgs {
+pub(super) struct CommonArgs {
     /// Stop after this time (30s, 2m; a bare number is seconds); without it, on Ctrl-C or when the process ends
     #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
@@ -266,36 +264,6 @@ impl MarkArgs {
     }
 }
 
-#[derive(Debug, Args)]
-pub(super) struct DoctorArgs {
-    /// Look at the unwind information of these files, which stand for one process together
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
-    unwind: Vec<PathBuf>,
-
-    /// List the rows, address by address
-    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
-        default_missing_value = "calls")]
-    rows: Option<Rows>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Rows {
-    /// Those that can hold a call, which stack walks search
-    Calls,
-    /// All
-    All,
-}
-
-impl DoctorArgs {
-    pub(super) fn options(self) -> DoctorOptions {
-        let rows = self.rows.map(|rows| match rows {
-            Rows::Calls => RowsShown::Calls,
-            Rows::All => RowsShown::All,
-        });
-        DoctorOptions { files: self.unwind, rows }
-    }
-}
-
 impl AttachArgs {
     pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
         Ok(AttachOptions { target: self.target, common: self.common.options()? })
@@ -309,7 +277,7 @@ impl RunArgs {
 }
 
 impl CommonArgs {
-    fn options(self) -> anyhow::Result<CommonOptions> {
+    pub(super) fn options(self) -> anyhow::Result<CommonOptions> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
         {

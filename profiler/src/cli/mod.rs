@@ -1,6 +1,8 @@
 //! The command line: flags become plain options, and nothing below knows clap.
 
 mod args;
+mod doctor_args;
+mod top_args;
 mod values;
 
 use std::{
@@ -22,6 +24,7 @@ pub fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Attach(args) => args.options().and_then(|options| session::attach(&options)),
         Command::Run(args) => args.options().and_then(|options| session::run(&options)),
+        Command::Top(args) => args.options().and_then(|options| session::top(&options)),
         Command::Mark(args) => session::mark(&args.options()),
         Command::Doctor(args) => {
             let options = args.options();

@@ -7,6 +7,7 @@ pub mod births;
 pub mod estimate;
 pub mod mappings;
 pub mod timeline;
+pub mod window;
 
 use std::collections::{HashMap, hash_map::Entry};
 

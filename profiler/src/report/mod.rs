@@ -15,8 +15,10 @@ pub mod history;
 pub mod json;
 mod json_history;
 mod json_mapped;
+mod json_pools;
 pub mod mapped;
 pub mod options;
+pub mod pools;
 pub mod pprof;
 pub mod profile;
 pub mod quality;
@@ -26,6 +28,7 @@ mod stacks;
 mod svg_notes;
 pub mod table;
 pub mod units;
+pub mod verdict;
 
 #[cfg(test)]
 mod tests;

@@ -9,6 +9,7 @@ use super::{
     profile::{Profile, SiteReport, Totals},
     quality::{Weight, nothing_live, remarks},
     units::{blocks, bytes, count, counted, percent, plus_minus, span},
+    verdict::verdict,
 };
 use crate::symbolize::{
     fold::{cut_middle, fold, shorten},
@@ -16,9 +17,9 @@ use crate::symbolize::{
 };
 
 /// Lines of stack below each site.
-const STACK_LINES: usize = 6;
+pub(super) const STACK_LINES: usize = 6;
 /// What stands before a line of stack.
-const INDENT: &str = "       ";
+pub(super) const INDENT: &str = "       ";
 
 /// Writes the table as plain text, at most `options.width` characters wide.
 ///
@@ -38,6 +39,9 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     }
     if let Some(mapped) = &profile.mapped {
         write_mapped(mapped, options, width, out)?;
+    }
+    if let Some(python) = &profile.python {
+        python.write(options, width, out)?;
     }
     write_quality(profile, width, out)
 }
@@ -93,18 +97,7 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let command = cut_middle(&command, width.saturating_sub("heapscope: ".len() + behind.len()));
     writeln!(out, "heapscope: {command}{behind}")?;
     let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
-    let mut conditions = format!("{how} {}, {}", span(profile.duration), profile.mode.sampling());
-    if let Some(interval) = profile.mode.sample_interval {
-        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
-    }
-    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
-        if let Some(size) = size {
-            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
-        }
-    }
-    if let Some(age) = profile.mode.min_age {
-        conditions.push_str(&format!(", live means at least {} old", span(age)));
-    }
+    let conditions = format!("{how} {}{}", span(profile.duration), conditions(profile));
     write_wrapped(&conditions, "", "  ", width, out)?;
     let totals = &profile.totals;
     let error = |part: fn(&Totals) -> u64| profile.errors.as_ref().map(part);
@@ -133,6 +126,23 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     );
     write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)?;
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
+}
+
+/// How allocations were chosen, each part behind a comma.
+pub(super) fn conditions(profile: &Profile) -> String {
+    let mut conditions = format!(", {}", profile.mode.sampling());
+    if let Some(interval) = profile.mode.sample_interval {
+        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
+    }
+    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
+        if let Some(size) = size {
+            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
+        }
+    }
+    if let Some(age) = profile.mode.min_age {
+        conditions.push_str(&format!(", live means at least {} old", span(age)));
+    }
+    conditions
 }
 
 fn write_sites(
@@ -173,8 +183,9 @@ fn write_sites(
         if stack.is_empty() {
             writeln!(out, "{INDENT}[no stack]")?;
         }
-        if let Some(facts) = facts::of_site(profile, site) {
-            writeln!(out, "{INDENT}{}", cut_middle(&facts, width - INDENT.len()))?;
+        let verdict = verdict(profile, site).text;
+        for line in std::iter::once(verdict).chain(facts::of_site(profile, site)) {
+            writeln!(out, "{INDENT}{}", cut_middle(&line, width - INDENT.len()))?;
         }
     }
     let rest = &live[live.len().min(options.sites)..];
@@ -206,7 +217,13 @@ fn write_quality(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Re
 }
 
 /// Writes `text` behind `head`, broken at blanks so that it fits `width`; further lines begin with `indent`.
-fn write_wrapped(text: &str, head: &str, indent: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_wrapped(
+    text: &str,
+    head: &str,
+    indent: &str,
+    width: usize,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let (mut line, mut words) = (head.to_owned(), 0);
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         let word = cut_middle(word, width - indent.len());
@@ -248,6 +265,7 @@ mod tests {
             sites: Vec::new(),
             code: Vec::new(),
             mapped: None,
+            python: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {
             let mut out = Vec::new();

@@ -106,6 +106,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         sites,
         code: code(),
         mapped: None,
+        python: None,
     }
 }
 

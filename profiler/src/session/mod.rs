@@ -21,15 +21,18 @@ pub mod options;
 mod output;
 mod overhead;
 mod placing;
+mod pools;
 mod python;
 mod quality;
 mod run;
 mod sampled_code;
 mod signals;
 mod status;
+mod top;
 mod watch;
 
 pub use attach::attach;
 pub use doctor::doctor;
 pub use marks::mark;
 pub use run::run;
+pub use top::top;

@@ -13,9 +13,9 @@ use super::{
 };
 use crate::{
     ledger::Account,
-    probe::AttachMethod,
+    probe::{AttachMethod, Counters},
     report::mapped::MappedMemory,
-    report::profile::{Mode, Profile, SiteReport, TargetInfo},
+    report::profile::{Mode, Profile, Quality, SiteReport, TargetInfo},
     symbolize::{
         frame::{Frame, FrameKind, FrameRole},
         perf_map::PerfMap,
@@ -58,6 +58,7 @@ impl Namer {
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
         observation.note_heap();
+        observation.read_pools();
         match PerfMap::of_process(observation.process.pid) {
             Ok(Some(map)) => self.symbolizer.set_perf_map(map),
             Ok(None) => {}
@@ -86,6 +87,9 @@ impl Namer {
         let mapped = observation.mapped.as_ref().map(Mapped::told);
         let mapped_sites = mapped.iter().flat_map(|told| told.sites.iter().take(sites));
         let shown = shown.chain(mapped_sites.filter_map(|(site, _)| observation.stacks.get(site)));
+        let pools = observation.pools_told();
+        let pool_sites = pools.iter().flat_map(|told| told.keys(sites));
+        let shown = shown.chain(pool_sites.filter_map(|site| observation.stacks.get(site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         let named = account
@@ -113,16 +117,16 @@ impl Namer {
             calls_inside_allocator: inside,
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
+        let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
         let process = &observation.process;
-        let mut quality = quality(&counters, &account);
-        quality.overhead_percent = observation.overhead_percent();
-        quality.warnings = warnings(observation, &account, &counters);
-        quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
+        let mut quality = self.quality(observation, &account, &counters);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
             mapped.tell_quality(&counters, inside, &mut quality);
         }
-        quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
+        if let Some(pools) = &observation.pools {
+            pools.tell_quality(&counters, &mut quality);
+        }
         Ok(Profile {
             target: TargetInfo {
                 pid: process.pid,
@@ -147,7 +151,35 @@ impl Namer {
             sites: named,
             code: observation.code.mapped_files(),
             mapped,
+            python,
         })
+    }
+
+    /// How far the numbers and names so far can be trusted.
+    pub(super) fn quality(
+        &self,
+        observation: &Observation,
+        account: &Account,
+        counters: &Counters,
+    ) -> Quality {
+        let mut quality = quality(counters, account);
+        quality.overhead_percent = observation.overhead_percent();
+        quality.warnings = warnings(observation, account, counters);
+        quality.warnings.extend(observation.python.warnings(counters, self.unmatched));
+        quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
+        quality
+    }
+
+    /// Names these sites alone: the allocator and the stack of each.
+    pub(super) fn name_sites(
+        &mut self,
+        observation: &Observation,
+        sites: &[u64],
+    ) -> Vec<(String, Vec<Arc<Frame>>)> {
+        let known = sites.iter().filter_map(|site| observation.stacks.get(site));
+        let indices: BTreeSet<_> = known.flat_map(|known| known.frames.iter().copied()).collect();
+        self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
+        sites.iter().map(|site| self.stack(observation, *site)).collect()
     }
 
     /// The allocator of a site, and its stack.
@@ -218,7 +250,7 @@ fn without_main_thread(method: AttachMethod) -> String {
 }
 
 /// Everything that the reader must know before trusting a number.
-fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
+fn warnings(observation: &Observation, account: &Account, counters: &Counters) -> Vec<String> {
     use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
     warnings.extend(observation.lookout.warning());

@@ -6,7 +6,7 @@ use std::sync::{
 };
 
 use signal_hook::{
-    consts::{SIGHUP, SIGINT, SIGTERM},
+    consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM},
     flag,
 };
 
@@ -21,6 +21,15 @@ impl StopFlag {
         for signal in [SIGINT, SIGTERM, SIGHUP] {
             // In this order: the first signal finds the flag unset and only sets it.
             flag::register_conditional_shutdown(signal, 128 + signal, Arc::clone(&stop.0))?;
+            flag::register(signal, Arc::clone(&stop.0))?;
+        }
+        Ok(stop)
+    }
+
+    /// The same where no signal may end the program at once: the terminal is to be restored first.
+    pub(super) fn catch_every() -> std::io::Result<Self> {
+        let stop = Self::default();
+        for signal in [SIGINT, SIGTERM, SIGHUP, SIGQUIT] {
             flag::register(signal, Arc::clone(&stop.0))?;
         }
         Ok(stop)

@@ -22,6 +22,7 @@ use summary::Summary;
 /// Programs that some tests run beside heapscope, with Debian's packages of them. A test skips where one is absent.
 const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
+    ("chromium", "chromium"),
     ("clang++", "clang"),
     ("dwp", "binutils"),
     ("dwz", "dwz"),

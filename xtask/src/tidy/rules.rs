@@ -10,7 +10,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("probe", &["unwind", "symbolize", "target", "sys"]),
     ("ledger", &[]),
     ("report", &["symbolize"]),
-    ("tui", &["symbolize"]),
+    ("tui", &["report", "symbolize"]),
     ("unwind", &["target", "sys"]),
     ("symbolize", &["target", "sys"]),
     ("target", &["sys"]),
