@@ -250,7 +250,12 @@ fn check_others(profile: &Profile, options: &ReportOptions) {
 
 fuzz_target!(|input: Input<'_>| {
     let profile = profile(&input);
-    let options = ReportOptions { full_stacks: input.full_stacks, width: input.width.into(), sites: 5 };
+    let options = ReportOptions {
+        full_stacks: input.full_stacks,
+        width: input.width.into(),
+        sites: 5,
+        ..ReportOptions::default()
+    };
     let mut out = Vec::new();
     // The one error there is: sums beyond 64 bits.
     if flamegraph::write(&profile, &options, &mut out).is_ok() {

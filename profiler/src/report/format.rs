@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    csv, dhat, firefox, flamegraph, folded, heaptrack, json, options::ReportOptions, pprof, profile::Profile,
-    speedscope,
+    csv, dhat, firefox, flamegraph, folded, heaptrack, html, json, options::ReportOptions, pprof,
+    profile::Profile, recording, speedscope,
 };
 
 /// A file format.
@@ -16,6 +16,8 @@ use super::{
 pub enum Format {
     /// A flamegraph to look at in a browser.
     Svg,
+    /// A page to explore in a browser.
+    Html,
     /// Folded stacks, for other flamegraph tools.
     Folded,
     /// Everything, for programs.
@@ -32,6 +34,8 @@ pub enum Format {
     Dhat,
     /// A table for spreadsheets and data frames.
     Csv,
+    /// A recording, from which every other format can be made later.
+    Hscope,
 }
 
 /// Why no format could be told.
@@ -43,18 +47,13 @@ pub enum FormatError {
     /// There is no format of that name.
     #[error("there is no format `{0}`: choose {names}", names = names())]
     UnknownName(String),
-    /// The format is known, but this version does not write it.
-    #[error("`{0}` is not written by this version: choose {endings}", endings = endings())]
-    NotYet(String),
 }
-
-/// Endings that other tools' users will try.
-const NOT_YET: &[&str] = &[".html", ".hscope"];
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 11] = [
         Self::Svg,
+        Self::Html,
         Self::Folded,
         Self::Json,
         Self::Pprof,
@@ -63,6 +62,7 @@ impl Format {
         Self::Heaptrack,
         Self::Dhat,
         Self::Csv,
+        Self::Hscope,
     ];
 
     /// Its name.
@@ -70,6 +70,7 @@ impl Format {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Json => "json",
             Self::Pprof => "pprof",
@@ -78,6 +79,7 @@ impl Format {
             Self::Heaptrack => "heaptrack",
             Self::Dhat => "dhat",
             Self::Csv => "csv",
+            Self::Hscope => "hscope",
         }
     }
 
@@ -86,6 +88,7 @@ impl Format {
     pub const fn ending(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Json => "json",
             Self::Pprof => "pb.gz",
@@ -94,6 +97,7 @@ impl Format {
             Self::Heaptrack => "heaptrack.gz",
             Self::Dhat => "dhat.json",
             Self::Csv => "csv",
+            Self::Hscope => "hscope",
         }
     }
 
@@ -104,9 +108,6 @@ impl Format {
     pub fn from_path(path: &Path) -> Result<Self, FormatError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let lower = name.to_ascii_lowercase();
-        if NOT_YET.iter().any(|ending| lower.ends_with(ending)) {
-            return Err(FormatError::NotYet(name.into_owned()));
-        }
         let has_ending = |format: &Self| {
             lower.strip_suffix(format.ending()).is_some_and(|beginning| beginning.ends_with('.'))
         };
@@ -125,7 +126,6 @@ impl Format {
         let lower = name.to_ascii_lowercase();
         match Self::ALL.into_iter().find(|format| lower == format.name()) {
             Some(format) => Ok(format),
-            None if matches!(lower.as_str(), "html" | "hscope") => Err(FormatError::NotYet(name.to_owned())),
             None => Err(FormatError::UnknownName(name.to_owned())),
         }
     }
@@ -165,6 +165,7 @@ pub fn write_report(
 ) -> io::Result<()> {
     match format {
         Format::Svg => flamegraph::write(profile, options, out),
+        Format::Html => html::write(profile, options, out),
         Format::Folded => folded::write(profile, options, out),
         Format::Json => json::write(profile, options, out),
         Format::Pprof => pprof::write(profile, options, out),
@@ -173,6 +174,7 @@ pub fn write_report(
         Format::Heaptrack => heaptrack::write(profile, options, out),
         Format::Dhat => dhat::write(profile, options, out),
         Format::Csv => csv::write(profile, options, out),
+        Format::Hscope => recording::write(profile, options, out),
     }
 }
 
@@ -189,7 +191,6 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(of(&format!("a.b.{}", format.ending())), Ok(format));
         }
-        assert_eq!(of("x.html"), Err(FormatError::NotYet("x.html".into())));
         for unknown in ["x", "svg", "x.txt", "", "/", "x.svg.gz", "dir.svg/x", "xpb.gz", "x.pb"] {
             assert!(matches!(of(unknown), Err(FormatError::UnknownEnding(_))), "{unknown}");
         }
@@ -200,7 +201,6 @@ mod tests {
     #[test]
     fn names_of_formats() {
         assert!(Format::ALL.into_iter().all(|format| Format::from_name(format.name()) == Ok(format)));
-        assert_eq!(Format::from_name("html"), Err(FormatError::NotYet("html".into())));
         let refusal = FormatError::UnknownName("xml".into());
         assert_eq!(Format::from_name("xml").as_ref(), Err(&refusal));
         assert!(Format::ALL.iter().all(|format| refusal.to_string().contains(format.name())));
