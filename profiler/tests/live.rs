@@ -52,6 +52,8 @@ mod oracle;
 mod programs;
 #[path = "live/python.rs"]
 mod python;
+#[path = "live/recordings.rs"]
+mod recordings;
 #[path = "live/reports.rs"]
 mod reports;
 #[path = "live/run.rs"]
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         python::CASES,
         run::CASES,
         sampling::CASES,
+        recordings::CASES,
         reports::CASES,
         moments::CASES,
         oracle::CASES,

@@ -18,7 +18,11 @@ fn pool() -> DescriptorPool {
 }
 
 /// Reads a message by the schema, and by the code what the schema's reader writes.
-fn check<M: Message + Default + PartialEq>(pool: &DescriptorPool, name: &str, plain: &[u8]) {
+fn check<M: Message + Default + PartialEq + std::fmt::Debug>(
+    pool: &DescriptorPool,
+    name: &str,
+    plain: &[u8],
+) {
     let descriptor = pool.get_message_by_name(&format!("heapscope.recording.v1.{name}")).unwrap();
     let dynamic = DynamicMessage::decode(descriptor, plain).unwrap();
     check_known(name, &dynamic);
