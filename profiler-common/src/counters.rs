@@ -84,6 +84,10 @@ counters! {
     MappingRecordLost = 29, "mapping_record_lost";
     /// While sampling, allocator calls that were left at their entry.
     UnsampledAllocations = 30, "unsampled_allocations";
+    /// Pools that pymalloc has opened.
+    PoolsOpened = 31, "pools_opened";
+    /// Lost: a pool could not be kept, or what was to be one was none.
+    PoolLost = 32, "pool_lost";
 }
 
 /// Entries of the BPF array `COUNTERS`.

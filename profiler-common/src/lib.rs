@@ -9,6 +9,7 @@
 pub mod counters;
 pub mod limits;
 pub mod mappings;
+pub mod pools;
 pub mod python;
 pub mod records;
 pub mod sampling;

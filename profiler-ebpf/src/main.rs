@@ -11,6 +11,7 @@
 //! - `mappings`: calls of mmap, munmap and mremap;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `python`: the interpreter's frames, by its own links;
+//! - `pools`: the pools that pymalloc opens;
 //! - `sampler`: which allocations are recorded;
 //! - `search`: the tables that the walk asks;
 //! - `memo`: a stack met before is recognised without a search;
@@ -33,6 +34,7 @@ mod mappings;
 mod maps;
 mod memo;
 mod moments;
+mod pools;
 mod python;
 mod sampler;
 mod search;
@@ -49,6 +51,9 @@ mod limits;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/mappings.rs"]
 mod mapping_records;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/pools.rs"]
+mod pool_records;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/python.rs"]
 mod python_records;

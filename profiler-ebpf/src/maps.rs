@@ -16,6 +16,7 @@ use crate::{
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES, THREAD_SLOTS},
     live::Part,
     memo::{MEMO_FRAMES, Memo},
+    pool_records::PoolSample,
     python_records::{PythonFrame, PythonLayout},
     records::{
         MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
@@ -118,6 +119,14 @@ pub static MEMOS: Array<Memo> = Array::with_max_entries(4, 0);
 /// Where the target's Python keeps its frames, in its one element.
 #[map]
 pub static PYTHON: Array<PythonLayout> = Array::with_max_entries(1, 0);
+
+/// The pools that pymalloc has opened, by their addresses.
+#[map]
+pub static POOLS: HashMap<u64, PoolSample> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// How many each site has opened.
+#[map]
+pub static POOL_SITES: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
 /// What one walk works on. `head` and `frames` together are the record that goes to the ring buffer.
 #[repr(C)]

@@ -24,6 +24,8 @@ mod walk;
 mod counters;
 #[path = "../../profiler-common/src/limits.rs"]
 mod limits;
+#[path = "../../profiler-common/src/pools.rs"]
+mod pool_records;
 #[path = "../../profiler-common/src/python.rs"]
 mod python_records;
 #[path = "../../profiler-common/src/records.rs"]

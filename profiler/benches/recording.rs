@@ -210,5 +210,6 @@ fn closing(head: &Head, state: &[Counters]) -> Profile {
         sites,
         code: Vec::new(),
         mapped: None,
+        python: None,
     }
 }

@@ -52,6 +52,8 @@ mod oracle;
 mod programs;
 #[path = "live/python.rs"]
 mod python;
+#[path = "live/python_pools.rs"]
+mod python_pools;
 #[path = "live/recordings.rs"]
 mod recordings;
 #[path = "live/reports.rs"]
@@ -92,6 +94,7 @@ fn main() -> ExitCode {
         leaderless::CASES,
         limits::CASES,
         python::CASES,
+        python_pools::CASES,
         run::CASES,
         sampling::CASES,
         recordings::CASES,

@@ -157,7 +157,7 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::sample_interval)]
     sample: Option<u64>,
 
-    /// Write a report: .svg flamegraph, .folded stacks, .json or .hscope recording by the ending; may be given several times; `-` is
+    /// Write a report: .html page, .svg flamegraph, .folded stacks, .json or .hscope recording by the ending; may be given several times; `-` is
     /// standard output
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,

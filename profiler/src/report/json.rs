@@ -12,6 +12,7 @@ use serde::{Serialize, Serializer};
 use super::{
     json_history::{HistoryView, SiteHistoryView},
     json_mapped::MappingsView,
+    json_pools::PythonView,
     options::ReportOptions,
     profile::{Mode, Profile, Quality, SiteReport, Totals},
 };
@@ -46,6 +47,8 @@ struct Document<'a> {
     sites: &'a [SiteReport],
     #[serde(skip_serializing_if = "Option::is_none")]
     mappings: Option<MappingsView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    python: Option<PythonView<'a>>,
 }
 
 #[derive(Serialize)]
@@ -137,6 +140,7 @@ impl<'a> Document<'a> {
             history: HistoryView::of(&profile.history),
             sites: &profile.sites,
             mappings: profile.mapped.as_ref().map(MappingsView::of),
+            python: profile.python.as_ref().map(PythonView::of),
         }
     }
 }
@@ -212,7 +216,7 @@ pub(super) fn stack<S: Serializer>(stack: &[Arc<Frame>], serializer: S) -> Resul
 }
 
 /// The moment in UTC; `None` for a clock before 1970 or after 9999, for which the crate has no text.
-fn rfc3339(time: SystemTime) -> Option<String> {
+pub(super) fn rfc3339(time: SystemTime) -> Option<String> {
     let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
     (since_epoch.as_secs() < 253_402_300_800).then(|| humantime::format_rfc3339_millis(time).to_string())
 }

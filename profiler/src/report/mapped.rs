@@ -137,6 +137,7 @@ mod tests {
             sites: Vec::new(),
             code: Vec::new(),
             mapped,
+            python: None,
         }
     }
 

@@ -10,6 +10,7 @@ use std::{
 use super::{
     history::{History, SiteHistory},
     mapped::MappedMemory,
+    pools::PythonMemory,
 };
 use crate::symbolize::frame::Frame;
 
@@ -172,4 +173,6 @@ pub struct Profile {
     pub code: Vec<CodeMapping>,
     /// Mapped memory, if it was watched.
     pub mapped: Option<MappedMemory>,
+    /// Python's small objects, if the process runs an interpreter.
+    pub python: Option<PythonMemory>,
 }

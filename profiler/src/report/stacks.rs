@@ -45,7 +45,7 @@ pub(super) enum Tint {
 }
 
 impl Tint {
-    fn of(frame: &Frame) -> Self {
+    pub(super) fn of(frame: &Frame) -> Self {
         match (frame.kind, frame.role) {
             (_, FrameRole::Remark) => Self::Remark,
             (FrameKind::Python, _) => Self::Python,

@@ -18,9 +18,9 @@ use crate::symbolize::{
 };
 
 /// Lines of stack below each site.
-const STACK_LINES: usize = 6;
+pub(super) const STACK_LINES: usize = 6;
 /// What stands before a line of stack.
-const INDENT: &str = "       ";
+pub(super) const INDENT: &str = "       ";
 
 /// Writes the table as plain text, at most `options.width` characters wide.
 ///
@@ -56,6 +56,9 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     }
     if let Some(mapped) = &profile.mapped {
         write_mapped(mapped, options, width, out)?;
+    }
+    if let Some(python) = &profile.python {
+        python.write(options, width, out)?;
     }
     write_quality(profile, width, out)
 }
@@ -232,7 +235,13 @@ fn write_quality(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Re
 }
 
 /// Writes `text` behind `head`, broken at blanks so that it fits `width`; further lines begin with `indent`.
-fn write_wrapped(text: &str, head: &str, indent: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_wrapped(
+    text: &str,
+    head: &str,
+    indent: &str,
+    width: usize,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let (mut line, mut words) = (head.to_owned(), 0);
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         let word = cut_middle(word, width - indent.len());
@@ -274,6 +283,7 @@ mod tests {
             sites: Vec::new(),
             code: Vec::new(),
             mapped: None,
+            python: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {
             let mut out = Vec::new();

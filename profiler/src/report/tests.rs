@@ -109,11 +109,12 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         sites,
         code: code(),
         mapped: None,
+        python: None,
     }
 }
 
 /// A shop server: a cache that grows, JSON text, a Python plug-in, generated code, a cut stack, no stack at all.
-fn shop() -> Profile {
+pub(super) fn shop() -> Profile {
     let start = Frame { role: FrameRole::Runtime, ..program("_start", 0) };
     let root = || vec![program("main", 210), runtime("__libc_start_call_main"), start.clone()];
     let stack = |leaf: Vec<Frame>| [leaf, root()].concat();

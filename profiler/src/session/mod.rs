@@ -21,6 +21,7 @@ pub mod options;
 mod output;
 mod overhead;
 mod placing;
+mod pools;
 mod python;
 mod quality;
 mod recorder;

@@ -61,6 +61,7 @@ impl Namer {
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
         observation.note_heap();
+        observation.read_pools();
         match PerfMap::of_process(observation.process.pid) {
             Ok(Some(map)) => self.symbolizer.set_perf_map(map),
             Ok(None) => {}
@@ -89,6 +90,9 @@ impl Namer {
         let mapped = observation.mapped.as_ref().map(Mapped::told);
         let mapped_sites = mapped.iter().flat_map(|told| told.sites.iter().take(sites));
         let shown = shown.chain(mapped_sites.filter_map(|(site, _)| observation.stacks.get(site)));
+        let pools = observation.pools_told();
+        let pool_sites = pools.iter().flat_map(|told| told.keys(sites));
+        let shown = shown.chain(pool_sites.filter_map(|site| observation.stacks.get(site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         self.keys = account.sites.iter().map(|(site, _)| *site).collect();
@@ -117,10 +121,14 @@ impl Namer {
             calls_inside_allocator: inside,
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
+        let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
         let mut quality = self.quality(observation, &account, &counters);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
             mapped.tell_quality(&counters, inside, &mut quality);
+        }
+        if let Some(pools) = &observation.pools {
+            pools.tell_quality(&counters, &mut quality);
         }
         Ok(Profile {
             target: Self::target(observation),
@@ -134,6 +142,7 @@ impl Namer {
             sites: named,
             code: observation.code.mapped_files(),
             mapped,
+            python,
         })
     }
 

@@ -26,6 +26,7 @@ use super::{
     named_allocator::NamedAllocator,
     options::CommonOptions,
     overhead::OverheadMeter,
+    pools::{self, Pools},
     python::{Groups, Python},
     recorder::Recorder,
     sampled_code::SampledCode,
@@ -73,6 +74,8 @@ pub(super) struct Observation {
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
     pub(super) python: Python,
+    /// Python's small objects, once there is an interpreter.
+    pub(super) pools: Option<Pools>,
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
@@ -126,6 +129,7 @@ impl Observation {
             started: SystemTime::now(),
             warnings: Vec::new(),
             python: Python::default(),
+            pools: None,
             mapped: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
             sample_interval: options.sample_interval,
@@ -245,17 +249,19 @@ impl Observation {
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
         self.probe.sites(|site, counters: SiteCounters| {
-            if !self.is_of_mappings(site, &counters) {
+            if !self.is_of_no_block(site, &counters) {
                 ledger.add_site(site, &counters);
             }
         })?;
         Ok(ledger.close())
     }
 
-    /// Whether a site has mapped memory, and not allocated blocks. One whose stack is lost may have done either.
-    pub(super) fn is_of_mappings(&self, site: u64, counters: &SiteCounters) -> bool {
-        let by_stack = || self.stacks.get(&site).is_none_or(|stack| stack.allocator == MAPPING_SITE);
-        self.mapped.is_some() && counters.alloc_objects == 0 && by_stack()
+    /// Whether a site has mapped memory or opened pools, and not allocated blocks. One whose stack is lost may have done
+    /// any of these.
+    pub(super) fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
+        let is_other = |allocator| allocator == MAPPING_SITE || pools::is_of_pools(allocator);
+        let by_stack = || self.stacks.get(&site).is_none_or(|stack| is_other(stack.allocator));
+        (self.mapped.is_some() || self.pools.is_some()) && counters.alloc_objects == 0 && by_stack()
     }
 
     /// Sets a mark, and says what is live by now.
@@ -333,13 +339,13 @@ impl Observation {
 
     /// Has Python frames walked once an interpreter is there and initialised.
     fn python_begins(&mut self) -> Result<(), ProbeError> {
-        if let Some(layout) = self.python.begin()
-            && !self.probe.publish_python(&layout)?
-        {
+        let Some(layout) = self.python.begin() else { return Ok(()) };
+        if !self.probe.publish_python(&layout)? {
             self.warn(
                 "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
             );
         }
+        self.begin_pools();
         Ok(())
     }
 

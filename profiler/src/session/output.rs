@@ -66,10 +66,12 @@ impl Outputs {
         Some(Recorder::new(spec.path.clone(), file, options.interval))
     }
 
-    /// Writes them all, but for a recording that has been written; the names of the files.
+    /// Writes them all, but for a recording that has been written; the names of the files. That one of them cannot be
+    /// written does not keep the others from it.
     pub(super) fn write(self, profile: &Profile, options: &ReportOptions) -> anyhow::Result<Vec<String>> {
         let mut names = Vec::new();
         let mut recorded = self.records;
+        let mut failed = None;
         for (spec, file) in self.files {
             if spec.format == Format::Hscope && std::mem::take(&mut recorded) {
                 continue;
@@ -90,10 +92,14 @@ impl Outputs {
             };
             match written {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                done => done.with_context(|| format!("cannot write {}", spec.path.display()))?,
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    failed.get_or_insert(error.context(format!("cannot write {}", spec.path.display())));
+                }
+                Ok(()) => {}
             }
         }
-        Ok(names)
+        failed.map_or(Ok(names), Err)
     }
 }
 

@@ -205,7 +205,7 @@ fn read_sites(observation: &Observation) -> io::Result<Vec<(u64, Counters)>> {
     let blocks = |sum| sampling::blocks(interval, sum);
     let mut sites = Vec::new();
     let read = observation.probe.sites(|site, counters: SiteCounters| {
-        if counters.alloc_objects == 0 || observation.is_of_mappings(site, &counters) {
+        if counters.alloc_objects == 0 || observation.is_of_no_block(site, &counters) {
             return;
         }
         let (held, allocated) =

@@ -80,6 +80,7 @@ pub(super) fn watch(
         }
         if options.interval.is_some_and(|interval| printed.elapsed() >= interval) {
             printed = Instant::now();
+            observation.read_pools();
             let profile = namer.profile(observation, options, options.top)?;
             status.suspend(|| printer.table(&profile, options))?;
         }

@@ -120,7 +120,7 @@ fn split_prefixes(bytes: &[u8]) -> (&[u8], &[u8]) {
 
 /// Whether the kernel executes the instruction itself (arch/x86/kernel/uprobes.c: `branch_setup_xol_ops`,
 /// `push_setup_xol_ops`). Kernels from 6.18 emulate the multi-byte `nop`s too; they are not counted on.
-fn is_emulated(instruction: &Instruction, bytes: &[u8]) -> bool {
+pub(super) fn is_emulated(instruction: &Instruction, bytes: &[u8]) -> bool {
     let (prefixes, rest) = split_prefixes(bytes);
     let narrowed = prefixes.contains(&0x66);
     match *rest {
@@ -135,7 +135,7 @@ fn is_emulated(instruction: &Instruction, bytes: &[u8]) -> bool {
 }
 
 /// Whether the kernel accepts a probe here, and the target survives it.
-fn can_hold_a_probe(instruction: &Instruction, bytes: &[u8]) -> bool {
+pub(super) fn can_hold_a_probe(instruction: &Instruction, bytes: &[u8]) -> bool {
     let (prefixes, rest) = split_prefixes(bytes);
     // `is_prefix_bad` of arch/x86/kernel/uprobes.c: es, cs, ss, ds and lock.
     let refused_prefix = prefixes.iter().any(|prefix| matches!(prefix, 0x26 | 0x2e | 0x36 | 0x3e | 0xf0));

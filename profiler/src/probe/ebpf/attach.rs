@@ -77,6 +77,11 @@ impl Attachments {
         Ok(Self { pid: settings.pid, loaded, links: Vec::new(), perf_links: Vec::new() })
     }
 
+    /// The process that the probes are in.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub(super) fn method(&self) -> AttachMethod {
         match self.loaded {
             Loaded::Session { .. } => AttachMethod::Session,
@@ -312,7 +317,7 @@ fn multi(
     Ok(links)
 }
 
-fn c_path(path: &OsStr) -> io::Result<CString> {
+pub(super) fn c_path(path: &OsStr) -> io::Result<CString> {
     CString::new(path.as_bytes()).map_err(io::Error::other)
 }
 

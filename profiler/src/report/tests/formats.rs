@@ -36,6 +36,28 @@ fn pprof(profile: &Profile) -> message::Profile {
     message::Profile::decode(unzipped(&bytes(Format::Pprof, profile)).as_slice()).unwrap()
 }
 
+fn heaptrack(profile: &Profile) -> String {
+    String::from_utf8(unzipped(&bytes(Format::Heaptrack, profile))).unwrap()
+}
+
+/// Equal lines that follow one another, as one line with their count; pairs and triples of them too.
+fn counted(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut out = String::new();
+    let mut rest = lines.as_slice();
+    while !rest.is_empty() {
+        let times =
+            |length: usize| rest.chunks_exact(length).take_while(|chunk| *chunk == &rest[..length]).count();
+        let repeated = |length: &usize| ((times(*length) - 1) * length, usize::MAX - length);
+        let length = (1..=3.min(rest.len())).max_by_key(repeated).unwrap();
+        let times = times(length);
+        out += &rest[..length].join(", ");
+        out += &if times > 1 { format!(" (x {times})\n") } else { "\n".to_owned() };
+        rest = &rest[length * times..];
+    }
+    out
+}
+
 /// Version numbers do not belong into golden files.
 fn golden(name: &str, text: &str) {
     hold_against_golden(name, &text.replace(shown::WRITER, "heapscope VERSION"));
@@ -49,6 +71,9 @@ fn golden_files_of_other_tools() {
         let name = format!("shop.{}", format.ending());
         golden(&name, &report(format, &shop, &ReportOptions::default()).replace("},{", lines));
     }
+    let firefox: serde_json::Value = serde_json::from_slice(&bytes(Format::Firefox, &shop)).unwrap();
+    golden("shop.firefox.json", &(serde_json::to_string_pretty(&firefox).unwrap() + "\n"));
+    golden("shop.heaptrack", &counted(&heaptrack(&shop)));
     golden("shop.csv", &report(Format::Csv, &shop, &ReportOptions::default()).replace('\r', ""));
     golden("sampled.csv", &report(Format::Csv, &sampled(), &ReportOptions::default()).replace('\r', ""));
 }
@@ -61,7 +86,9 @@ fn estimates_are_told_as_such() {
     let comments = comments.comment.iter().map(|at| &comments.string_table[usize::try_from(*at).unwrap()]);
     assert!(comments.clone().any(|comment| comment.contains("estimates from samples, one in 512.0 KiB")));
     assert!(comments.clone().any(|comment| comment.starts_with("warning: ")));
-    for format in [Format::Speedscope, Format::Dhat] {
+    assert!(heaptrack(&sampled).contains("estimates from samples, one in 512.0 KiB on average, leaked ± "));
+    assert!(!heaptrack(&shop()).contains(" ± "));
+    for format in [Format::Speedscope, Format::Dhat, Format::Firefox] {
         let text = report(format, &sampled, &ReportOptions::default());
         assert!(text.contains("estimates from samples, one in 512.0 KiB on average"), "{text}");
         assert!(text.contains(" ± "), "{text}");
@@ -75,7 +102,7 @@ fn sums_that_do_not_fit_are_an_error() {
     for site in &mut huge.sites {
         site.totals.alloc_space = 1 << 62;
     }
-    for format in [Format::Pprof, Format::Speedscope, Format::Dhat] {
+    for format in [Format::Pprof, Format::Speedscope, Format::Dhat, Format::Firefox, Format::Heaptrack] {
         let written = write_report(format, &huge, &ReportOptions::default(), &mut Vec::new());
         assert!(written.unwrap_err().to_string().contains("63 bits"), "{format}");
     }

@@ -31,6 +31,7 @@ fn all(profile: &Profile) -> String {
 fn a_finished_profile_comes_back_whole() {
     let mut shop = shop();
     shop.mapped = Some(mapped());
+    shop.python = Some(python());
     let recording = Recording::read(written(&shop)).unwrap();
     assert_eq!((recording.damage(), recording.is_closed()), (None, true));
     assert_eq!(all(&recording.profile()), all(&shop));
@@ -55,6 +56,33 @@ pub(super) fn mapped() -> mapped::MappedMemory {
         calls: mapped::MappingCalls { mmap: 3, failed: 1, ..Default::default() },
         heap: mapped::HeapGrowth { at_begin: Some(0), at_end: None },
         sites: vec![site(20_000), site(1), site(0)],
+        ..Default::default()
+    }
+}
+
+pub(super) fn python() -> pools::PythonMemory {
+    let site = pools::PoolSiteReport {
+        opened: 9,
+        inuse_pools: 8,
+        inuse_objects: 70,
+        inuse_object_space: 600,
+        oldest: Some(Duration::from_millis(5)),
+        stack: vec![Arc::new(program("pool", 4))],
+    };
+    pools::PythonMemory {
+        allocator: "pymalloc".into(),
+        watched: true,
+        pool_size: 4096,
+        all_pools: Some(11),
+        all_objects: Some(12),
+        all_object_space: Some(13),
+        unseen_pools: 1,
+        read: true,
+        opened: 9,
+        inuse_pools: 8,
+        inuse_objects: 70,
+        inuse_object_space: 600,
+        sites: vec![site],
         ..Default::default()
     }
 }

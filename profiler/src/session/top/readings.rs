@@ -192,5 +192,6 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         sites: Vec::new(),
         code: Vec::new(),
         mapped: None,
+        python: None,
     })
 }

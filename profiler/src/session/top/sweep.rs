@@ -25,8 +25,8 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A pass over all live blocks, under way or to come.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    part: u32,
-    parts: u32,
+    /// The part of their table that is read next.
+    part: usize,
     due: Option<Instant>,
     oldest: HashMap<u64, u64>,
     /// The site of which more is wanted, and its account so far.
@@ -53,7 +53,7 @@ impl Sweep {
             return Ok(None);
         }
         if self.part == 0 || is_another {
-            self.begin(observation, wanted)?;
+            self.begin(observation, wanted);
         }
         let began = Instant::now();
         let (oldest, focus) = (&mut self.oldest, &mut self.focus);
@@ -65,10 +65,10 @@ impl Sweep {
                 of_site.push(*block);
             }
         };
-        let part = usize::try_from(self.part).unwrap_or(usize::MAX);
-        observation.probe.live_blocks(part, |blocks| blocks.iter().for_each(&mut each))?;
+        let parts = observation.probe.live_parts();
+        observation.probe.live_blocks(self.part, |blocks| blocks.iter().for_each(&mut each))?;
         self.part += 1;
-        let is_last = self.part >= self.parts;
+        let is_last = self.part >= parts;
         if is_last {
             observation.probe.blocks_on_the_way(&mut each)?;
         }
@@ -83,20 +83,17 @@ impl Sweep {
             return Ok(None);
         }
         self.part = 0;
-        self.due = Some(Instant::now() + EVERY.max(took * self.parts * SHARE));
+        self.due = Some(Instant::now() + EVERY.max(took * u32::try_from(parts).unwrap_or(1) * SHARE));
         Ok(Some(Swept { oldest: std::mem::take(&mut self.oldest), detail: self.detail(observation)? }))
     }
 
-    fn begin(&mut self, observation: &Observation, wanted: Option<u64>) -> anyhow::Result<()> {
-        let parts = observation.probe.live_parts();
+    fn begin(&mut self, observation: &Observation, wanted: Option<u64>) {
         self.part = 0;
-        self.parts = u32::try_from(parts).unwrap_or(u32::MAX).max(1);
         self.oldest.clear();
         self.focus = wanted.map(|site| {
             let ledger = Ledger::new(None, Vec::new(), Moments::default());
             (site, ledger.sampled(observation.sample_interval))
         });
-        Ok(())
     }
 
     fn detail(&self, observation: &Observation) -> anyhow::Result<Option<Detail>> {
