@@ -79,6 +79,7 @@ pub struct Recording {
     pub(super) quality: message::Quality,
     pub(super) accounts: Vec<message::SiteAccount>,
     pub(super) mapped: Vec<message::MappedSite>,
+    pub(super) pools: Vec<message::PoolSite>,
     pub(super) end: Option<message::End>,
     damage: Option<String>,
     unknown: usize,
@@ -268,7 +269,12 @@ impl Recording {
             self.check_stack(&site.stack)?;
             self.count(1 + site.ranges.len())?;
         }
+        for site in &account.pools {
+            self.check_stack(&site.stack)?;
+            self.count(1)?;
+        }
         self.accounts.extend(account.sites);
+        self.pools.extend(account.pools);
         self.mapped.extend(account.mapped);
         Ok(())
     }

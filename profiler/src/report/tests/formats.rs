@@ -21,7 +21,7 @@ fn unzipped(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The shop as it would look in samples.
-fn sampled() -> Profile {
+pub(super) fn sampled() -> Profile {
     let mut shop = shop();
     shop.mode.sample_interval = Some(512 << 10);
     let error = |totals: Totals| Totals { inuse_space: totals.inuse_space / 10, ..totals };
