@@ -174,7 +174,7 @@ impl TotalsColumns {
 }
 
 impl Sites {
-    pub(super) fn of(profile: &Profile, coarseness: Coarseness, names: &mut Names) -> Self {
+    pub(super) fn of<'a>(profile: &'a Profile, coarseness: Coarseness, names: &mut Names<'a>) -> Self {
         let mut sites = Self::default();
         for site in &profile.sites {
             sites.push(profile, site, coarseness, names);
@@ -182,7 +182,13 @@ impl Sites {
         sites
     }
 
-    fn push(&mut self, profile: &Profile, site: &SiteReport, coarse: Coarseness, names: &mut Names) {
+    fn push<'a>(
+        &mut self,
+        profile: &'a Profile,
+        site: &'a SiteReport,
+        coarse: Coarseness,
+        names: &mut Names<'a>,
+    ) {
         let history = &site.history;
         self.node.push(names.stack(site.stack.iter().map(AsRef::as_ref)));
         self.allocator.push(names.text(&site.allocator));
