@@ -8,7 +8,7 @@ use std::{
 
 use super::{
     csv, dhat, firefox, flamegraph, folded, heaptrack, html, json, options::ReportOptions, pprof,
-    profile::Profile, speedscope,
+    profile::Profile, recording, speedscope,
 };
 
 /// A file format.
@@ -34,6 +34,8 @@ pub enum Format {
     Dhat,
     /// A table for spreadsheets and data frames.
     Csv,
+    /// A recording, from which every other format can be made later.
+    Hscope,
 }
 
 /// Why no format could be told.
@@ -45,17 +47,11 @@ pub enum FormatError {
     /// There is no format of that name.
     #[error("there is no format `{0}`: choose {names}", names = names())]
     UnknownName(String),
-    /// The format is known, but this version does not write it.
-    #[error("`{0}` is not written by this version: choose {endings}", endings = endings())]
-    NotYet(String),
 }
-
-/// Endings that other tools' users will try.
-const NOT_YET: &[&str] = &[".hscope"];
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Svg,
         Self::Html,
         Self::Folded,
@@ -66,6 +62,7 @@ impl Format {
         Self::Heaptrack,
         Self::Dhat,
         Self::Csv,
+        Self::Hscope,
     ];
 
     /// Its name.
@@ -82,6 +79,7 @@ impl Format {
             Self::Heaptrack => "heaptrack",
             Self::Dhat => "dhat",
             Self::Csv => "csv",
+            Self::Hscope => "hscope",
         }
     }
 
@@ -99,6 +97,7 @@ impl Format {
             Self::Heaptrack => "heaptrack.gz",
             Self::Dhat => "dhat.json",
             Self::Csv => "csv",
+            Self::Hscope => "hscope",
         }
     }
 
@@ -109,9 +108,6 @@ impl Format {
     pub fn from_path(path: &Path) -> Result<Self, FormatError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let lower = name.to_ascii_lowercase();
-        if NOT_YET.iter().any(|ending| lower.ends_with(ending)) {
-            return Err(FormatError::NotYet(name.into_owned()));
-        }
         let has_ending = |format: &Self| {
             lower.strip_suffix(format.ending()).is_some_and(|beginning| beginning.ends_with('.'))
         };
@@ -128,11 +124,15 @@ impl Format {
     /// When there is none.
     pub fn from_name(name: &str) -> Result<Self, FormatError> {
         let lower = name.to_ascii_lowercase();
+<<<<<<< HEAD
         match Self::ALL.into_iter().find(|format| lower == format.name()) {
             Some(format) => Ok(format),
-            None if lower == "hscope" => Err(FormatError::NotYet(name.to_owned())),
             None => Err(FormatError::UnknownName(name.to_owned())),
         }
+=======
+        let found = Self::ALL.into_iter().find(|format| lower == format.name());
+        found.ok_or_else(|| FormatError::UnknownName(name.to_owned()))
+>>>>>>> recording
     }
 }
 
@@ -179,6 +179,7 @@ pub fn write_report(
         Format::Heaptrack => heaptrack::write(profile, options, out),
         Format::Dhat => dhat::write(profile, options, out),
         Format::Csv => csv::write(profile, options, out),
+        Format::Hscope => recording::write(profile, options, out),
     }
 }
 
@@ -195,7 +196,6 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(of(&format!("a.b.{}", format.ending())), Ok(format));
         }
-        assert_eq!(of("x.hscope"), Err(FormatError::NotYet("x.hscope".into())));
         for unknown in ["x", "svg", "x.txt", "", "/", "x.svg.gz", "dir.svg/x", "xpb.gz", "x.pb"] {
             assert!(matches!(of(unknown), Err(FormatError::UnknownEnding(_))), "{unknown}");
         }
@@ -206,7 +206,6 @@ mod tests {
     #[test]
     fn names_of_formats() {
         assert!(Format::ALL.into_iter().all(|format| Format::from_name(format.name()) == Ok(format)));
-        assert_eq!(Format::from_name("hscope"), Err(FormatError::NotYet("hscope".into())));
         let refusal = FormatError::UnknownName("xml".into());
         assert_eq!(Format::from_name("xml").as_ref(), Err(&refusal));
         assert!(Format::ALL.iter().all(|format| refusal.to_string().contains(format.name())));
