@@ -12,14 +12,9 @@ use crate::{
     counters::Counter,
     function::Function,
     limits::MAX_FRAMES,
-<<<<<<< HEAD
     live::{self, take},
     maps::{ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
-    memo, moments, opaque, python, python_code,
-=======
-    maps::{ALREADY_THERE, LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
     memo, moments, opaque, python,
->>>>>>> python
     python_records::PythonFrame,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
     sampler, threads, walk,

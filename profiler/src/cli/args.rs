@@ -157,11 +157,7 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::sample_interval)]
     sample: Option<u64>,
 
-<<<<<<< HEAD
     /// Write a report: .html page, .svg flamegraph, .hscope recording, .json … by the ending; may be given several times; `-` is
-=======
-    /// Write a report: .html page, .svg flamegraph, .folded stacks, .json or .hscope recording by the ending; may be given several times; `-` is
->>>>>>> recording
     /// standard output
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,

@@ -158,11 +158,7 @@ impl Namer {
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
         let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
-<<<<<<< HEAD
         let mut quality = self.quality(observation, account, counters);
-=======
-        let mut quality = self.quality(observation, &account, &counters);
->>>>>>> recording
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
             mapped.tell_quality(counters, inside, &mut quality);

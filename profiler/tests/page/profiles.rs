@@ -261,6 +261,5 @@ pub(crate) fn profile(mut sites: Vec<SiteReport>) -> Profile {
         mapped: None,
         python: None,
         code: Vec::new(),
-        python: None,
     }
 }

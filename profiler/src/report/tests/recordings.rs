@@ -252,18 +252,6 @@ fn whatever_ends_it_the_snapshots_before_are_there() {
 #[test]
 fn every_flipped_bit_is_noticed() {
     let (bytes, _) = recorded(&leak(), false, Some(&shop()));
-<<<<<<< HEAD
-    for at in 0..bytes.len() {
-        for bit in [0, 3, 7] {
-            let mut damaged = bytes.clone();
-            damaged[at] ^= 1 << bit;
-            match Recording::read(damaged) {
-                Err(error) => assert!(!error.to_string().is_empty()),
-                Ok(recording) => {
-                    assert!(!recording.warnings().is_empty(), "bit {bit} of byte {at}");
-                    let _ = recording.profile();
-                }
-=======
     for at in (0..bytes.len()).step_by(3) {
         let mut damaged = bytes.clone();
         damaged[at] ^= 1 << (at % 8);
@@ -272,7 +260,6 @@ fn every_flipped_bit_is_noticed() {
             Ok(recording) => {
                 assert!(!recording.warnings().is_empty(), "byte {at}");
                 let _ = recording.profile();
->>>>>>> recording
             }
         }
     }

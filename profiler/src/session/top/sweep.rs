@@ -65,12 +65,7 @@ impl Sweep {
                 of_site.push(*block);
             }
         };
-<<<<<<< HEAD
         observation.probe.live_blocks(self.part, |blocks| blocks.iter().for_each(&mut take))?;
-=======
-        let parts = observation.probe.live_parts();
-        observation.probe.live_blocks(self.part, |blocks| blocks.iter().for_each(&mut each))?;
->>>>>>> recording
         self.part += 1;
         let parts = observation.probe.live_parts();
         let is_last = self.part >= parts;
