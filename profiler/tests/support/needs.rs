@@ -25,6 +25,8 @@ pub(crate) enum Need {
     ThirtyTwoBit,
     /// The crates of the Rust programs with allocators of their own, on this machine or within reach.
     Crates,
+    /// An interpreter with numpy, Cython and orjson, which the environment names.
+    PythonPackages,
     /// New namespaces, with the rights in them that heapscope has here.
     Namespaces,
 }
@@ -41,6 +43,9 @@ impl Need {
             Self::KernelThreads => no_kernel_threads(),
             Self::ThirtyTwoBit => no_32_bit(),
             Self::Crates => no_crates(),
+            Self::PythonPackages => std::env::var_os("HEAPSCOPE_PYTHON_PACKAGES").is_none().then(|| {
+                "HEAPSCOPE_PYTHON_PACKAGES does not name a Python with numpy, Cython and orjson".into()
+            }),
             Self::Namespaces => no_namespaces(),
         }
     }
