@@ -5,6 +5,7 @@
 //! - `life`: the target's exit and exec;
 //! - `session`: what the kernel carries from the one to the other;
 //! - `account`: live blocks and sites;
+//! - `live`: the table of live blocks;
 //! - `moments`: what the sites held at the peak and at the target's exit;
 //! - `threads`: names of threads, and what each allocated last;
 //! - `mappings`: calls of mmap, munmap and mremap;
@@ -29,6 +30,7 @@ mod account;
 mod calls;
 mod function;
 mod life;
+mod live;
 mod mappings;
 mod maps;
 mod memo;

@@ -6,18 +6,20 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    macros::map,
+    btf_maps::ArrayOfMaps,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
 use crate::{
     counters::{COUNTER_SLOTS, Counter},
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES, THREAD_SLOTS},
+    live::Part,
     memo::{MEMO_FRAMES, Memo},
     pool_records::PoolSample,
     python_records::{CodeRecord, KnownContent, PythonFrame, PythonLayout},
     records::{
-        LiveBlock, MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
+        MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
         STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
     },
     sampler::Sampler,
@@ -28,9 +30,9 @@ use crate::{
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
 pub const ALREADY_THERE: i32 = -17;
 
-/// Live blocks by address.
-#[map]
-pub static LIVE: HashMap<u64, LiveBlock> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
+/// Live blocks by address: the parts of their table, which the user side makes.
+#[btf_map]
+pub static LIVE: ArrayOfMaps<Part, 1> = ArrayOfMaps::new();
 
 /// Counters of each site, by the hash of allocator and stack.
 #[map]
@@ -205,6 +207,9 @@ static SCRATCH_MASK: u32 = 3;
 /// Number of slots of `MEMOS`, a power of two, less one.
 #[unsafe(no_mangle)]
 static MEMO_MASK: u32 = 3;
+/// Number of parts of `LIVE`.
+#[unsafe(no_mangle)]
+static LIVE_PARTS: u32 = 1;
 /// Allocations below this size are left out, in bytes.
 #[unsafe(no_mangle)]
 static MIN_SIZE: u64 = 0;
@@ -243,6 +248,7 @@ macro_rules! constant {
 }
 constant!(scratch_mask, SCRATCH_MASK, u32);
 constant!(memo_mask, MEMO_MASK, u32);
+constant!(live_parts, LIVE_PARTS, u32);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);

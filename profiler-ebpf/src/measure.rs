@@ -10,6 +10,7 @@
 
 mod account;
 mod function;
+mod live;
 mod maps;
 mod memo;
 mod moments;

@@ -135,6 +135,7 @@ mod tests {
             quality: Quality::default(),
             history: History::default(),
             sites: Vec::new(),
+            code: Vec::new(),
             mapped,
             python: None,
         }

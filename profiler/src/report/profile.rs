@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -134,6 +135,19 @@ pub struct SiteReport {
     pub history: SiteHistory,
 }
 
+/// A file with code as it was mapped into the target.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub struct CodeMapping {
+    /// The file as the target sees it: [`Frame::module`] of the frames in it.
+    pub path: String,
+    /// Its GNU build-id in hexadecimal digits, where it has one.
+    pub build_id: Option<String>,
+    /// First address and one past the last.
+    pub range: Range<u64>,
+    /// The offset in the file that the first address shows, in bytes.
+    pub file_offset: u64,
+}
+
 /// Everything that a report needs.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -155,6 +169,8 @@ pub struct Profile {
     pub history: History,
     /// The sites, most live bytes first.
     pub sites: Vec<SiteReport>,
+    /// Where the frames' files were mapped. Two may overlap where one came after the other.
+    pub code: Vec<CodeMapping>,
     /// Mapped memory, if it was watched.
     pub mapped: Option<MappedMemory>,
     /// Python's small objects, if the process runs an interpreter.

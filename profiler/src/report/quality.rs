@@ -55,7 +55,7 @@ fn loss(reason: &str, lost: u64) -> String {
     let allocations = counted(lost, "allocation", "allocations");
     match reason {
         "live_map_full" => format!("{allocations} not recorded: the table of live blocks was full."),
-        "site_map_full" => format!("{allocations} not recorded: the table of sites was full."),
+        "site_map_full" => format!("{allocations} without a stack: the table of sites was full."),
         "pending_map_full" => format!("{allocations} not recorded: too many calls were under way at once."),
         "address_clash" => format!(
             "{} handed out again before being seen freed: the older record was closed.",

@@ -5,10 +5,12 @@ use std::io::{self, Write};
 use super::{
     facts,
     mapped::MappedMemory,
+    metric::Metric,
     options::{MIN_WIDTH, ReportOptions},
     profile::{Profile, SiteReport, Totals},
     quality::{Weight, nothing_live, remarks},
     units::{blocks, bytes, count, counted, percent, plus_minus, span},
+    verdict::verdict,
 };
 use crate::symbolize::{
     fold::{cut_middle, fold, shorten},
@@ -27,10 +29,26 @@ pub(super) const INDENT: &str = "       ";
 pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
     let width = options.width.max(MIN_WIDTH);
     write_head(profile, width, out)?;
-    let holds_memory = |site: &&SiteReport| site.totals.inuse_space > 0 || site.totals.inuse_objects > 0;
-    let mut live: Vec<&SiteReport> = profile.sites.iter().filter(holds_memory).collect();
-    live.sort_by_key(|site| std::cmp::Reverse((site.totals.inuse_space, site.totals.inuse_objects)));
-    if live.is_empty() {
+    let metric = options.metric;
+    let counts = |site: &&SiteReport| match metric {
+        Metric::InuseSpace => site.totals.inuse_space > 0 || site.totals.inuse_objects > 0,
+        _ => metric.of(site) > 0,
+    };
+    let mut live: Vec<&SiteReport> = profile.sites.iter().filter(counts).collect();
+    live.sort_by_key(|site| {
+        std::cmp::Reverse((metric.of(site), site.totals.inuse_space, site.totals.inuse_objects))
+    });
+    if metric != Metric::InuseSpace {
+        writeln!(
+            out,
+            "\nsites by {}, of which there are {}",
+            metric.words(),
+            metric.shown(metric.sum(profile))
+        )?;
+    }
+    if live.is_empty() && metric != Metric::InuseSpace {
+        writeln!(out, "\nThere are no {}.", metric.words())?;
+    } else if live.is_empty() {
         writeln!(out)?;
         write_wrapped(&nothing_live(profile), "", "", width, out)?;
     } else {
@@ -96,18 +114,7 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let command = cut_middle(&command, width.saturating_sub("heapscope: ".len() + behind.len()));
     writeln!(out, "heapscope: {command}{behind}")?;
     let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
-    let mut conditions = format!("{how} {}, {}", span(profile.duration), profile.mode.sampling());
-    if let Some(interval) = profile.mode.sample_interval {
-        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
-    }
-    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
-        if let Some(size) = size {
-            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
-        }
-    }
-    if let Some(age) = profile.mode.min_age {
-        conditions.push_str(&format!(", live means at least {} old", span(age)));
-    }
+    let conditions = format!("{how} {}{}", span(profile.duration), conditions(profile));
     write_wrapped(&conditions, "", "  ", width, out)?;
     let totals = &profile.totals;
     let error = |part: fn(&Totals) -> u64| profile.errors.as_ref().map(part);
@@ -138,6 +145,23 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
 
+/// How allocations were chosen, each part behind a comma.
+pub(super) fn conditions(profile: &Profile) -> String {
+    let mut conditions = format!(", {}", profile.mode.sampling());
+    if let Some(interval) = profile.mode.sample_interval {
+        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
+    }
+    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
+        if let Some(size) = size {
+            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
+        }
+    }
+    if let Some(age) = profile.mode.min_age {
+        conditions.push_str(&format!(", live means at least {} old", span(age)));
+    }
+    conditions
+}
+
 fn write_sites(
     profile: &Profile,
     options: &ReportOptions,
@@ -162,7 +186,7 @@ fn write_sites(
             &(i + 1).to_string(),
             &bytes(totals.inuse_space),
             &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
-            &percent(totals.inuse_space, profile.totals.inuse_space),
+            &percent(options.metric.of(site), options.metric.sum(profile)),
             &count(totals.inuse_objects),
             &bytes(totals.alloc_space),
             &site.oldest.map_or_else(|| String::from("-"), span),
@@ -176,15 +200,17 @@ fn write_sites(
         if stack.is_empty() {
             writeln!(out, "{INDENT}[no stack]")?;
         }
-        if let Some(facts) = facts::of_site(profile, site) {
-            writeln!(out, "{INDENT}{}", cut_middle(&facts, width - INDENT.len()))?;
+        let verdict = verdict(profile, site).text;
+        for line in std::iter::once(verdict).chain(facts::of_site(profile, site)) {
+            writeln!(out, "{INDENT}{}", cut_middle(&line, width - INDENT.len()))?;
         }
     }
     let rest = &live[live.len().min(options.sites)..];
     if !rest.is_empty() {
-        let space = rest.iter().fold(0u64, |sum, site| sum.saturating_add(site.totals.inuse_space));
+        let metric = options.metric;
+        let rest_of_it = rest.iter().fold(0u64, |sum, site| sum.saturating_add(metric.of(site)));
         let sites = if rest.len() == 1 { "site holds" } else { "sites hold" };
-        writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), bytes(space))?;
+        writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), metric.shown(rest_of_it))?;
     }
     Ok(())
 }
@@ -255,6 +281,7 @@ mod tests {
             quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
             history: History::default(),
             sites: Vec::new(),
+            code: Vec::new(),
             mapped: None,
             python: None,
         };

@@ -1,6 +1,6 @@
 //! From the account's numbers to what a report says of moments, sizes, threads and generations.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use profiler_common::records::{Held, Moments, NO_NAME, SIZE_CLASSES, largest_of_class};
 
@@ -129,6 +129,8 @@ impl Details {
             end: account.totals.inuse,
             generations,
             snapshots: recorded.timeline.snapshots().iter().map(snapshot).collect(),
+            birth_span: Duration::from_nanos(account.spans.step()),
+            births: numbered(&account.totals.births),
         }
     }
 
@@ -144,11 +146,9 @@ impl Details {
             temporary_objects: sums.temporary_objects,
             sizes: sizes(sums),
             threads,
-            generations: generations
-                .iter()
-                .filter_map(|(index, held)| Some((usize::try_from(*index).ok()?, *held)))
-                .collect(),
+            generations: numbered(generations),
             over_time: observation.history.timeline.changes(site).to_vec(),
+            births: numbered(&sums.births),
         }
     }
 
@@ -169,6 +169,10 @@ fn errors([live, allocated]: [Variance; 2]) -> Totals {
         alloc_space: allocated.space,
         alloc_objects: allocated.objects,
     }
+}
+
+fn numbered(parts: &[(u64, Held)]) -> Vec<(usize, Held)> {
+    parts.iter().filter_map(|(index, held)| Some((usize::try_from(*index).ok()?, *held))).collect()
 }
 
 fn sizes(sums: &SiteAccount) -> Vec<SizeClass> {

@@ -24,13 +24,18 @@ mod placing;
 mod pools;
 mod python;
 mod quality;
+mod recorder;
+pub mod report;
 mod run;
 mod sampled_code;
 mod signals;
 mod status;
+mod top;
 mod watch;
 
 pub use attach::attach;
 pub use doctor::doctor;
 pub use marks::mark;
+pub use report::{diff, report};
 pub use run::run;
+pub use top::top;

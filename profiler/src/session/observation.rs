@@ -28,6 +28,7 @@ use super::{
     overhead::OverheadMeter,
     pools::{self, Pools},
     python::{Groups, Python},
+    recorder::Recorder,
     sampled_code::SampledCode,
 };
 use crate::{
@@ -91,6 +92,8 @@ pub(super) struct Observation {
     meter: OverheadMeter,
     pub(super) lookout: Lookout,
     pub(super) history: History,
+    /// The recording that is written meanwhile, if there is one.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Observation {
@@ -139,6 +142,7 @@ impl Observation {
             meter,
             lookout,
             history: History::begin(options.interval),
+            recorder: None,
         };
         if !observation.probe.exec_watched() {
             observation.warnings.push(
@@ -240,7 +244,8 @@ impl Observation {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
         let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
-            .sampled(self.sample_interval);
+            .sampled(self.sample_interval)
+            .with_births(self.history.spans_until(now));
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
         self.probe.sites(|site, counters: SiteCounters| {
@@ -253,7 +258,7 @@ impl Observation {
 
     /// Whether a site has mapped memory or opened pools, and not allocated blocks. One whose stack is lost may have done
     /// any of these.
-    fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
+    pub(super) fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
         let is_other = |allocator| allocator == MAPPING_SITE || pools::is_of_pools(allocator);
         let by_stack = || self.stacks.get(&site).is_none_or(|stack| is_other(stack.allocator));
         (self.mapped.is_some() || self.pools.is_some()) && counters.alloc_objects == 0 && by_stack()
@@ -376,7 +381,7 @@ pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
 
 /// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
 /// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
-fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
+pub(super) fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
     use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if process.seccomp != Seccomp::Disabled

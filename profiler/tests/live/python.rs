@@ -99,8 +99,10 @@ fn assert_agrees(report: &Report, told: &Told, which: &str, totals: impl Fn(&Sit
 fn as_py_spy_has_them() {
     for interpreter in interpreters() {
         let mut command = Command::new(&interpreter);
-        let mut python =
-            Program::start_until(command.arg(fixture::source("python_lines.py")).stderr(Stdio::null()), "ready");
+        let mut python = Program::start_until(
+            command.arg(fixture::source("python_lines.py")).stderr(Stdio::null()),
+            "ready",
+        );
         let heapscope = Heapscope::attach(python.pid(), &[]);
         let mut seen: Told = Vec::new();
         python.say("pause");

@@ -27,6 +27,10 @@ pub(crate) enum Need {
     Crates,
     /// An interpreter with numpy, Cython and orjson, which the environment names.
     PythonPackages,
+    /// The npm packages of programs that read heapscope's files, on this machine or within reach.
+    Readers,
+    /// The viewer that valgrind ships for DHAT's files.
+    DhatViewer,
     /// New namespaces, with the rights in them that heapscope has here.
     Namespaces,
 }
@@ -46,6 +50,9 @@ impl Need {
             Self::PythonPackages => std::env::var_os("HEAPSCOPE_PYTHON_PACKAGES").is_none().then(|| {
                 "HEAPSCOPE_PYTHON_PACKAGES does not name a Python with numpy, Cython and orjson".into()
             }),
+            Self::Readers => super::readers::lacking(),
+            Self::DhatViewer => (!Path::new(super::readers::DHAT_VIEWER).exists())
+                .then(|| "valgrind's dh_view.js is not installed".into()),
             Self::Namespaces => no_namespaces(),
         }
     }

@@ -19,6 +19,7 @@ pub(crate) struct Report {
     pub(crate) exit: Option<Moment>,
     pub(crate) generations: Vec<Generation>,
     pub(crate) snapshots: Vec<Moment>,
+    pub(crate) birth_span_seconds: f64,
     pub(crate) sites: Vec<Site>,
     /// With `--mmap`.
     pub(crate) mappings: Option<Mappings>,
@@ -200,6 +201,8 @@ pub(crate) struct Site {
     pub(crate) generations: Vec<SiteGeneration>,
     /// Index of a snapshot, and live bytes from then on.
     pub(crate) over_time: Vec<(usize, u64)>,
+    /// Number of a span of time, and the bytes and blocks born in it that live at the end.
+    pub(crate) births: Vec<(usize, u64, u64)>,
     /// The allocator's caller first.
     pub(crate) stack: Vec<Frame>,
 }

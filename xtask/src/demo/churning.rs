@@ -42,7 +42,14 @@ pub(crate) fn soak(workspace: &Workspace, minutes: u64) -> Result<()> {
     let json = folder.join("churning.json");
     remove_if_there(&json)?;
     let mut command = as_root(&heapscope, "attaching with eBPF")?;
-    command.args(["attach", &service.pid().to_string(), "--quiet", "--duration", &format!("{seconds}s"), "-o"]);
+    command.args([
+        "attach",
+        &service.pid().to_string(),
+        "--quiet",
+        "--duration",
+        &format!("{seconds}s"),
+        "-o",
+    ]);
     let mut watching = command.arg(&json).stdout(Stdio::null()).spawn().context("starting heapscope")?;
     let began = Instant::now();
     let mut readings = Vec::new();
@@ -64,7 +71,10 @@ pub(crate) fn soak(workspace: &Workspace, minutes: u64) -> Result<()> {
         requests * 5,
         report["sites"].as_array().map_or(0, Vec::len)
     );
-    println!("of {} kept blocks: {} named right, {} gone, {} wrong", names.all, names.right, names.gone, names.wrong);
+    println!(
+        "of {} kept blocks: {} named right, {} gone, {} wrong",
+        names.all, names.right, names.gone, names.wrong
+    );
     println!(
         "resident: {} KiB at the start, {} and {} KiB the medians of the last two quarters; maps of the kernel: {} KiB at \
          the start, {} at the end",
@@ -85,7 +95,8 @@ fn environment(folder: &Path) -> Result<PathBuf> {
         run_command(Command::new(python).args(["-m", "venv"]).arg(folder))?;
     }
     let pip = ["-m", "pip", "--quiet", "--disable-pip-version-check", "install", "aiohttp"];
-    run_command(Command::new(&interpreter).args(pip)).context("aiohttp comes from the Python package index")?;
+    run_command(Command::new(&interpreter).args(pip))
+        .context("aiohttp comes from the Python package index")?;
     Ok(interpreter)
 }
 

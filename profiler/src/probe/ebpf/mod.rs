@@ -6,6 +6,7 @@
 
 mod attach;
 mod kernel_types;
+mod live;
 mod mappings;
 mod object;
 mod python;
@@ -26,8 +27,8 @@ use profiler_common::{
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
     python::{CONTENT_SLOTS, DEATH_SLOTS},
     records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, PendingCall, PendingKey,
-        STATE_CLOSED, SiteCounters, ThreadName,
+        CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
+        SiteCounters, ThreadName,
     },
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
@@ -45,10 +46,8 @@ use crate::sys::bpf::{
     map::{PerCpuWords, TypedMap},
 };
 
-/// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and one bucket of the
-/// hash (measured; see docs/limits.md).
-const BYTES_PER_BLOCK: u64 = 112;
-/// What one site takes in the kernel, in bytes: the same.
+/// What one site takes in the kernel, in bytes: its hash element, rounded to a slab object, and one bucket (measured; see
+/// docs/limits.md).
 const BYTES_PER_SITE: u64 = 272;
 /// What the memo of one stack takes in the kernel, in bytes.
 const BYTES_PER_MEMO: u64 = 300;
@@ -59,7 +58,7 @@ pub struct EbpfProbe {
     attachments: Attachments,
     stacks: RingBuf<MapData>,
     mapping_events: Option<RingBuf<MapData>>,
-    live: TypedMap<u64, LiveBlock>,
+    live: live::Parts,
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
     counters: PerCpuWords,
@@ -96,7 +95,10 @@ impl EbpfProbe {
             return Err(ProbeError::KernelTooOld { release });
         }
         let fsbase = if settings.python { kernel_types::fsbase_in_task() } else { None };
-        let mut ebpf = load_maps(object, settings, fsbase)?;
+        // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
+        let room = live::Room::in_memory(settings.max_memory / 8 * 5);
+        let mut ebpf = load_maps(object, settings, room, fsbase)?;
+        let live = live::make(&ebpf, room)?;
         let programs = Programs::new(&ebpf, object)?;
         let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
         let python = if fsbase.is_some() {
@@ -110,11 +112,11 @@ impl EbpfProbe {
         let probe = Self {
             stacks,
             mapping_events,
-            live: typed(&ebpf, "LIVE")?,
+            live,
             sites: typed(&ebpf, "SITES")?,
             pending: typed(&ebpf, "PENDING")?,
             counters: PerCpuWords::new(map_fd(ebpf.map("COUNTERS").ok_or_else(|| damaged("no COUNTERS"))?)?)
-                .map_err(|source| ProbeError::Map { name: "COUNTERS", source })?,
+                .map_err(map_error("COUNTERS"))?,
             moments: typed(&ebpf, "MOMENTS")?,
             thread_names: typed(&ebpf, "THREAD_NAMES")?,
             state: typed(&ebpf, "STATE")?,
@@ -218,12 +220,6 @@ impl EbpfProbe {
         }
     }
 
-    /// How many blocks and how many sites the maps can hold.
-    #[must_use]
-    pub fn capacity(&self) -> (u32, u32) {
-        (self.live.capacity(), self.sites.capacity())
-    }
-
     /// What one hit costs on this machine without our program's work, in nanoseconds; `None` where it cannot be
     /// measured. It takes some tens of milliseconds, none of them in the target.
     ///
@@ -259,15 +255,17 @@ impl EbpfProbe {
 }
 
 /// Makes the maps with their real sizes.
-fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Result<Ebpf, ProbeError> {
+fn load_maps(
+    object: &[u8],
+    settings: &ProbeSettings,
+    room: live::Room,
+    fsbase: Option<u32>,
+) -> Result<Ebpf, ProbeError> {
     let sites = (settings.max_memory / 4 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
     let memos =
         u32::try_from(settings.max_memory / 16 / BYTES_PER_MEMO).unwrap_or(1 << 20).clamp(1 << 10, 1 << 20);
     let memos: u32 = 1 << memos.ilog2();
     let memo_mask = memos - 1;
-    let blocks = (settings.max_memory / BYTES_PER_BLOCK).clamp(1 << 12, 1 << 30);
-    // The kernel makes as many buckets as the next power of two, at once: a little more would cost twice as much.
-    let blocks: u64 = 1 << blocks.ilog2();
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| {
         ProbeError::Object(format!("the number of CPUs is unknown ({path}: {source})"))
     })?;
@@ -285,7 +283,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
     let fsbase = fsbase.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
-        .map_max_entries("LIVE", u32::try_from(blocks).unwrap_or(1 << 30))
+        .map_max_entries("LIVE", room.parts)
         .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
         .map_max_entries("SCRATCH", slots)
         .map_max_entries("STACKS", ring)
@@ -303,6 +301,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
         .map_max_entries("RULES", settings.rules.max(1))
         .override_global("SCRATCH_MASK", &scratch_mask, true)
         .override_global("MEMO_MASK", &memo_mask, true)
+        .override_global("LIVE_PARTS", &room.parts, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
         .override_global("SAMPLE_INTERVAL", &settings.sample_interval, true)
@@ -337,7 +336,11 @@ where
     V: bytemuck::NoUninit + bytemuck::AnyBitPattern,
 {
     let map = ebpf.map(name).ok_or_else(|| damaged(format!("no map {name}")))?;
-    TypedMap::new(map_fd(map)?).map_err(|source| ProbeError::Map { name, source })
+    TypedMap::new(map_fd(map)?).map_err(map_error(name))
+}
+
+fn map_error(name: &'static str) -> impl FnOnce(io::Error) -> ProbeError {
+    move |source| ProbeError::Map { name, source }
 }
 
 /// Run-time statistics of the kernel, on while this lives.
