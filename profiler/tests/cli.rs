@@ -13,6 +13,8 @@
 mod doctor;
 #[path = "cli/outputs.rs"]
 mod outputs;
+#[path = "cli/reports.rs"]
+mod reports;
 #[path = "cli/rights.rs"]
 mod rights;
 #[allow(dead_code, reason = "two test binaries share it, and neither needs all of it")]
@@ -27,7 +29,10 @@ use std::process::{Command, ExitCode};
 use support::{case, heapscope::Heapscope, heapscope::heapscope};
 
 fn main() -> ExitCode {
-    case::run(&[usage::CASES, doctor::CASES, outputs::CASES, targets::CASES, rights::CASES], &[])
+    case::run(
+        &[usage::CASES, doctor::CASES, outputs::CASES, reports::CASES, targets::CASES, rights::CASES],
+        &[],
+    )
 }
 
 /// Runs a command that must be refused before anything is traced; what it said.

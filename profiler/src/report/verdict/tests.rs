@@ -56,7 +56,6 @@ fn profile(curve: &[u64], step: Duration, freed: u64) -> Profile {
             ..History::default()
         },
         sites: vec![site],
-        code: Vec::new(),
         mapped: None,
         code: Vec::new(),
         python: None,
