@@ -11,6 +11,8 @@
 
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/doctor_machine.rs"]
+mod doctor_machine;
 #[path = "cli/outputs.rs"]
 mod outputs;
 #[path = "cli/reports.rs"]
@@ -30,7 +32,15 @@ use support::{case, heapscope::Heapscope, heapscope::heapscope};
 
 fn main() -> ExitCode {
     case::run(
-        &[usage::CASES, doctor::CASES, outputs::CASES, reports::CASES, targets::CASES, rights::CASES],
+        &[
+            usage::CASES,
+            doctor::CASES,
+            doctor_machine::CASES,
+            outputs::CASES,
+            reports::CASES,
+            targets::CASES,
+            rights::CASES,
+        ],
         &[],
     )
 }

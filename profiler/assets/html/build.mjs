@@ -11,7 +11,7 @@ const bundle = await build({
   bundle: true,
   minify: true,
   format: "iife",
-  target: ["chrome110", "firefox115", "safari16.4"],
+  target: ["chrome123", "firefox120", "safari17.5"],
   charset: "ascii",
   legalComments: "none",
   outdir: "out",

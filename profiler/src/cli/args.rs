@@ -57,7 +57,7 @@ pub(super) enum Command {
     /// Show what has grown from one recording to another, or between two moments of one
     #[command(after_help = DIFF_EXAMPLES)]
     Diff(DiffArgs),
-    /// Show what heapscope knows of a program or a library
+    /// Show what this machine and a process allow, before anything is attached
     #[command(after_help = doctor_args::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print completions for a shell
@@ -157,7 +157,7 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::sample_interval)]
     sample: Option<u64>,
 
-    /// Write a report: .html page, .svg flamegraph, .folded stacks, .json or .hscope recording by the ending; may be given several times; `-` is
+    /// Write a report: .html page, .svg flamegraph, .hscope recording, .json … by the ending; may be given several times; `-` is
     /// standard output
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,

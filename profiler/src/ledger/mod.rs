@@ -12,7 +12,7 @@ pub mod window;
 use std::collections::{HashMap, hash_map::Entry};
 
 use profiler_common::{
-    records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters, largest_of_class},
+    records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters},
     sampling,
 };
 
@@ -128,13 +128,16 @@ impl Ledger {
 
     fn add_blocks_of_site(&mut self, blocks: &[LiveBlock]) {
         let interval = self.sample_interval;
-        self.unfiltered_objects -=
-            blocks.iter().map(|block| i128::from(stands_for(interval, block.size).objects)).sum::<i128>();
-        let is_old_enough = |block: &&LiveBlock| self.born_by.is_none_or(|latest| block.born <= latest);
-        let mut old_enough = blocks.iter().filter(is_old_enough).peekable();
-        let Some(first) = old_enough.peek() else { return };
+        let objects: i128 =
+            blocks.iter().map(|block| i128::from(stands_for(interval, block.size).objects)).sum();
+        self.unfiltered_objects -= objects;
+        let born_by = self.born_by;
+        let is_old_enough = |block: &&LiveBlock| born_by.is_none_or(|latest| block.born <= latest);
+        let Some(first) = blocks.iter().find(is_old_enough) else { return };
         let account = self.sites.entry(first.site).or_default();
-        for block in old_enough {
+        // Neighbours are mostly of one thread and one generation: they are added up before they are looked for.
+        let mut alike: Option<(u64, u64, Held)> = None;
+        for block in blocks.iter().filter(is_old_enough) {
             let one = stands_for(interval, block.size);
             add(&mut account.inuse, one);
             account.inuse_variance.add_block(interval, block.size);
@@ -143,10 +146,19 @@ impl Ledger {
             if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
                 *class = class.saturating_add(one.objects);
             }
-            add_to(&mut account.threads, block.thread, one);
-            let generation = self.marks.partition_point(|mark| *mark <= block.born);
-            add_to(&mut account.generations, generation as u64, one);
             self.births.count(account, block.born, one);
+            let generation = self.marks.partition_point(|mark| *mark <= block.born) as u64;
+            match &mut alike {
+                Some((thread, of, held)) if (*thread, *of) == (block.thread, generation) => add(held, one),
+                _ => {
+                    if let Some(before) = alike.replace((block.thread, generation, one)) {
+                        account.add_alike(before);
+                    }
+                }
+            }
+        }
+        if let Some(alike) = alike {
+            account.add_alike(alike);
         }
         self.births.bound(&mut self.sites);
     }
@@ -210,6 +222,12 @@ impl SiteAccount {
         held.chain(of_parts).chain(of_sizes).for_each(|sum| *sum = sampling::blocks(interval, *sum));
     }
 
+    /// Adds live blocks of one thread and one generation to these.
+    fn add_alike(&mut self, (thread, generation, held): (u64, u64, Held)) {
+        add_to(&mut self.threads, thread, held);
+        add_to(&mut self.generations, generation, held);
+    }
+
     fn add(&mut self, other: &Self) {
         self.alloc_space = self.alloc_space.saturating_add(other.alloc_space);
         self.alloc_objects = self.alloc_objects.saturating_add(other.alloc_objects);
@@ -265,8 +283,11 @@ fn add_to(sums: &mut Vec<(u64, Held)>, key: u64, more: Held) {
     }
 }
 
+/// The class of [`largest_of_class`] that a size belongs to.
 fn class_of(size: u64) -> usize {
-    (0..SIZE_CLASSES).position(|class| size <= largest_of_class(class)).unwrap_or(SIZE_CLASSES - 1)
+    // Sizes of a class have the same highest bit, once they are counted from 0 in units of 16.
+    let units = size.saturating_sub(1) >> 4;
+    ((u64::BITS - units.leading_zeros()) as usize).min(SIZE_CLASSES - 1)
 }
 
 #[cfg(test)]

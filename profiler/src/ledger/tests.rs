@@ -1,5 +1,6 @@
 //! The ledger against a model that is too simple to be wrong: random histories of blocks, added up the slow way.
 
+use profiler_common::records::largest_of_class;
 use proptest::prelude::*;
 
 use super::*;
@@ -139,4 +140,13 @@ fn what_a_site_held_at_a_moment_is_noted_when_it_changes() {
     (site.peak_number, site.exit_noted) = (4, 1);
     assert_eq!(site.held_at_peak(&moments), now, "unchanged since the last peak");
     assert_eq!(site.held_at_exit(), noted);
+}
+
+#[test]
+fn a_size_is_in_the_first_class_that_it_fits() {
+    let near = (0..SIZE_CLASSES - 1).map(largest_of_class).flat_map(|size| [size - 1, size, size + 1]);
+    for size in near.chain([0, 1, u64::MAX]) {
+        let first = (0..SIZE_CLASSES).position(|class| size <= largest_of_class(class));
+        assert_eq!(Some(class_of(size)), first, "{size}");
+    }
 }

@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(rss, Some(1000 + begin.as_secs()));
         assert_eq!(last.len(), 3);
         assert!((last[0].allocations_per_second - 1.0).abs() < 1e-9 && last[1].allocations_per_second == 0.0);
-        assert_eq!(window.states.len(), 6);
+        assert_eq!(window.states.len(), 7);
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub mod tracemalloc;
 pub mod units;
 pub mod verdict;
 pub mod view;
+pub mod wrap;
 
 #[cfg(test)]
 mod tests;

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// Blocks that are sorted before they are added up, 32 bytes each.
-const AT_ONCE: usize = 1 << 19;
+const AT_ONCE: usize = 1 << 20;
 /// So many blocks are worth a thread.
 const FOR_A_THREAD: u64 = 1 << 18;
 /// Threads that a reading takes at most: the machine has other things to do.

@@ -23,6 +23,33 @@ use crate::{
     },
 };
 
+/// The account at one moment, before its stacks are named.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    now: u64,
+    /// The sites with the most live bytes first.
+    account: Account,
+    details: Details,
+    counters: Counters,
+}
+
+impl Taken {
+    /// Reads the account.
+    pub(super) fn of(observation: &Observation, options: &CommonOptions) -> anyhow::Result<Self> {
+        let now = monotonic_nanoseconds();
+        let mut account = observation.account(now, options.min_age)?;
+        let details = Details::read(observation, &account, options.at)?;
+        account.sort_by_space(|sums| details.totals(sums).inuse_space);
+        Ok(Self { now, account, details, counters: observation.counters()? })
+    }
+
+    /// Sites that have allocated.
+    pub(super) fn sites(&self) -> usize {
+        self.account.sites.len()
+    }
+}
+
 /// Names what was observed.
 #[derive(Debug)]
 pub(super) struct Namer {
@@ -80,11 +107,20 @@ impl Namer {
         options: &CommonOptions,
         sites: usize,
     ) -> anyhow::Result<Profile> {
-        let now = monotonic_nanoseconds();
-        let mut account = observation.account(now, options.min_age)?;
-        let details = Details::read(observation, &account, options.at)?;
-        account.sort_by_space(|sums| details.totals(sums).inuse_space);
-        let counters = observation.counters()?;
+        let taken = Taken::of(observation, options)?;
+        Ok(self.name(observation, options, &taken, sites))
+    }
+
+    /// The profile of what was taken from an observation. Only the first `sites` sites have their stacks.
+    pub(super) fn name(
+        &mut self,
+        observation: &Observation,
+        options: &CommonOptions,
+        taken: &Taken,
+        sites: usize,
+    ) -> Profile {
+        let Taken { now, account, details, counters } = taken;
+        let now = *now;
         self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
         let mapped = observation.mapped.as_ref().map(Mapped::told);
@@ -122,28 +158,28 @@ impl Namer {
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
         let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
-        let mut quality = self.quality(observation, &account, &counters);
+        let mut quality = self.quality(observation, account, counters);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
-            mapped.tell_quality(&counters, inside, &mut quality);
+            mapped.tell_quality(counters, inside, &mut quality);
         }
         if let Some(pools) = &observation.pools {
-            pools.tell_quality(&counters, &mut quality);
+            pools.tell_quality(counters, &mut quality);
         }
-        Ok(Profile {
+        Profile {
             target: Self::target(observation),
             started: observation.started,
             duration: observation.duration(),
             mode: self.mode(observation, options),
             totals: details.totals(&account.totals),
-            errors: details.errors_of_all(&account),
+            errors: details.errors_of_all(account),
             quality,
-            history: details.history(observation, &account),
+            history: details.history(observation, account),
             sites: named,
             code: observation.code.mapped_files(),
             mapped,
             python,
-        })
+        }
     }
 
     /// Whose memory it is.

@@ -290,6 +290,8 @@ impl Observation {
     fn new_stacks(&mut self) -> Vec<StackRecord> {
         let mut stacks = Vec::new();
         self.probe.new_stacks(|record| stacks.push(record));
+        // After the stacks: of the code on a stack that is here, it has been told.
+        self.probe.python_codes(|record| self.python.hear(record));
         stacks
     }
 
@@ -308,7 +310,7 @@ impl Observation {
             }
             self.outdated += u64::from(located.cut && head.end != end);
             let python_is_whole = head.python_end == python_end::COMPLETE;
-            let python = self.python.take_in(&record.python);
+            let python = self.python.take_in(&record.python, |code| self.probe.last_death_at(code));
             let stack = SiteStack { allocator: head.allocator, end, frames, python, python_is_whole };
             self.stacks.insert(head.site, stack);
         }
@@ -340,6 +342,8 @@ impl Observation {
     /// Has Python frames walked once an interpreter is there and initialised.
     fn python_begins(&mut self) -> Result<(), ProbeError> {
         let Some(layout) = self.python.begin() else { return Ok(()) };
+        // Before the first frame is kept.
+        self.probe_code_deaths();
         if !self.probe.publish_python(&layout)? {
             self.warn(
                 "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
@@ -377,7 +381,7 @@ pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
 
 /// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
 /// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
-fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
+pub(super) fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
     use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if process.seccomp != Seccomp::Disabled

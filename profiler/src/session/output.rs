@@ -70,8 +70,8 @@ impl Outputs {
     /// written does not keep the others from it.
     pub(super) fn write(self, profile: &Profile, options: &ReportOptions) -> anyhow::Result<Vec<String>> {
         let mut names = Vec::new();
-        let mut recorded = self.records;
         let mut failed = None;
+        let mut recorded = self.records;
         for (spec, file) in self.files {
             if spec.format == Format::Hscope && std::mem::take(&mut recorded) {
                 continue;

@@ -259,6 +259,7 @@ pub(crate) fn profile(mut sites: Vec<SiteReport>) -> Profile {
         },
         sites,
         mapped: None,
+        python: None,
         code: Vec::new(),
     }
 }

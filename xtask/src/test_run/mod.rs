@@ -37,6 +37,7 @@ const PROGRAMS: &[(&str, &str)] = &[
     ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
+    ("tmux", "tmux"),
     ("valgrind", "valgrind"),
 ];
 

@@ -85,7 +85,7 @@ export async function load(): Promise<Profile> {
   place?.remove();
   if (text === "") throw new Error("There is no profile in this file: it may be cut short.");
   if (typeof DecompressionStream === "undefined") {
-    throw new Error("This browser is too old for this report: Chrome 110, Firefox 115 or Safari 16.4 can read it.");
+    throw new Error("This browser is too old for this report: Chrome 123, Firefox 120 and Safari 17.5 can read it.");
   }
   const packed = Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
   const stream = new Blob([packed]).stream().pipeThrough(new DecompressionStream("gzip"));

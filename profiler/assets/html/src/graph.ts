@@ -22,7 +22,7 @@ interface Laid {
 }
 
 export class Graph {
-  readonly element = h("div.graph", { tabindex: 0, role: "tree", "aria-label": "Stacks; arrows move, Enter zooms, Backspace goes back" });
+  readonly element = h("div.graph", { tabindex: 0, role: "group", "aria-label": "Stacks; arrows move, Enter zooms, Backspace goes back" });
   private readonly tip = h("div.tip", { role: "status", hidden: true });
   readonly said = h("div.said", { "aria-live": "polite" });
   private chart: any | null = null;

@@ -56,8 +56,8 @@ fn profile(curve: &[u64], step: Duration, freed: u64) -> Profile {
             ..History::default()
         },
         sites: vec![site],
-        mapped: None,
         code: Vec::new(),
+        mapped: None,
         python: None,
     }
 }
