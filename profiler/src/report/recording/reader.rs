@@ -252,7 +252,7 @@ impl Recording {
 
     fn account(&mut self, account: message::Account) -> Result<(), String> {
         for site in &account.sites {
-            if !index(site.site).is_some_and(|at| at < self.sites.len()) {
+            if index(site.site).is_none_or(|at| at >= self.sites.len()) {
                 return Err("the account has a site that is not defined".into());
             }
             let of_site =

@@ -209,7 +209,7 @@ fn a_source_with_its_memory() {
     let source = (1..=61).map(|line| format!("\tline {line};\n")).collect::<String>();
     annotate::write(&shop(), &annotation, Some(&source), &mut out).unwrap();
     let text = String::from_utf8(out).unwrap();
-    assert!(text.contains("\n   9.0 MiB       1,152     +9.0 MiB     61   line 61;\n"), "{text}");
+    assert!(text.contains("\n   9.0 MiB       1,152      +9.0 MiB     61   line 61;\n"), "{text}");
     assert!(text.contains("     90  [the source has no such line]\n"), "{text}");
     assert!(annotate::annotate(&shop(), "shop.c").unwrap_err().contains("--by file"));
 }
