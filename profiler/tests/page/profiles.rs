@@ -271,6 +271,5 @@ pub(crate) fn profile(mut sites: Vec<SiteReport>) -> Profile {
         mapped: None,
         python: None,
         code: Vec::new(),
-        python: None,
     }
 }
