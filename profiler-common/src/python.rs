@@ -19,12 +19,15 @@ pub mod python_end {
 pub struct PythonFrame {
     /// Address of the code object, with the frame's mark ([`PythonLayout::mark`]) in the highest byte.
     pub code: u64,
-    /// Where in it the frame is: `f_lasti`, or the address of the instruction.
+    /// Where in it the frame is: `f_lasti`, or the distance from the object to the instruction.
     pub at: u64,
+    /// What the code object says, in a number: the hash of its name, file, first line and line table; 0 where they could not
+    /// be read. Code that is made again is the same code.
+    pub content: u64,
     /// What tells the code object from others that lie at its address at other times: [`PythonFrame::identity_of`].
     /// Objects may come to the very addresses of others, with all that belongs to them, so that no word tells them apart:
     /// the last death at the address does.
-    pub identity: u64,
+    pub object: u64,
 }
 
 impl PythonFrame {
@@ -138,6 +141,21 @@ impl Death {
     }
 }
 
+/// Entries of the BPF array `CODE_CONTENTS`, a power of two: which content a code object has.
+pub const CONTENT_SLOTS: usize = 1 << 14;
+
+/// The content of a code object, as `CODE_CONTENTS` has it. Others may write the entry at the same time: its words agree only
+/// if they are of one object.
+#[repr(C)]
+#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct KnownContent {
+    /// [`PythonFrame::content`].
+    pub content: u64,
+    /// The object, of which the content is taken away by exclusive or.
+    pub check: u64,
+}
+
 /// A string of Python in a [`CodeRecord`]: how `PyUnicodeObject` describes it.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
@@ -153,15 +171,15 @@ pub struct TextHead {
 /// What a code object says, as the ring buffer `PYTHON_CODES` has it: this head, [`CodeRecord::TEXT_BYTES`] for its name and
 /// as many for its file, and then its line table.
 ///
-/// It is copied while the code runs, when a stack with it is sent for the first time: the code may be gone a moment later.
+/// It is copied while the code runs, when it is met for the first time: the code may be gone a moment later.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct CodeRecord {
     /// Its address.
     pub code: u64,
-    /// [`PythonFrame::identity`] of the frames that run it.
-    pub identity: u64,
+    /// [`PythonFrame::content`] of the frames that run it.
+    pub content: u64,
     /// Function, qualified where the version has that.
     pub name: TextHead,
     /// File.

@@ -14,7 +14,7 @@ use crate::{
     limits::MAX_FRAMES,
     live::{self, take},
     maps::{ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
-    memo, moments, opaque, python, python_code,
+    memo, moments, opaque, python,
     python_records::PythonFrame,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
     sampler, threads, walk,
@@ -213,10 +213,6 @@ pub fn site(registers: &pt_regs, allocator: u8) -> u64 {
         }
         _ => {
             walk::walk(scratch, slot);
-            // SAFETY: as above.
-            if !stack_is_sent(unsafe { (*scratch).head.site }) {
-                python_code::send_new(scratch, slot);
-            }
             // SAFETY: as above.
             let scratch = unsafe { &mut *scratch };
             memo::remember(scratch, registers, begun);

@@ -17,7 +17,7 @@ use crate::{
     live::Part,
     memo::{MEMO_FRAMES, Memo},
     pool_records::PoolSample,
-    python_records::{CodeRecord, PythonFrame, PythonLayout},
+    python_records::{CodeRecord, KnownContent, PythonFrame, PythonLayout},
     records::{
         MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
         STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
@@ -124,7 +124,11 @@ pub static PYTHON: Array<PythonLayout> = Array::with_max_entries(1, 0);
 #[map]
 pub static PYTHON_CODES: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
 
-/// The code objects of which that was sent.
+/// Which content code objects have.
+#[map]
+pub static CODE_CONTENTS: Array<KnownContent> = Array::with_max_entries(1, 0);
+
+/// The contents that were sent.
 #[map]
 pub static PYTHON_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
 
@@ -190,9 +194,9 @@ pub struct Scratch {
     pub python_at: u64,
     /// What is sent of a code object.
     pub code: CodeRecord,
-    pub code_name: [u8; CodeRecord::TEXT_BYTES],
-    pub code_file: [u8; CodeRecord::TEXT_BYTES],
-    pub code_table: [u8; CodeRecord::TABLE_BYTES],
+    pub code_name: [u64; CodeRecord::TEXT_BYTES / 8],
+    pub code_file: [u64; CodeRecord::TEXT_BYTES / 8],
+    pub code_table: [u64; CodeRecord::TABLE_BYTES / 8],
     /// The head of a string or of a line table.
     pub object: [u64; 5],
 }

@@ -15,6 +15,8 @@ mod doctor;
 mod doctor_machine;
 #[path = "cli/outputs.rs"]
 mod outputs;
+#[path = "cli/reports.rs"]
+mod reports;
 #[path = "cli/rights.rs"]
 mod rights;
 #[allow(dead_code, reason = "two test binaries share it, and neither needs all of it")]
@@ -30,7 +32,15 @@ use support::{case, heapscope::Heapscope, heapscope::heapscope};
 
 fn main() -> ExitCode {
     case::run(
-        &[usage::CASES, doctor::CASES, doctor_machine::CASES, outputs::CASES, targets::CASES, rights::CASES],
+        &[
+            usage::CASES,
+            doctor::CASES,
+            doctor_machine::CASES,
+            outputs::CASES,
+            reports::CASES,
+            targets::CASES,
+            rights::CASES,
+        ],
         &[],
     )
 }

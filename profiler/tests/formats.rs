@@ -5,6 +5,7 @@
     clippy::unwrap_used,
     clippy::expect_used,
     clippy::panic,
+    clippy::cast_precision_loss,
     missing_docs,
     reason = "a test fails by panicking, and its name says what it tests"
 )]

@@ -56,6 +56,8 @@ mod programs;
 mod python;
 #[path = "live/python_pools.rs"]
 mod python_pools;
+#[path = "live/recordings.rs"]
+mod recordings;
 #[path = "live/reports.rs"]
 mod reports;
 #[path = "live/run.rs"]
@@ -101,6 +103,7 @@ fn main() -> ExitCode {
         python_pools::CASES,
         run::CASES,
         sampling::CASES,
+        recordings::CASES,
         reports::CASES,
         moments::CASES,
         oracle::CASES,

@@ -27,6 +27,8 @@ enum What {
     Ledger,
     /// 200 runs sampled anew: whether estimates are unbiased and their errors right (needs root)
     Sampling,
+    /// A recording of 24 hours with 20,000 sites: its size, and the time that it takes to open
+    Recording,
     /// Unwind tables of a process the size of clang
     Tables,
     /// Names for 10,000 addresses of a file with 150 MB of debug information, beside llvm-symbolizer and addr2line
@@ -40,6 +42,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         What::Cost => ("cost", Some(ebpf::build_measuring_object(workspace)?)),
         What::Ledger => ("ledger", None),
         What::Sampling => ("sampling", None),
+        What::Recording => ("recording", None),
         What::Tables => ("tables", None),
         What::Symbols => ("symbols", None),
     };

@@ -11,7 +11,6 @@ use std::{
 
 use super::{
     profile::{Profile, SiteReport},
-    tracemalloc::size,
     units::{bytes, count, plus_minus, span},
     view::Sums,
 };
@@ -103,6 +102,12 @@ fn held_at(site: &SiteReport, snapshot: usize) -> u64 {
     site.history.over_time.iter().rev().find(|(at, _)| *at <= snapshot).map_or(0, |(_, space)| *space)
 }
 
+/// `+9.0 MiB`.
+fn signed(growth: i128) -> String {
+    let sign = if growth < 0 { '-' } else { '+' };
+    format!("{sign}{}", bytes(u64::try_from(growth.unsigned_abs()).unwrap_or(u64::MAX)))
+}
+
 /// Writes the lines of the source with their numbers beside them; without a source, the lines that have numbers.
 ///
 /// # Errors
@@ -124,7 +129,7 @@ pub fn write(
         };
         let error = plus_minus(sums.errors().map(|errors| errors.inuse_space), bytes);
         let live = format!("{}{error}", bytes(sums.totals.inuse_space));
-        let growth = growth.map_or_else(|| "-".to_owned(), |growth| size(growth as f64, true));
+        let growth = growth.map_or_else(|| "-".to_owned(), signed);
         format!("{live:>wide$}  {:>10}  {growth:>12}", count(sums.totals.inuse_objects))
     };
     let shown =

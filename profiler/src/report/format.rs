@@ -124,10 +124,8 @@ impl Format {
     /// When there is none.
     pub fn from_name(name: &str) -> Result<Self, FormatError> {
         let lower = name.to_ascii_lowercase();
-        match Self::ALL.into_iter().find(|format| lower == format.name()) {
-            Some(format) => Ok(format),
-            None => Err(FormatError::UnknownName(name.to_owned())),
-        }
+        let found = Self::ALL.into_iter().find(|format| lower == format.name());
+        found.ok_or_else(|| FormatError::UnknownName(name.to_owned()))
     }
 }
 

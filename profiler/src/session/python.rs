@@ -52,8 +52,8 @@ struct Running {
     code_type: u64,
     /// What was read, by address.
     codes: HashMap<u64, (Identity, Code)>,
-    /// What was told by the kernel, by address and the identity of the frames.
-    told: HashMap<(u64, u64), Code>,
+    /// What was told by the kernel, by content.
+    told: HashMap<u64, Code>,
 }
 
 #[derive(Debug)]
@@ -138,7 +138,7 @@ impl Python {
             let (address, [.., mark]) = (frame.code & ((1 << 56) - 1), frame.code.to_le_bytes());
             let mark = running.interpreter.version.mark_of(mark);
             if mark != Mark::Shim {
-                let known = running.code(address, frame.identity, &death);
+                let known = running.code(address, frame, &death);
                 self.gone += u64::from(known.is_none());
                 group.push(Arc::new(python_frame(known, frame.at)));
             }
@@ -226,19 +226,19 @@ pub(super) struct Merged {
 impl Running {
     /// The code object that a walk met at an address: as it was told, else as it is read; `None` if it is gone. It may go
     /// while it is read.
-    fn code(&mut self, address: u64, walked: u64, death: &impl Fn(u64) -> u32) -> Option<&Code> {
-        if self.told.contains_key(&(address, walked)) {
-            return self.told.get(&(address, walked));
+    fn code(&mut self, address: u64, walked: &PythonFrame, death: &impl Fn(u64) -> u32) -> Option<&Code> {
+        if walked.content != 0 && self.told.contains_key(&walked.content) {
+            return self.told.get(&walked.content);
         }
         let version = self.interpreter.version;
         let look = |memory: &Memory| {
             let found = code::identity(memory, version, self.code_type, address);
-            found.filter(|found| found.as_walked(death(address)) == walked)
+            found.filter(|found| found.as_walked(address, death(address)) == walked.object)
         };
         let found = look(&self.memory)?;
         let known = self.codes.get(&address).is_some_and(|(identity, _)| *identity == found);
         if !known {
-            let code = code::read(&self.memory, version, address, &found)?;
+            let code = code::read(&self.memory, version, &found)?;
             if look(&self.memory).as_ref() != Some(&found) {
                 return None;
             }

@@ -24,6 +24,11 @@ pub(crate) const CASES: &[Case] = &[
     case_with("dhat::totals_in_valgrinds_viewer", &[Need::Program("node"), Need::DhatViewer], dhat),
     case_with("csv::totals_in_python", &[Need::Program("python3")], csv),
     case_with("speedscope::schema_and_totals", &[Need::Program("node"), Need::Readers], speedscope),
+    case_with(
+        "speedscope::totals_on_its_page",
+        &[Need::Program("chromium"), Need::Program("base64"), Need::Readers],
+        speedscope_page,
+    ),
 ];
 
 fn text(output: Output) -> String {
@@ -202,4 +207,36 @@ fn speedscope() {
             "{roots:?}"
         );
     }
+}
+
+/// speedscope itself, in a browser without a window: its list of profiles has their sums, bytes with two decimals.
+fn speedscope_page() {
+    let [observed, _] = observed();
+    let folder = TempDir::new().unwrap();
+    let script = folder.path().join("profile.js");
+    let file = observed.file(Format::Speedscope);
+    let encoded = text(Command::new("base64").arg("-w0").arg(file).output().unwrap());
+    fs::write(&script, format!("speedscope.loadFileFromBase64('observed.speedscope.json', '{encoded}')"))
+        .unwrap();
+    let page = readers::folder().join("node_modules/speedscope/dist/release/index.html");
+    let mut chromium = Command::new("chromium");
+    chromium
+        .args(["--headless", "--no-sandbox", "--use-angle=swiftshader", "--enable-unsafe-swiftshader"])
+        .args(["--allow-file-access-from-files", "--virtual-time-budget=8000", "--dump-dom"])
+        .arg(format!("--user-data-dir={}", folder.path().join("chromium").display()))
+        .arg(format!("file://{}#view=sandwich&localProfilePath={}", page.display(), script.display()));
+    let page = text(chromium.output().unwrap());
+    let totals = observed.totals();
+    let megabytes = |bytes: u64| format!("{:.2} MB", bytes as f64 / f64::from(1 << 20));
+    for (name, sum) in [
+        ("inuse_space", megabytes(totals.inuse_space)),
+        ("inuse_objects", totals.inuse_objects.to_string()),
+        ("alloc_space", megabytes(totals.alloc_space)),
+        ("alloc_objects", totals.alloc_objects.to_string()),
+    ] {
+        let row = page.split("<tr title=\"").find(|row| row.starts_with(name));
+        let row = row.unwrap_or_else(|| panic!("no {name}: {page}")).split("</tr>").next().unwrap();
+        assert!(row.contains(&format!(">{sum}</td>")), "{name} {sum}: {row}");
+    }
+    assert!(page.contains("red</"), "its functions: {page}");
 }

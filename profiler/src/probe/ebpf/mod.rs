@@ -25,7 +25,7 @@ use aya::{
 };
 use profiler_common::{
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
-    python::DEATH_SLOTS,
+    python::{CONTENT_SLOTS, DEATH_SLOTS},
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
         SiteCounters, ThreadName,
@@ -275,6 +275,8 @@ fn load_maps(
     // A ring buffer is a power of two of pages. A process that starts up meets thousands of new stacks in a moment.
     let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
     let ring = 1 << ring.ilog2();
+    let [content_slots, death_slots] =
+        [CONTENT_SLOTS, DEATH_SLOTS].map(|slots| u32::try_from(slots).unwrap_or(1));
     // Of 16 KiB each (4 KiB before CPython 3.10): at 256 MiB room for 1 GiB of them.
     let pools = u32::try_from(settings.max_memory / 4096).unwrap_or(1 << 20).clamp(1 << 12, 1 << 20);
     let custom_allocators = u32::from(settings.custom_allocators);
@@ -289,7 +291,8 @@ fn load_maps(
         .map_max_entries("MEMOS", memos)
         .map_max_entries("PYTHON_CODES", if settings.python { ring } else { 1 << 12 })
         .map_max_entries("PYTHON_SEEN", if settings.python { 1 << 14 } else { 1 })
-        .map_max_entries("DEATHS", if settings.python { u32::try_from(DEATH_SLOTS).unwrap_or(1) } else { 1 })
+        .map_max_entries("CODE_CONTENTS", if settings.python { content_slots } else { 1 })
+        .map_max_entries("DEATHS", if settings.python { death_slots } else { 1 })
         .map_max_entries("POOLS", if settings.python { pools } else { 1 })
         .map_max_entries("POOL_SITES", if settings.python { pools / 4 } else { 1 })
         .map_max_entries("SAMPLERS", if settings.sample_interval == 0 { 1 } else { THREAD_SLOTS })

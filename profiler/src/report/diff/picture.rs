@@ -55,5 +55,4 @@ pub(super) fn write(pair: &Pair<'_>, options: &ReportOptions, out: &mut dyn Writ
     // As in the other picture: our order of lines, the last one first.
     inferno.flame_chart = true;
     inferno::flamegraph::from_lines(&mut inferno, lines.iter().rev().map(String::as_str), out)
-        .map_err(io::Error::from)
 }

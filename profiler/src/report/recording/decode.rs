@@ -11,7 +11,6 @@ use super::{
 use crate::{
     report::{
         history::{Generation, Moment, SizeClass},
-        mapped::{HeapGrowth, MappedMemory, MappingCalls},
         profile::{At, Mode, Quality, Totals},
     },
     symbolize::frame::{Frame, FrameKind, FrameRole},
@@ -123,25 +122,5 @@ pub(super) fn at(at: message::At) -> At {
         message::At::End => At::End,
         message::At::Peak => At::Peak,
         message::At::Exit => At::Exit,
-    }
-}
-
-/// Without its sites.
-pub(super) fn mapped(mapped: &message::Mapped) -> MappedMemory {
-    MappedMemory {
-        inuse_space: mapped.inuse_space,
-        inuse_pieces: mapped.inuse_pieces,
-        alloc_space: mapped.alloc_space,
-        peak_space: mapped.peak_space,
-        calls: MappingCalls {
-            mmap: mapped.mmap_calls,
-            munmap: mapped.munmap_calls,
-            mremap: mapped.mremap_calls,
-            failed: mapped.failed_calls,
-            unmatched: mapped.unmatched_calls,
-        },
-        calls_inside_allocator: mapped.calls_inside_allocator,
-        heap: HeapGrowth { at_begin: mapped.heap_at_begin, at_end: mapped.heap_at_end },
-        sites: Vec::new(),
     }
 }

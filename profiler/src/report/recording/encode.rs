@@ -5,14 +5,13 @@ use std::time::{Duration, UNIX_EPOCH};
 use profiler_common::records::Held;
 
 use super::{
-    Counters, Resident,
+    Counters, Resident, memory,
     message::{self, Kind, Role},
     writer::Head,
 };
 use crate::{
     report::{
         history::{Generation, Moment, SizeClass},
-        mapped::MappedMemory,
         profile::{At, Profile, Quality, SiteReport, Totals},
     },
     symbolize::frame::{Frame, FrameKind, FrameRole},
@@ -188,33 +187,17 @@ pub(super) fn end(profile: &Profile) -> message::End {
         exit: history.exit.as_ref().map(moment),
         end: Some(held(history.end)),
         generations: history.generations.iter().map(generation).collect(),
-        mapped: profile.mapped.as_ref().map(mapped),
+        mapped: profile.mapped.as_ref().map(memory::Mapped::of),
         sites: profile.sites.len() as u64,
         birth_span_ns: nanoseconds(history.birth_span),
         births: parts(&history.births),
+        pools: profile.python.as_ref().map(memory::Pools::of),
         at: match profile.mode.at {
             At::End => message::At::End,
             At::Peak => message::At::Peak,
             At::Exit => message::At::Exit,
         }
         .into(),
-    }
-}
-
-fn mapped(mapped: &MappedMemory) -> message::Mapped {
-    message::Mapped {
-        inuse_space: mapped.inuse_space,
-        inuse_pieces: mapped.inuse_pieces,
-        alloc_space: mapped.alloc_space,
-        peak_space: mapped.peak_space,
-        mmap_calls: mapped.calls.mmap,
-        munmap_calls: mapped.calls.munmap,
-        mremap_calls: mapped.calls.mremap,
-        failed_calls: mapped.calls.failed,
-        unmatched_calls: mapped.calls.unmatched,
-        calls_inside_allocator: mapped.calls_inside_allocator,
-        heap_at_begin: mapped.heap.at_begin,
-        heap_at_end: mapped.heap.at_end,
     }
 }
 

@@ -10,6 +10,8 @@ use std::collections::BTreeMap;
 
 use prost::{Enumeration, Message};
 
+pub use super::memory::{Mapped, MappedSite, PoolSite, Pools};
+
 #[derive(Clone, PartialEq, Message)]
 pub struct Head {
     #[prost(string, tag = "1")]
@@ -210,6 +212,8 @@ pub struct Account {
     pub sites: Vec<SiteAccount>,
     #[prost(message, repeated, tag = "2")]
     pub mapped: Vec<MappedSite>,
+    #[prost(message, repeated, tag = "3")]
+    pub pools: Vec<PoolSite>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -293,24 +297,6 @@ pub struct Part {
 }
 
 #[derive(Clone, PartialEq, Message)]
-pub struct MappedSite {
-    #[prost(uint64, tag = "1")]
-    pub inuse_space: u64,
-    #[prost(uint64, tag = "2")]
-    pub alloc_space: u64,
-    #[prost(uint64, tag = "3")]
-    pub alloc_calls: u64,
-    #[prost(uint64, optional, tag = "4")]
-    pub oldest_ns: Option<u64>,
-    #[prost(uint64, repeated, tag = "5")]
-    pub ranges: Vec<u64>,
-    #[prost(uint32, repeated, tag = "6")]
-    pub stack: Vec<u32>,
-    #[prost(bool, tag = "7")]
-    pub continued: bool,
-}
-
-#[derive(Clone, PartialEq, Message)]
 pub struct End {
     #[prost(uint64, tag = "1")]
     pub duration_ns: u64,
@@ -336,6 +322,8 @@ pub struct End {
     pub at: i32,
     #[prost(message, repeated, tag = "12")]
     pub births: Vec<Part>,
+    #[prost(message, optional, tag = "13")]
+    pub pools: Option<Pools>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]
@@ -366,32 +354,4 @@ pub struct Generation {
     pub held: Option<Held>,
     #[prost(message, optional, tag = "4")]
     pub error: Option<Held>,
-}
-
-#[derive(Clone, Copy, PartialEq, Message)]
-pub struct Mapped {
-    #[prost(uint64, tag = "1")]
-    pub inuse_space: u64,
-    #[prost(uint64, tag = "2")]
-    pub inuse_pieces: u64,
-    #[prost(uint64, tag = "3")]
-    pub alloc_space: u64,
-    #[prost(uint64, tag = "4")]
-    pub peak_space: u64,
-    #[prost(uint64, tag = "5")]
-    pub mmap_calls: u64,
-    #[prost(uint64, tag = "6")]
-    pub munmap_calls: u64,
-    #[prost(uint64, tag = "7")]
-    pub mremap_calls: u64,
-    #[prost(uint64, tag = "8")]
-    pub failed_calls: u64,
-    #[prost(uint64, tag = "9")]
-    pub unmatched_calls: u64,
-    #[prost(uint64, tag = "10")]
-    pub calls_inside_allocator: u64,
-    #[prost(uint64, optional, tag = "11")]
-    pub heap_at_begin: Option<u64>,
-    #[prost(uint64, optional, tag = "12")]
-    pub heap_at_end: Option<u64>,
 }

@@ -8,6 +8,7 @@
 pub mod chunk;
 mod decode;
 mod encode;
+mod memory;
 pub mod message;
 mod reader;
 mod replay;

@@ -79,6 +79,7 @@ pub struct Recording {
     pub(super) quality: message::Quality,
     pub(super) accounts: Vec<message::SiteAccount>,
     pub(super) mapped: Vec<message::MappedSite>,
+    pub(super) pools: Vec<message::PoolSite>,
     pub(super) end: Option<message::End>,
     damage: Option<String>,
     unknown: usize,
@@ -251,7 +252,7 @@ impl Recording {
 
     fn account(&mut self, account: message::Account) -> Result<(), String> {
         for site in &account.sites {
-            if !index(site.site).is_some_and(|at| at < self.sites.len()) {
+            if index(site.site).is_none_or(|at| at >= self.sites.len()) {
                 return Err("the account has a site that is not defined".into());
             }
             let of_site =
@@ -268,7 +269,12 @@ impl Recording {
             self.check_stack(&site.stack)?;
             self.count(1 + site.ranges.len())?;
         }
+        for site in &account.pools {
+            self.check_stack(&site.stack)?;
+            self.count(1)?;
+        }
         self.accounts.extend(account.sites);
+        self.pools.extend(account.pools);
         self.mapped.extend(account.mapped);
         Ok(())
     }

@@ -21,7 +21,6 @@ use super::{
 use crate::{
     report::{
         history::{History, SiteHistory, Snapshot},
-        mapped::{MappedMemory, MappedSiteReport},
         profile::{At, Profile, SiteReport, TargetInfo, Totals},
         units::span,
     },
@@ -129,7 +128,8 @@ impl Recording {
             births: decode::parts(&end.births),
         };
         debug_assert!(kept <= MOST_SNAPSHOTS + 1, "snapshots are thinned");
-        profile.mapped = end.mapped.as_ref().map(|mapped| self.mapped(mapped));
+        profile.mapped = end.mapped.as_ref().map(|told| told.decode(&self.mapped, |stack| self.stack(stack)));
+        profile.python = end.pools.as_ref().map(|told| told.decode(&self.pools, |stack| self.stack(stack)));
         profile.quality.warnings.extend(series.damage);
         profile
     }
@@ -226,25 +226,6 @@ impl Recording {
                 births: decode::parts(&account.births),
             },
         }
-    }
-
-    fn mapped(&self, told: &message::Mapped) -> MappedMemory {
-        let mut mapped = decode::mapped(told);
-        for site in &self.mapped {
-            let ranges = site.ranges.as_chunks::<2>().0.iter().map(|[begin, end]| (*begin, *end));
-            match mapped.sites.last_mut().filter(|_| site.continued) {
-                Some(last) => last.ranges.extend(ranges),
-                None => mapped.sites.push(MappedSiteReport {
-                    inuse_space: site.inuse_space,
-                    alloc_space: site.alloc_space,
-                    alloc_calls: site.alloc_calls,
-                    oldest: site.oldest_ns.map(Duration::from_nanos),
-                    ranges: ranges.collect(),
-                    stack: self.stack(&site.stack),
-                }),
-            }
-        }
-        mapped
     }
 
     /// Goes through the first `count` snapshots. One that cannot be read is the last.

@@ -14,20 +14,15 @@ use prost::Message;
 use super::{
     Counters, Moment, Resident,
     chunk::{self, Kind},
-    encode, message, series,
+    encode, memory, message, series,
 };
 use crate::{
-    report::{
-        mapped::MappedSiteReport,
-        profile::{CodeMapping, Mode, Profile, Quality, SiteReport, TargetInfo},
-    },
+    report::profile::{CodeMapping, Mode, Profile, Quality, SiteReport, TargetInfo},
     symbolize::frame::Frame,
 };
 
 /// Bytes of definitions or accounts that are put into one chunk, about.
 const CHUNK: usize = 1 << 18;
-/// Ranges of mapped memory in one message.
-const RANGES: usize = 1 << 13;
 
 /// What is known when a recording begins.
 #[derive(Clone, Debug)]
@@ -205,9 +200,13 @@ impl<W: Write> Writer<W> {
         for (site, key) in profile.sites.iter().zip(keys) {
             numbers.push(self.define(*key, &site.allocator, &site.stack)?);
         }
-        let mapped = profile.mapped.iter().flat_map(|mapped| &mapped.sites);
-        let stacks = mapped.map(|site| Ok((site, self.stack(&site.stack)?)));
-        let mapped = stacks.collect::<io::Result<Vec<_>>>()?;
+        let mut others = message::Account::default();
+        for site in profile.mapped.iter().flat_map(|mapped| &mapped.sites) {
+            others.mapped.extend(memory::mapped_site(site, self.stack(&site.stack)?));
+        }
+        for site in profile.python.iter().flat_map(|python| &python.sites) {
+            others.pools.push(memory::pool_site(site, self.stack(&site.stack)?));
+        }
         self.write_definitions()?;
         if whole {
             for snapshot in &profile.history.snapshots {
@@ -217,14 +216,14 @@ impl<W: Write> Writer<W> {
             }
         }
         self.write_quality(&profile.quality)?;
-        self.write_account(profile.sites.iter().zip(numbers), mapped, whole)?;
+        self.write_account(profile.sites.iter().zip(numbers), others, whole)?;
         self.append(Kind::End, &encode::end(profile).encode_to_vec())
     }
 
     fn write_account<'a>(
         &mut self,
         sites: impl Iterator<Item = (&'a SiteReport, u32)>,
-        mapped: Vec<(&'a MappedSiteReport, Vec<u32>)>,
+        others: message::Account,
         whole: bool,
     ) -> io::Result<()> {
         let (mut account, mut bytes) = (message::Account::default(), 0);
@@ -241,12 +240,15 @@ impl<W: Write> Writer<W> {
             account.sites.push(site);
             write(&mut account, &mut bytes, CHUNK)?;
         }
-        for (site, stack) in mapped {
-            for message in encode_mapped(site, stack) {
-                bytes += message.encoded_len() + 8;
-                account.mapped.push(message);
-                write(&mut account, &mut bytes, CHUNK)?;
-            }
+        for site in others.mapped {
+            bytes += site.encoded_len() + 8;
+            account.mapped.push(site);
+            write(&mut account, &mut bytes, CHUNK)?;
+        }
+        for site in others.pools {
+            bytes += site.encoded_len() + 8;
+            account.pools.push(site);
+            write(&mut account, &mut bytes, CHUNK)?;
         }
         write(&mut account, &mut bytes, 0)
     }
@@ -291,25 +293,4 @@ impl<W: Write> Writer<W> {
         }
         self.append(Kind::Definitions, &pending.encode_to_vec())
     }
-}
-
-/// A site of mapped memory, its ranges in several messages where they are many.
-fn encode_mapped(site: &MappedSiteReport, stack: Vec<u32>) -> Vec<message::MappedSite> {
-    let ranges = |ranges: &[(u64, u64)]| ranges.iter().flat_map(|(begin, end)| [*begin, *end]).collect();
-    let (first, rest) = site.ranges.split_at(site.ranges.len().min(RANGES));
-    let head = message::MappedSite {
-        inuse_space: site.inuse_space,
-        alloc_space: site.alloc_space,
-        alloc_calls: site.alloc_calls,
-        oldest_ns: site.oldest.map(encode::nanoseconds),
-        ranges: ranges(first),
-        stack,
-        continued: false,
-    };
-    let more = rest.chunks(RANGES).map(|part| message::MappedSite {
-        ranges: ranges(part),
-        continued: true,
-        ..message::MappedSite::default()
-    });
-    std::iter::once(head).chain(more).collect()
 }

@@ -21,7 +21,7 @@ fn unzipped(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The shop as it would look in samples.
-fn sampled() -> Profile {
+pub(super) fn sampled() -> Profile {
     let mut shop = shop();
     shop.mode.sample_interval = Some(512 << 10);
     let error = |totals: Totals| Totals { inuse_space: totals.inuse_space / 10, ..totals };
@@ -137,4 +137,56 @@ fn a_spreadsheet_takes_no_name_for_a_formula() {
         let row = rows.records().next().unwrap().unwrap();
         assert!(row.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@', '\t', '\r'])), "{row:?}");
     }
+}
+
+/// Whatever the names are, each format stays one, and the numbers add up.
+pub(super) fn check(profile: &Profile, options: &ReportOptions) {
+    let written = |format| {
+        let mut out = Vec::new();
+        write_report(format, profile, options, &mut out).unwrap();
+        out
+    };
+    let text = |format| String::from_utf8(written(format)).unwrap();
+    let Totals { inuse_space, inuse_objects, alloc_space, alloc_objects } = profile.totals;
+
+    let pprof = message::Profile::decode(unzipped(&written(Format::Pprof)).as_slice()).unwrap();
+    let sum = |at: usize| pprof.sample.iter().map(|sample| sample.value[at].unsigned_abs()).sum::<u64>();
+    assert_eq!([0, 1, 2, 3].map(sum), [alloc_objects, alloc_space, inuse_objects, inuse_space]);
+    let locations = pprof.sample.iter().flat_map(|sample| &sample.location_id);
+    assert!(locations.clone().all(|id| (1..=pprof.location.len() as u64).contains(id)));
+    let lines = pprof.location.iter().flat_map(|location| &location.line);
+    assert!(lines.clone().all(|line| (1..=pprof.function.len() as u64).contains(&line.function_id)));
+    assert!(pprof.string_table.iter().all(|text| !text.contains(char::is_control)));
+
+    for (format, end) in [(Format::Speedscope, "/profiles/0/endValue"), (Format::Dhat, "/te")] {
+        let json: serde_json::Value = serde_json::from_str(&text(format)).unwrap();
+        let end = json.pointer(end).unwrap().as_u64().unwrap();
+        assert!(format != Format::Speedscope || end == inuse_space);
+    }
+    let dhat: serde_json::Value = serde_json::from_str(&text(Format::Dhat)).unwrap();
+    let points = dhat["pps"].as_array().unwrap();
+    assert_eq!(points.iter().map(|point| point["eb"].as_u64().unwrap()).sum::<u64>(), inuse_space);
+    let stacks: std::collections::HashSet<_> = points.iter().map(|point| point["fs"].to_string()).collect();
+    assert_eq!(stacks.len(), points.len(), "the viewer refuses a stack that comes twice");
+
+    let firefox: serde_json::Value = serde_json::from_str(&text(Format::Firefox)).unwrap();
+    let weights = firefox["threads"][0]["nativeAllocations"]["weight"].as_array();
+    assert_eq!(
+        weights.into_iter().flatten().map(|weight| weight.as_u64().unwrap()).sum::<u64>(),
+        inuse_space
+    );
+
+    let heaptrack = String::from_utf8(unzipped(&written(Format::Heaptrack))).unwrap();
+    assert!(heaptrack.lines().all(|line| "vX#AIsitacR+-".contains(&line[..1])), "{heaptrack}");
+    assert_eq!(heaptrack.lines().filter(|line| line.starts_with('+')).count() as u64, alloc_objects);
+    let texts = heaptrack.lines().filter_map(|line| line.strip_prefix("s ")?.split_once(' '));
+    for (length, text) in texts {
+        assert_eq!(usize::from_str_radix(length, 16), Ok(text.len()));
+        assert!(!text.contains(char::is_control));
+    }
+
+    let csv = written(Format::Csv);
+    let mut rows = ::csv::Reader::from_reader(csv.as_slice());
+    let sum: u64 = rows.records().map(|row| row.unwrap()[0].parse::<u64>().unwrap()).sum();
+    assert_eq!(sum, inuse_space);
 }

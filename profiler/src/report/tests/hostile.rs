@@ -131,6 +131,7 @@ proptest! {
         check_json(&profile);
         check_folded(&profile, &options);
         check_svg(&profile, &options);
+        formats::check(&profile, &options);
         let table = table(&profile, &options);
         prop_assert!(table.chars().all(|c| c == '\n' || !c.is_control()));
         let live = units::bytes(profile.totals.inuse_space);

@@ -47,6 +47,7 @@ fn the_schema_is_that_of_the_code() {
     let pool = pool();
     let mut profile = shop();
     profile.mapped = Some(recordings::mapped());
+    profile.python = Some(recordings::python());
     let grow = |at: u64| Counters {
         alloc_objects: at,
         alloc_space: 100 * at * at,
