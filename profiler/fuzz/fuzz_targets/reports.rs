@@ -234,6 +234,8 @@ fn check_others(profile: &Profile, options: &ReportOptions) {
             check_json(from_utf8(&out).expect("UTF-8"));
         }
     }
+    let page = write(Format::Html).expect("no error of a vector");
+    assert!(from_utf8(&page).is_ok());
     check_csv(profile, &write(Format::Csv).expect("no error of a vector"));
     if let Some(out) = write(Format::Pprof) {
         unzipped(&out);

@@ -210,7 +210,7 @@ mod tests {
         // comes and goes.
         let reading = |second: u64| {
             let mut sites = vec![count(2, 5, 500), count(1, second, 10 * second)];
-            if second % 2 == 0 {
+            if second.is_multiple_of(2) {
                 sites.push(count(3, second, 7));
             }
             sites

@@ -86,7 +86,9 @@ impl Browser {
         }
         self.commands.write_all(format!("{command}\0").as_bytes()).unwrap();
         loop {
-            let message = self.answers.recv_timeout(HANG).unwrap_or_else(|_| panic!("no answer to {method}"));
+            // A hundred thousand sites on a machine that others use too take their time.
+            let message =
+                self.answers.recv_timeout(3 * HANG).unwrap_or_else(|_| panic!("no answer to {method}"));
             let message: Value = serde_json::from_slice(message.strip_suffix(b"\0").unwrap()).unwrap();
             if message["id"] == number {
                 assert!(message["error"].is_null(), "{method}: {}", message["error"]);

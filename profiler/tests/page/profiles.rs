@@ -2,7 +2,8 @@
 //! same for the same number.
 
 use std::{
-    sync::Arc,
+    collections::HashMap,
+    sync::{Arc, LazyLock, Mutex},
     time::{Duration, UNIX_EPOCH},
 };
 
@@ -54,8 +55,17 @@ pub(crate) fn frame(function: &str, module: &str, role: FrameRole) -> Frame {
     }
 }
 
+/// Sites share their frames, as those of a real profile do.
+static MET: LazyLock<Mutex<HashMap<String, Arc<Frame>>>> = LazyLock::new(Mutex::default);
+
 pub(crate) fn stack(leaf_first: &[(&str, &str, FrameRole)]) -> Vec<Arc<Frame>> {
-    leaf_first.iter().map(|(function, module, role)| Arc::new(frame(function, module, *role))).collect()
+    let mut met = MET.lock().unwrap();
+    let key = |function: &str, module: &str| format!("{function} {module}");
+    let shared = |(function, module, role): &(&str, &str, FrameRole)| {
+        let place = met.entry(key(function, module));
+        Arc::clone(place.or_insert_with(|| Arc::new(frame(function, module, *role))))
+    };
+    leaf_first.iter().map(shared).collect()
 }
 
 fn rooted(mut leaf_first: Vec<Arc<Frame>>) -> Vec<Arc<Frame>> {

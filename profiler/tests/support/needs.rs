@@ -25,6 +25,8 @@ pub(crate) enum Need {
     ThirtyTwoBit,
     /// The crates of the Rust programs with allocators of their own, on this machine or within reach.
     Crates,
+    /// An interpreter with numpy, Cython and orjson, which the environment names.
+    PythonPackages,
     /// The npm packages of programs that read heapscope's files, on this machine or within reach.
     Readers,
     /// The viewer that valgrind ships for DHAT's files.
@@ -45,6 +47,9 @@ impl Need {
             Self::KernelThreads => no_kernel_threads(),
             Self::ThirtyTwoBit => no_32_bit(),
             Self::Crates => no_crates(),
+            Self::PythonPackages => std::env::var_os("HEAPSCOPE_PYTHON_PACKAGES").is_none().then(|| {
+                "HEAPSCOPE_PYTHON_PACKAGES does not name a Python with numpy, Cython and orjson".into()
+            }),
             Self::Readers => super::readers::lacking(),
             Self::DhatViewer => (!Path::new(super::readers::DHAT_VIEWER).exists())
                 .then(|| "valgrind's dh_view.js is not installed".into()),

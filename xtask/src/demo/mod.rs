@@ -2,6 +2,7 @@
 //!
 //! It checks what it shows: the leak must be the largest site and the cache the next one, else it fails.
 
+mod churning;
 mod load;
 mod service;
 mod story;
@@ -20,6 +21,7 @@ use crate::{
     process::{as_root, run as run_command},
     workspace::{Workspace, cargo},
 };
+pub(crate) use churning::soak as soak_python;
 use load::Load;
 use service::Service;
 use verdict::Verdict;

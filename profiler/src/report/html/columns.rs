@@ -13,6 +13,8 @@ use crate::report::{
 /// Births, and changes of live bytes, of all sites together at most. Beyond that they are told more coarsely, so that a
 /// page of ten thousand sites stays below three megabytes.
 const MOST_PARTS: usize = 1 << 18;
+/// Spans of births at most: the page has a column for each.
+const MOST_SPANS: u128 = 1000;
 
 /// What sites have several of, one site after another.
 #[derive(Debug, Default, Serialize)]
@@ -82,18 +84,24 @@ pub(super) struct Coarseness {
 
 impl Coarseness {
     pub(super) fn of(profile: &Profile) -> Self {
-        let births = |by| profile.sites.iter().map(|site| joined(&site.history.births, by).len()).sum();
-        let changes = |by| profile.sites.iter().map(|site| thinned(&site.history.over_time, by).len()).sum();
-        Self { births: coarse_enough(births), snapshots: coarse_enough(changes) }
+        let sites = || profile.sites.iter().map(|site| &site.history);
+        let births = |by| sites().map(|site| joined(&site.births, by).len()).sum::<usize>() <= MOST_PARTS;
+        let changes =
+            |by| sites().map(|site| thinned(&site.over_time, by).len()).sum::<usize>() <= MOST_PARTS;
+        // A file that was read may say anything.
+        let in_time =
+            profile.duration.as_nanos().checked_div(profile.history.birth_span.as_nanos()).unwrap_or(0);
+        let last = sites().filter_map(|site| site.births.last()).map(|(span, _)| *span as u128).max();
+        let spans = in_time.max(last.unwrap_or(0));
+        Self {
+            births: coarse_enough(|by| spans / by as u128 <= MOST_SPANS && births(by)),
+            snapshots: coarse_enough(changes),
+        }
     }
 }
 
-fn coarse_enough(parts: impl Fn(usize) -> usize) -> usize {
-    let mut by = 1;
-    while by < 1 << 16 && parts(by) > MOST_PARTS {
-        by *= 2;
-    }
-    by
+fn coarse_enough(is_enough: impl Fn(usize) -> bool) -> usize {
+    (0..usize::BITS - 1).map(|power| 1 << power).find(|by| is_enough(*by)).unwrap_or(usize::MAX)
 }
 
 /// Parts with their keys divided, those with equal keys put together.
@@ -115,7 +123,7 @@ pub(super) fn joined(parts: &[(usize, Held)], by: usize) -> Vec<(usize, Held)> {
 fn thinned(changes: &[(usize, u64)], by: usize) -> Vec<(usize, u64)> {
     let mut seen: Vec<(usize, u64)> = Vec::with_capacity(changes.len());
     for (index, space) in changes {
-        let at = index.next_multiple_of(by);
+        let at = index.checked_next_multiple_of(by).unwrap_or(usize::MAX);
         match seen.last_mut() {
             Some(last) if last.0 == at => last.1 = *space,
             _ => seen.push((at, *space)),
@@ -166,7 +174,7 @@ impl TotalsColumns {
 }
 
 impl Sites {
-    pub(super) fn of(profile: &Profile, coarseness: Coarseness, names: &mut Names) -> Self {
+    pub(super) fn of<'a>(profile: &'a Profile, coarseness: Coarseness, names: &mut Names<'a>) -> Self {
         let mut sites = Self::default();
         for site in &profile.sites {
             sites.push(profile, site, coarseness, names);
@@ -174,7 +182,13 @@ impl Sites {
         sites
     }
 
-    fn push(&mut self, profile: &Profile, site: &SiteReport, coarse: Coarseness, names: &mut Names) {
+    fn push<'a>(
+        &mut self,
+        profile: &'a Profile,
+        site: &'a SiteReport,
+        coarse: Coarseness,
+        names: &mut Names<'a>,
+    ) {
         let history = &site.history;
         self.node.push(names.stack(site.stack.iter().map(AsRef::as_ref)));
         self.allocator.push(names.text(&site.allocator));

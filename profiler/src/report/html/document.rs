@@ -24,7 +24,7 @@ use crate::{
 };
 
 #[derive(Debug, Serialize)]
-pub(super) struct Document {
+pub(super) struct Document<'a> {
     heapscope: &'static str,
     command: String,
     exe: String,
@@ -53,7 +53,7 @@ pub(super) struct Document {
     snapshots: Snapshots,
     births: Births,
     trends: Vec<&'static str>,
-    names: Names,
+    names: Names<'a>,
     sites: Sites,
 }
 
@@ -97,8 +97,8 @@ struct Births {
     objects: Vec<u64>,
 }
 
-impl Document {
-    pub(super) fn of(profile: &Profile) -> Self {
+impl<'a> Document<'a> {
+    pub(super) fn of(profile: &'a Profile) -> Self {
         let coarseness = Coarseness::of(profile);
         let mut names = Names::default();
         let sites = Sites::of(profile, coarseness, &mut names);

@@ -1,6 +1,6 @@
 //! Strings, frames and stacks, each once: sites share most of their stacks, and stacks most of their names.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, marker::PhantomData};
 
 use serde::Serialize;
 
@@ -48,10 +48,15 @@ pub(super) struct Tree {
 
 /// All of them.
 #[derive(Debug, Default, Serialize)]
-pub(super) struct Names {
+pub(super) struct Names<'a> {
     texts: Texts,
     frames: Frames,
     tree: Tree,
+    /// Frames that were met, by their place in memory: most sites share theirs, and writing a name anew takes time.
+    #[serde(skip)]
+    met: HashMap<*const Frame, u32>,
+    #[serde(skip)]
+    lives: PhantomData<&'a Frame>,
 }
 
 /// Stands for the parent of a root.
@@ -73,14 +78,14 @@ impl Texts {
     }
 }
 
-impl Names {
+impl<'a> Names<'a> {
     /// The number of a text, which becomes harmless.
     pub(super) fn text(&mut self, text: &str) -> u32 {
         self.texts.number(clean(text))
     }
 
     /// The node that stands for a whole stack, leaf first.
-    pub(super) fn stack<'a>(&mut self, stack: impl DoubleEndedIterator<Item = &'a Frame>) -> u32 {
+    pub(super) fn stack(&mut self, stack: impl DoubleEndedIterator<Item = &'a Frame>) -> u32 {
         let mut node = NO_NODE;
         for frame in stack.rev() {
             let frame = self.frame(frame);
@@ -94,13 +99,19 @@ impl Names {
         node
     }
 
-    fn frame(&mut self, frame: &Frame) -> u32 {
+    fn frame(&mut self, frame: &'a Frame) -> u32 {
+        if let Some(known) = self.met.get(&std::ptr::from_ref(frame)) {
+            return *known;
+        }
         let python = u32::from(frame.kind == FrameKind::Python);
         let flags = python | u32::from(frame.inlined) << 1 | u32::from(frame.guessed) << 2;
         let name = self.texts.number(label::name(frame));
         let file = self.text(frame.file.as_deref().unwrap_or_default());
         let module = self.text(frame.module.as_deref().unwrap_or_default());
-        self.frames.number([name, file, frame.line.unwrap_or(0), module, Tint::of(frame) as u32, flags])
+        let line = frame.line.unwrap_or(0);
+        let number = self.frames.number([name, file, line, module, Tint::of(frame) as u32, flags]);
+        self.met.insert(frame, number);
+        number
     }
 }
 

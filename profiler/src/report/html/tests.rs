@@ -1,7 +1,7 @@
 //! What lies in the page is the profile, whatever its names; what the page does with it is tested in a browser.
 #![expect(clippy::unwrap_used, reason = "a test may panic")]
 
-use std::io::Read;
+use std::{io::Read, time::Duration};
 
 use base64::{Engine, engine::general_purpose::STANDARD};
 use flate2::read::GzDecoder;
@@ -64,6 +64,21 @@ fn what_lies_in_it_is_the_profile() {
             node -= up;
         }
     }
+}
+
+#[test]
+fn no_file_makes_the_page_draw_more_columns_than_fit() {
+    let mut profile = shop();
+    profile.history.birth_span = Duration::from_nanos(1);
+    profile.history.births =
+        vec![(0, Held { objects: 1, space: 1 }), (usize::MAX, Held { objects: 2, space: 2 })];
+    profile.sites[0].history.births = profile.history.births.clone();
+    profile.sites[0].history.over_time = vec![(usize::MAX, 3)];
+    let mut page = Vec::new();
+    write(&profile, &ReportOptions::default(), &mut page).unwrap();
+    let births = &unpacked(&String::from_utf8(page).unwrap())["births"];
+    assert!(births["key"][1].as_u64().unwrap() <= 1000, "{births}");
+    assert_eq!(births["space"], serde_json::json!([1, 2]));
 }
 
 #[test]

@@ -65,7 +65,7 @@ impl Check {
     pub(super) fn from_error(name: &'static str, verdict: Verdict, error: &str) -> Self {
         match error.split_once(". ") {
             Some((says, remedy)) => Self::new(name, verdict, says, Some(remedy)),
-            None => Self::new(name, verdict, error, None),
+            None => Self::new(name, verdict, error, Some("if it is not plain why, please report it")),
         }
     }
 
