@@ -84,6 +84,16 @@ counters! {
     MappingRecordLost = 29, "mapping_record_lost";
     /// While sampling, allocator calls that were left at their entry.
     UnsampledAllocations = 30, "unsampled_allocations";
+    /// Bytes asked for by those.
+    UnsampledSpace = 31, "unsampled_space";
+    /// Blocks recorded, each once, whatever it stands for.
+    RecordedBlocks = 32, "recorded_blocks";
+    /// Allocator calls, counted and left before anything was recorded.
+    MeasuredAllocations = 33, "measured_allocations";
+    /// Bytes asked for by those.
+    MeasuredSpace = 34, "measured_space";
+    /// Blocks of an earlier window whose address was given out again: they had been freed between windows.
+    GoneBetweenWindows = 35, "gone_between_windows";
 }
 
 /// Entries of the BPF array `COUNTERS`.

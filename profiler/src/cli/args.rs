@@ -6,7 +6,7 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::values;
+use super::{budget_args::BudgetArgs, values};
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
@@ -143,14 +143,8 @@ struct CommonArgs {
     #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
 
-    /// Record every block; the default
-    #[arg(long, conflicts_with = "sample")]
-    exact: bool,
-
-    /// Record one block in so many bytes on average and show estimates with their errors: a fraction of the cost (512KiB is
-    /// what other samplers take; docs/sampling.md)
-    #[arg(long, value_name = "SIZE", value_parser = values::sample_interval)]
-    sample: Option<u64>,
+    #[command(flatten)]
+    budget: BudgetArgs,
 
     /// Write a report: .svg flamegraph, .folded stacks or .json by the ending; may be given several times; `-` is
     /// standard output
@@ -298,18 +292,18 @@ impl DoctorArgs {
 
 impl AttachArgs {
     pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
-        Ok(AttachOptions { target: self.target, common: self.common.options()? })
+        Ok(AttachOptions { target: self.target, common: self.common.options(true)? })
     }
 }
 
 impl RunArgs {
     pub(super) fn options(self) -> anyhow::Result<RunOptions> {
-        Ok(RunOptions { command: self.command, python_all: self.python_all, common: self.common.options()? })
+        Ok(RunOptions { command: self.command, python_all: self.python_all, common: self.common.options(false)? })
     }
 }
 
 impl CommonArgs {
-    fn options(self) -> anyhow::Result<CommonOptions> {
+    fn options(self, attaches: bool) -> anyhow::Result<CommonOptions> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
         {
@@ -343,7 +337,7 @@ impl CommonArgs {
             min_age: self.min_age,
             min_size: self.min_size,
             max_size: self.max_size,
-            sample_interval: self.sample.unwrap_or(0),
+            budget: self.budget.options(attaches),
             allocators: self.allocator,
             mmap: self.mmap,
             at: self.at.at(),

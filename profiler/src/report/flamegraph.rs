@@ -78,17 +78,26 @@ pub(super) fn draw(profile: &Profile, stacks: &Stacks, total: Live) -> io::Resul
 
 fn title(profile: &Profile) -> String {
     let command = cut_middle(&clean(&profile.target.command), COMMAND_WIDTH);
-    format!("heapscope: live bytes of {command} (pid {})", profile.target.pid)
+    let what = if profile.windowed.is_some() { "kept" } else { "live" };
+    format!("heapscope: {what} bytes of {command} (pid {})", profile.target.pid)
 }
 
 fn subtitle(profile: &Profile, total: Live) -> String {
     let since = if profile.mode.command == "run" { "start" } else { "attach" };
     let error = |part: fn(&Totals) -> u64, unit: fn(u64) -> String| {
-        plus_minus(profile.errors.as_ref().map(part), unit)
+        plus_minus(profile.errors.as_ref().filter(|_| profile.windowed.is_none()).map(part), unit)
     };
     let bytes = bytes(total.bytes) + &error(|error| error.inuse_space, bytes);
     let blocks = blocks(total.blocks) + &error(|error| error.inuse_objects, count);
     let age = profile.mode.min_age.map(|age| format!(", at least {} old", span(age))).unwrap_or_default();
+    if let Some(windowed) = &profile.windowed {
+        return format!(
+            "{bytes} in {blocks} allocated in {} windows ({} of {}) and not seen freed since: they may be gone",
+            count(windowed.count),
+            span(windowed.observed),
+            span(profile.duration)
+        );
+    }
     let at = match profile.mode.at {
         At::End => "",
         At::Peak => ", at its peak",

@@ -58,11 +58,11 @@ impl Tint {
 }
 
 impl Stacks {
-    /// The sites of `profile` that have live blocks.
+    /// The sites of `profile` that have live blocks; where it is not known what is live, blocks that were kept.
     pub(super) fn of(profile: &Profile, options: &ReportOptions) -> Self {
         let mut stacks = Self::default();
         for site in
-            profile.sites.iter().filter(|site| site.totals.inuse_objects > 0 || site.totals.inuse_space > 0)
+            profile.sites.iter().filter(|site| site.shown().objects > 0 || site.shown().space > 0)
         {
             let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
             for frame in fold(&site.stack, options.full_stacks).iter().rev() {
@@ -77,8 +77,8 @@ impl Stacks {
                 names.push(NO_STACK.into());
             }
             let live = stacks.lines.entry(names).or_default();
-            live.bytes = live.bytes.saturating_add(site.totals.inuse_space);
-            live.blocks = live.blocks.saturating_add(site.totals.inuse_objects);
+            live.bytes = live.bytes.saturating_add(site.shown().space);
+            live.blocks = live.blocks.saturating_add(site.shown().objects);
         }
         stacks
     }

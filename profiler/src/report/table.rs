@@ -9,6 +9,7 @@ use super::{
     profile::{Profile, SiteReport, Totals},
     quality::{Weight, nothing_live, remarks},
     units::{blocks, bytes, count, counted, percent, plus_minus, span},
+    windows,
 };
 use crate::symbolize::{
     fold::{cut_middle, fold, shorten},
@@ -27,14 +28,15 @@ const INDENT: &str = "       ";
 pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
     let width = options.width.max(MIN_WIDTH);
     write_head(profile, width, out)?;
-    let holds_memory = |site: &&SiteReport| site.totals.inuse_space > 0 || site.totals.inuse_objects > 0;
+    let holds_memory = |site: &&SiteReport| site.shown().space > 0 || site.shown().objects > 0;
     let mut live: Vec<&SiteReport> = profile.sites.iter().filter(holds_memory).collect();
-    live.sort_by_key(|site| std::cmp::Reverse((site.totals.inuse_space, site.totals.inuse_objects)));
+    live.sort_by_key(|site| std::cmp::Reverse((site.shown().space, site.shown().objects)));
     if live.is_empty() {
         writeln!(out)?;
         write_wrapped(&nothing_live(profile), "", "", width, out)?;
     } else {
         write_sites(profile, options, width, &live, out)?;
+        write_rest(profile, options, &live, out)?;
     }
     if let Some(mapped) = &profile.mapped {
         write_mapped(mapped, options, width, out)?;
@@ -93,9 +95,12 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let command = cut_middle(&command, width.saturating_sub("heapscope: ".len() + behind.len()));
     writeln!(out, "heapscope: {command}{behind}")?;
     let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
+    let totals = &profile.totals;
     let mut conditions = format!("{how} {}, {}", span(profile.duration), profile.mode.sampling());
     if let Some(interval) = profile.mode.sample_interval {
-        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
+        let sampled = if profile.windowed.is_some() { ", sampled" } else { "" };
+        let most = if profile.mode.budget.steps.len() > 1 { " at the most" } else { "" };
+        conditions.push_str(&format!("{sampled} once in {} on average{most}", bytes(interval)));
     }
     for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
         if let Some(size) = size {
@@ -106,7 +111,6 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
         conditions.push_str(&format!(", live means at least {} old", span(age)));
     }
     write_wrapped(&conditions, "", "  ", width, out)?;
-    let totals = &profile.totals;
     let error = |part: fn(&Totals) -> u64| profile.errors.as_ref().map(part);
     let both = |space: u64, space_error, objects: u64, objects_error, how: &str| {
         format!(
@@ -131,6 +135,7 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
         error(|totals| totals.alloc_objects),
         "allocated",
     );
+    let live = profile.windowed.as_ref().map_or(live, windows::kept_in_all);
     write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)?;
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
@@ -142,30 +147,9 @@ fn write_sites(
     live: &[&SiteReport],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let row = |[rank, live, error, share, blocks, allocated, oldest, allocator]: [&str; 8]| {
-        let error = if profile.errors.is_some() { format!(" {error:<6}") } else { String::new() };
-        format!(
-            "{rank:>4}  {live:>10}{error}  {share:>6}  {blocks:>12}  {allocated:>10}  {oldest:>12}  {allocator}"
-        )
-    };
-    writeln!(
-        out,
-        "\n{}",
-        row(["#", "live", "error", "share", "live blocks", "allocated", "oldest", "allocator"])
-    )?;
+    writeln!(out, "\n{}", row_of(profile, None))?;
     for (i, site) in live.iter().take(options.sites).enumerate() {
-        let totals = &site.totals;
-        let numbers = row([
-            &(i + 1).to_string(),
-            &bytes(totals.inuse_space),
-            &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
-            &percent(totals.inuse_space, profile.totals.inuse_space),
-            &count(totals.inuse_objects),
-            &bytes(totals.alloc_space),
-            &site.oldest.map_or_else(|| String::from("-"), span),
-            &clean(&site.allocator),
-        ]);
-        writeln!(out, "{}", cut_middle(&numbers, width))?;
+        writeln!(out, "{}", cut_middle(&row_of(profile, Some((i + 1, site))), width))?;
         let stack = fold(&site.stack, options.full_stacks);
         for line in shorten(&stack, width - INDENT.len(), STACK_LINES) {
             writeln!(out, "{INDENT}{line}")?;
@@ -177,17 +161,58 @@ fn write_sites(
             writeln!(out, "{INDENT}{}", cut_middle(&facts, width - INDENT.len()))?;
         }
     }
+    Ok(())
+}
+
+/// The numbers of a site, or the heads of their columns.
+fn row_of(profile: &Profile, site: Option<(usize, &SiteReport)>) -> String {
+    if let Some(windowed) = &profile.windowed {
+        return windows::row(windowed, profile.duration, site);
+    }
+    let row = |[rank, live, error, share, blocks, allocated, oldest, allocator]: [&str; 8]| {
+        let error = if profile.errors.is_some() { format!(" {error:<6}") } else { String::new() };
+        format!(
+            "{rank:>4}  {live:>10}{error}  {share:>6}  {blocks:>12}  {allocated:>10}  {oldest:>12}  {allocator}"
+        )
+    };
+    let Some((rank, site)) = site else {
+        return row(["#", "live", "error", "share", "live blocks", "allocated", "oldest", "allocator"]);
+    };
+    let totals = &site.totals;
+    row([
+        &rank.to_string(),
+        &bytes(totals.inuse_space),
+        &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
+        &percent(totals.inuse_space, profile.totals.inuse_space),
+        &count(totals.inuse_objects),
+        &bytes(totals.alloc_space),
+        &site.oldest.map_or_else(|| String::from("-"), span),
+        &clean(&site.allocator),
+    ])
+}
+
+fn write_rest(
+    profile: &Profile,
+    options: &ReportOptions,
+    live: &[&SiteReport],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let rest = &live[live.len().min(options.sites)..];
     if !rest.is_empty() {
-        let space = rest.iter().fold(0u64, |sum, site| sum.saturating_add(site.totals.inuse_space));
-        let sites = if rest.len() == 1 { "site holds" } else { "sites hold" };
-        writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), bytes(space))?;
+        let space = rest.iter().fold(0u64, |sum, site| sum.saturating_add(site.shown().space));
+        let does = match (profile.windowed.is_some(), rest.len()) {
+            (false, 1) => "site holds",
+            (false, _) => "sites hold",
+            (true, 1) => "site has kept",
+            (true, _) => "sites have kept",
+        };
+        writeln!(out, "\n{} more {does} {}.", count(rest.len() as u64), bytes(space))?;
     }
     Ok(())
 }
 
 /// `±4%`: a standard error as a share of its estimate.
-fn relative(error: u64, estimate: u64) -> String {
+pub(super) fn relative(error: u64, estimate: u64) -> String {
     format!("±{}", percent(error, estimate))
 }
 
@@ -246,6 +271,7 @@ mod tests {
             quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
             history: History::default(),
             sites: Vec::new(),
+            windowed: None,
             mapped: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {

@@ -5,10 +5,12 @@
 
 mod attach;
 mod blocks;
+mod budget;
 mod children;
 mod code;
 mod details;
 mod doctor;
+mod governor;
 mod history;
 mod listener;
 mod lookout;
@@ -28,6 +30,8 @@ mod sampled_code;
 mod signals;
 mod status;
 mod watch;
+mod windowed;
+mod windows;
 
 pub use attach::attach;
 pub use doctor::doctor;

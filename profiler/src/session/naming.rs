@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use profiler_common::records::{OVERFLOW_SITE, walk_end};
+use profiler_common::{
+    counters::Counter,
+    records::{OVERFLOW_SITE, walk_end},
+};
 
 use super::{
     details::Details,
@@ -79,7 +82,12 @@ impl Namer {
         let now = monotonic_nanoseconds();
         let mut account = observation.account(now, options.min_age)?;
         let details = Details::read(observation, &account, options.at)?;
-        account.sort_by_space(|sums| details.totals(sums).inuse_space);
+        let gone = observation.counters()?.get(Counter::GoneBetweenWindows);
+        let windowed = observation.windowed(&account, gone);
+        account.sort_by_space(|sums| match windowed {
+            Some(_) => sums.kept().space,
+            None => details.totals(sums).inuse_space,
+        });
         let counters = observation.counters()?;
         self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
@@ -102,6 +110,9 @@ impl Namer {
                     allocator,
                     stack,
                     history: details.site(observation, *site, sums),
+                    kept: windowed.as_ref().map(|windowed| {
+                        observation.governor.windowed.kept(sums, windowed.observed)
+                    }),
                 }
             })
             .collect();
@@ -132,8 +143,9 @@ impl Namer {
             started: observation.started,
             duration: observation.duration(),
             mode: Mode {
-                at: options.at,
-                sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
+                at: details.at(),
+                sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
+                budget: observation.governor.report(),
                 command: self.command.into(),
                 probes: observation.method().label().into(),
                 min_size: options.min_size,
@@ -145,6 +157,7 @@ impl Namer {
             quality,
             history: details.history(observation, &account),
             sites: named,
+            windowed,
             mapped,
         })
     }
@@ -218,7 +231,6 @@ fn without_main_thread(method: AttachMethod) -> String {
 
 /// Everything that the reader must know before trusting a number.
 fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
-    use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
     warnings.extend(observation.lookout.warning());
     if counters.get(Counter::ProbeHits) == 0 && !observation.allocators.is_empty() {

@@ -24,6 +24,7 @@ use super::{
     lookout::Lookout,
     mapped::{self, Mapped},
     named_allocator::NamedAllocator,
+    governor::{Governor, first_control},
     options::CommonOptions,
     overhead::OverheadMeter,
     python::{Groups, Python},
@@ -32,7 +33,7 @@ use super::{
 use crate::{
     ledger::{Account, Ledger},
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
-    report::units,
+    report::{budget::Recorded, units},
     symbolize::label,
     target::{module::Module, process::Process},
 };
@@ -57,6 +58,12 @@ pub(super) struct Reading {
     pub(super) counters: Counters,
     pub(super) sites: usize,
     pub(super) overhead_percent: Option<f64>,
+    pub(super) budget_percent: Option<f64>,
+    pub(super) recorded: Recorded,
+    /// Whether the budget cannot be kept, which ends the observation.
+    pub(super) let_go: bool,
+    /// What the user is to be told.
+    pub(super) said: Vec<String>,
     /// Whether the target has replaced its program, which ends the observation.
     pub(super) replaced: bool,
 }
@@ -75,8 +82,7 @@ pub(super) struct Observation {
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
-    /// Mean bytes from one sample to the next; 0 where every block is recorded.
-    pub(super) sample_interval: u64,
+    pub(super) governor: Governor,
     pub(super) sampled_code: SampledCode,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
@@ -85,7 +91,7 @@ pub(super) struct Observation {
     pub(super) probe: EbpfProbe,
     began: Instant,
     lasted: Option<Duration>,
-    meter: OverheadMeter,
+    pub(super) meter: OverheadMeter,
     pub(super) lookout: Lookout,
     pub(super) history: History,
 }
@@ -99,12 +105,14 @@ impl Observation {
         let lookout = Lookout::new(process.pid, options.children);
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
+        let (sampling, control) = first_control(&options.budget);
         let probe = EbpfProbe::load(&ProbeSettings {
             pid: process.pid,
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
-            sample_interval: options.sample_interval,
+            sampling,
+            control,
             custom_allocators: !options.allocators.is_empty(),
             mappings: options.mmap,
             python: true,
@@ -125,7 +133,7 @@ impl Observation {
             python: Python::default(),
             mapped: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
-            sample_interval: options.sample_interval,
+            governor: Governor::new(&options.budget, &control),
             sampled_code: SampledCode::default(),
             outdated: 0,
             left_out: 0,
@@ -142,12 +150,18 @@ impl Observation {
                     .into(),
             );
         }
-        observation.started = SystemTime::now();
-        observation.began = Instant::now();
-        observation.history = History::begin(options.interval);
         observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
+        observation.start_clock(options);
         observation.take_up(&change)?;
+        observation.decide_first(options)?;
         Ok(observation)
+    }
+
+    /// The observation begins now.
+    pub(super) fn start_clock(&mut self, options: &CommonOptions) {
+        self.started = SystemTime::now();
+        self.began = Instant::now();
+        self.history = History::begin(options.interval);
     }
 
     /// How the probes are attached.
@@ -207,14 +221,23 @@ impl Observation {
         self.keep_up();
         self.python_begins()?;
         self.history.snapshot(&self.probe, &self.process, self.duration(), false)?;
-        let overhead_percent = self.meter.measure(&self.probe, &self.process, &counters);
-        let replaced = self.probe.closed()?;
-        Ok(Reading { counters, sites: self.stacks.len(), overhead_percent, replaced })
+        self.govern(&counters)?;
+        Ok(Reading {
+            sites: self.stacks.len(),
+            overhead_percent: self.meter.percent(),
+            budget_percent: self.governor.percent(),
+            recorded: self.governor.recorded(self.probe.control()),
+            let_go: self.governor.let_go,
+            said: self.governor.said(),
+            replaced: self.probe.closed()?,
+            counters,
+        })
     }
 
     /// Takes the probes out and takes in what is left.
     pub(super) fn end(&mut self) {
         self.lasted.get_or_insert_with(|| self.began.elapsed());
+        self.end_windows();
         self.probe.detach();
         self.keep_up();
         // Without the last snapshot the others are as true as before.
@@ -235,8 +258,10 @@ impl Observation {
     pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
+        let windowed = &self.governor.windowed;
         let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
-            .sampled(self.sample_interval);
+            .drawn(self.probe.sampling(), self.known())
+            .in_windows(windowed.stretches.iter().map(|stretch| stretch.began).collect());
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
         self.probe.sites(|site, counters: SiteCounters| {
@@ -244,7 +269,9 @@ impl Observation {
                 ledger.add_site(site, &counters);
             }
         })?;
-        Ok(ledger.close())
+        let mut account = ledger.close();
+        windowed.apply(&mut account, self.probe.sampling());
+        Ok(account)
     }
 
     /// Whether a site has mapped memory, and not allocated blocks. One whose stack is lost may have done either.

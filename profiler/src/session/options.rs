@@ -78,8 +78,8 @@ pub struct CommonOptions {
     pub min_size: Option<u64>,
     /// Record only allocations of at most so many bytes.
     pub max_size: Option<u64>,
-    /// Mean bytes from one sample to the next; 0 to record every block.
-    pub sample_interval: u64,
+    /// How much to record, and what that may cost.
+    pub budget: BudgetOptions,
     /// Allocators that the target is said to have beside those known by their names.
     pub allocators: Vec<CustomAllocator>,
     /// Keep an account of mapped memory too.
@@ -102,6 +102,19 @@ pub struct CommonOptions {
     pub method: Option<AttachMethod>,
     /// No status line.
     pub quiet: bool,
+}
+
+/// How much to record, and what that may cost.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct BudgetOptions {
+    /// Percent of the target's CPU time that the probes may take; `None` for as much as it takes.
+    pub percent: Option<f64>,
+    /// Every block, or nothing.
+    pub exact: bool,
+    /// Samples: mean bytes from one to the next, or more where the budget wants it.
+    pub sample: Option<u64>,
+    /// Whether the target runs already, so that it can be measured before anything is recorded.
+    pub measure_first: bool,
 }
 
 /// One report to write.

@@ -15,9 +15,10 @@ use std::{
     time::Duration,
 };
 
+use nix::{time::ClockId, unistd};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    param::{clock_ticks_per_second, page_size},
+    param::page_size,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -213,11 +214,11 @@ impl Process {
     /// CPU time that all its threads have used, the ended ones too.
     ///
     /// # Errors
-    /// Where it has ended, or its stat line cannot be read.
+    /// Where it has ended.
     pub fn cpu_time(&self) -> Result<Duration, TargetError> {
-        let (ticks, per_second) = (self.stat()?.cpu_ticks, clock_ticks_per_second().max(1));
-        let nanoseconds = (ticks % per_second) * 1_000_000_000 / per_second;
-        Ok(Duration::from_secs(ticks / per_second) + Duration::from_nanos(nanoseconds))
+        let clock = ClockId::pid_cpu_clock_id(unistd::Pid::from_raw(self.pid.cast_signed()));
+        let time = clock.and_then(ClockId::now).map_err(|error| self.explain(self.path("stat"), error.into()));
+        time.map(Into::into)
     }
 
     /// Which program it runs now.

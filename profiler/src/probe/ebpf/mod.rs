@@ -5,6 +5,7 @@
 //! ends, the kernel takes the probes out of the target with the last descriptor.
 
 mod attach;
+mod control;
 mod kernel_types;
 mod mappings;
 mod object;
@@ -22,11 +23,12 @@ use aya::{
     programs::RawTracePoint,
 };
 use profiler_common::{
+    control::Control,
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
+    pending::{PendingCall, PendingKey},
     python::PythonLayout,
     records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, PendingCall, PendingKey,
-        STATE_CLOSED, SiteCounters, ThreadName,
+        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters, ThreadName,
     },
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
@@ -59,6 +61,10 @@ pub struct EbpfProbe {
     live: TypedMap<u64, LiveBlock>,
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
+    reallocating: TypedMap<u64, PendingKey>,
+    control_map: TypedMap<u32, Control>,
+    control: Control,
+    sampling: bool,
     counters: PerCpuWords,
     moments: TypedMap<u32, Moments>,
     thread_names: TypedMap<ThreadName, u64>,
@@ -69,7 +75,6 @@ pub struct EbpfProbe {
     mappings: TypedMap<u32, MappingTable>,
     python: Option<TypedMap<u32, PythonLayout>>,
     allocator_code: TypedMap<u32, AllocatorCode>,
-    sample_interval: u64,
     generation: u32,
     exec_watched: bool,
 }
@@ -105,6 +110,10 @@ impl EbpfProbe {
             live: typed(&ebpf, "LIVE")?,
             sites: typed(&ebpf, "SITES")?,
             pending: typed(&ebpf, "PENDING")?,
+            reallocating: typed(&ebpf, "REALLOCATING")?,
+            control_map: typed(&ebpf, "CONTROL")?,
+            control: settings.control,
+            sampling: settings.sampling,
             counters: PerCpuWords::new(map_fd(ebpf.map("COUNTERS").ok_or_else(|| damaged("no COUNTERS"))?)?)
                 .map_err(|source| ProbeError::Map { name: "COUNTERS", source })?,
             moments: typed(&ebpf, "MOMENTS")?,
@@ -116,12 +125,12 @@ impl EbpfProbe {
             mappings: typed(&ebpf, "MAPPINGS")?,
             python: if fsbase.is_some() { Some(typed(&ebpf, "PYTHON")?) } else { None },
             allocator_code: typed(&ebpf, "ALLOCATOR_CODE")?,
-            sample_interval: settings.sample_interval,
             generation: 0,
             exec_watched,
             ebpf,
             attachments,
         };
+        probe.publish_control()?;
         probe
             .sites
             .update(&OVERFLOW_SITE, &SiteCounters { stack_sent: 1, ..SiteCounters::EMPTY })
@@ -133,12 +142,6 @@ impl EbpfProbe {
     #[must_use]
     pub fn method(&self) -> AttachMethod {
         self.attachments.method()
-    }
-
-    /// Mean bytes from one sample to the next; 0 where every block is recorded.
-    #[must_use]
-    pub fn sample_interval(&self) -> u64 {
-        self.sample_interval
     }
 
     /// Whether the kernel tells us when the target replaces its program.
@@ -271,6 +274,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
     let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
     let ring = 1 << ring.ilog2();
     let custom_allocators = u32::from(settings.custom_allocators);
+    let sampling = u32::from(settings.sampling);
     let fsbase = fsbase.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
@@ -280,7 +284,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
         .map_max_entries("STACKS", ring)
         .map_max_entries("MAPPING_EVENTS", if settings.mappings { ring } else { 1 << 12 })
         .map_max_entries("MEMOS", memos)
-        .map_max_entries("SAMPLERS", if settings.sample_interval == 0 { 1 } else { THREAD_SLOTS })
+        .map_max_entries("SAMPLERS", if settings.sampling { THREAD_SLOTS } else { 1 })
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
@@ -288,7 +292,7 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
         .override_global("MEMO_MASK", &memo_mask, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
-        .override_global("SAMPLE_INTERVAL", &settings.sample_interval, true)
+        .override_global("SAMPLING", &sampling, true)
         .override_global("CUSTOM_ALLOCATORS", &custom_allocators, true)
         .override_global("TASK_FSBASE", &fsbase, true)
         .override_global("TARGET_PID", &settings.identity.pid, true)

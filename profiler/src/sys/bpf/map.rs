@@ -70,6 +70,20 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
         call(command::MAP_UPDATE_ELEM, &mut attributes).map(drop)
     }
 
+    /// Takes one element out of a hash map; one that is not there is no error.
+    ///
+    /// # Errors
+    /// What bpf(2) answers.
+    pub fn delete(&self, key: &K) -> io::Result<()> {
+        let mut attributes = ElementAttributes::zeroed();
+        attributes.map_fd = raw(self.fd.as_fd());
+        attributes.key = std::ptr::from_ref(key) as u64;
+        match call(command::MAP_DELETE_ELEM, &mut attributes) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads one element; `None` where there is no such key.
     ///
     /// # Errors
