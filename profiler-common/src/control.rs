@@ -29,7 +29,8 @@ const _: () = assert!(size_of::<Control>() == 24 + 8 * MAX_INTERVALS);
 
 impl Control {
     /// Every block is recorded.
-    pub const EXACT: Self = Self { current: EXACT, paused: 0, unbroken_since: 0, intervals: [0; MAX_INTERVALS] };
+    pub const EXACT: Self =
+        Self { current: EXACT, paused: 0, unbroken_since: 0, intervals: [0; MAX_INTERVALS] };
 
     /// The mean bytes of the interval with this number; 0 where every block is recorded.
     #[must_use]

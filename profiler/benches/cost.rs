@@ -130,7 +130,7 @@ fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
             min_size: 0,
             max_size: u64::MAX,
             sampling: false,
-        control: profiler_common::control::Control::EXACT,
+            control: profiler_common::control::Control::EXACT,
             custom_allocators: false,
             mappings: false,
             python: false,

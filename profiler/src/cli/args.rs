@@ -298,7 +298,11 @@ impl AttachArgs {
 
 impl RunArgs {
     pub(super) fn options(self) -> anyhow::Result<RunOptions> {
-        Ok(RunOptions { command: self.command, python_all: self.python_all, common: self.common.options(false)? })
+        Ok(RunOptions {
+            command: self.command,
+            python_all: self.python_all,
+            common: self.common.options(false)?,
+        })
     }
 }
 

@@ -89,6 +89,12 @@ pub struct Account {
     pub discrepancy: u64,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(None, Vec::new(), Moments::default())
+    }
+}
+
 impl Ledger {
     /// An empty ledger. With `born_by`, only blocks allocated at that time or earlier are counted as live (minimum
     /// age); the allocation counters are not affected. `marks`, ascending, bound the generations.
@@ -233,10 +239,15 @@ impl SiteAccount {
 
     /// From sums of weights to blocks.
     fn count_blocks(&mut self) {
-        let held = [&mut self.inuse, &mut self.unknown, &mut self.peak, &mut self.exit].map(|held| &mut held.objects);
+        let held = [&mut self.inuse, &mut self.unknown, &mut self.peak, &mut self.exit]
+            .map(|held| &mut held.objects);
         let held = held.into_iter().chain([&mut self.alloc_objects, &mut self.temporary_objects]);
-        let of_parts =
-            self.threads.iter_mut().chain(&mut self.generations).chain(&mut self.windows).map(|(_, held)| &mut held.objects);
+        let of_parts = self
+            .threads
+            .iter_mut()
+            .chain(&mut self.generations)
+            .chain(&mut self.windows)
+            .map(|(_, held)| &mut held.objects);
         let of_sizes = self.alloc_sizes.iter_mut().chain(&mut self.inuse_sizes);
         held.chain(of_parts).chain(of_sizes).for_each(|sum| *sum = sampling::blocks(true, *sum));
     }

@@ -4,6 +4,10 @@
 //! site did y each, the rate is R = sum(y) / sum(t), and the variance of sum(y) is n / (n - 1) times the sum of (y - R t)²
 //! (Cochran, Sampling Techniques, 1977, section 9A.1, the ratio estimator). So a site that does the same in all windows has a
 //! small error, one that was busy in a few has a large one.
+//!
+//! A process does less in a window than at other times, because the probes take its time. So what windows stand for is not
+//! told by the clock but by the time that it spent in its own code, in which there are no probes. The kernel samples that by
+//! its ticks, which adds an error of its own: that of a number of ticks, its root.
 
 /// The windows themselves.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -14,8 +18,15 @@ pub struct Windows {
     pub open: f64,
     /// How long the time is that they are samples of, in seconds.
     pub spanned: f64,
+    /// The time that the process spent in its own code while they were open, in seconds, and in the whole time.
+    pub worked: [f64; 2],
+    /// From one tick to the next, in seconds; 0 where that is not known.
+    pub tick: f64,
     squares: f64,
 }
+
+/// With fewer ticks than this in windows, the clock tells better what they stand for.
+const LEAST_TICKS: f64 = 10.0;
 
 /// What one site did in them: enough for a sum and its error.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
@@ -36,6 +47,12 @@ impl InWindows {
 }
 
 impl Windows {
+    /// The same time, before there was a window in it.
+    #[must_use]
+    pub fn without_windows(&self) -> Self {
+        Self { count: 0, open: 0.0, squares: 0.0, ..*self }
+    }
+
     /// Adds a window of so many seconds.
     pub fn add(&mut self, seconds: f64) {
         self.count += 1;
@@ -46,7 +63,24 @@ impl Windows {
     /// What stands for the whole time, for what was seen in windows: 1 without windows.
     #[must_use]
     pub fn scale(&self) -> f64 {
-        if self.open > 0.0 { (self.spanned / self.open).max(1.0) } else { 1.0 }
+        let [in_windows, in_all] =
+            if self.is_told_by_work() { self.worked } else { [self.open, self.spanned] };
+        if in_windows > 0.0 { (in_all / in_windows).max(1.0) } else { 1.0 }
+    }
+
+    /// How many times less a process does in windows than at other times, by its own time and the clock's.
+    #[must_use]
+    pub fn slowdown(&self) -> f64 {
+        if self.is_told_by_work() && self.open > 0.0 { self.scale() * self.open / self.spanned } else { 1.0 }
+    }
+
+    /// The relative standard error of [`Self::scale`].
+    fn error_of_scale(&self) -> f64 {
+        if self.is_told_by_work() { (self.tick / self.worked[0]).sqrt() } else { 0.0 }
+    }
+
+    fn is_told_by_work(&self) -> bool {
+        self.tick > 0.0 && self.worked[0] >= LEAST_TICKS * self.tick
     }
 
     /// The standard error of a sum; `None` where two windows are not there to be compared.
@@ -69,7 +103,8 @@ impl Windows {
         let scale = self.scale();
         // The part of the time that was seen has no error.
         let unseen = (1.0 - 1.0 / scale).max(0.0).sqrt();
-        (of.sum * scale, self.error(of).map(|error| error * scale * unseen))
+        let of_scale = of.sum * scale * self.error_of_scale();
+        (of.sum * scale, self.error(of).map(|error| (error * scale * unseen).hypot(of_scale)))
     }
 }
 
@@ -93,7 +128,8 @@ mod tests {
     fn rates_are_unbiased_and_their_errors_right() {
         const ROUNDS: usize = 2000;
         let mut state = 5;
-        let load: Vec<f64> = (0..4000).map(|at| 50.0 + 40.0 * f64::from(at / 40).sin() + 20.0 * next(&mut state)).collect();
+        let load: Vec<f64> =
+            (0..4000).map(|at| 50.0 + 40.0 * f64::from(at / 40).sin() + 20.0 * next(&mut state)).collect();
         let truth: f64 = load.iter().sum();
         let (mut mean, mut held) = (0.0, 0);
         for _ in 0..ROUNDS {

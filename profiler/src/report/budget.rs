@@ -83,6 +83,8 @@ pub struct Windowed {
     pub count: u64,
     /// How long allocations were seen, windows and the time without windows together.
     pub observed: Duration,
+    /// How many times slower the process was in windows than between them, as far as its CPU time tells.
+    pub slowdown: f64,
     /// All blocks that were recorded and not seen freed, whether they are known to live or not.
     pub kept: Kept,
     /// Blocks of an earlier window whose address was given out again, so that they are known to be gone.
@@ -100,11 +102,20 @@ pub struct Kept {
     pub rate_error: Option<f64>,
 }
 
+/// A slowdown in windows from which on rates are lower bounds.
+const SLOW: f64 = 1.3;
+
 impl Windowed {
+    /// Whether rates are lower bounds.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.slowdown > SLOW
+    }
+
     /// Sentences for everyone who reads the numbers.
     pub(super) fn warnings(&self, lasted: Duration) -> Vec<String> {
         let share = 100.0 * self.observed.as_secs_f64() / lasted.as_secs_f64().max(1e-9);
-        vec![format!(
+        let mut warnings = vec![format!(
             "Calls were seen for {} in {} windows only ({share:.1}% of the time), because probes that stay would have cost more \
              than the budget. Allocated bytes are estimates for the whole time. Frees between windows are not seen: \
              what is `kept` was allocated in a window and not seen freed since, and may be gone; {} found gone because \
@@ -115,6 +126,15 @@ impl Windowed {
                 1 => "1 block was".to_owned(),
                 gone => format!("{} blocks were", count(gone)),
             }
-        )]
+        )];
+        if self.is_slow() {
+            warnings.push(format!(
+                "In windows the process ran at least {:.1} times slower than between them. Rates are corrected for that, by its \
+                 CPU time, and where calls are so dense the correction falls short: take what was allocated, and what was kept \
+                 a second, for lower bounds.",
+                self.slowdown
+            ));
+        }
+        warnings
     }
 }

@@ -50,6 +50,8 @@ pub(super) struct WindowsView {
     count: u64,
     observed_seconds: f64,
     gone_between_windows: u64,
+    slowdown: f64,
+    rates_are_lower_bounds: bool,
     kept: KeptView,
 }
 
@@ -59,6 +61,8 @@ impl WindowsView {
             count: windowed.count,
             observed_seconds: windowed.observed.as_secs_f64(),
             gone_between_windows: windowed.gone,
+            slowdown: windowed.slowdown,
+            rates_are_lower_bounds: windowed.is_slow(),
             kept: KeptView::of(&windowed.kept),
         }
     }

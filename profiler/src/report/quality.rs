@@ -29,7 +29,8 @@ pub struct Remark {
 pub fn remarks(profile: &Profile) -> Vec<Remark> {
     let quality = &profile.quality;
     let windowed = profile.windowed.iter().flat_map(|windowed| windowed.warnings(profile.duration));
-    let mut warnings: Vec<String> = windowed.chain(quality.warnings.iter().map(|text| sentence(text))).collect();
+    let mut warnings: Vec<String> =
+        windowed.chain(quality.warnings.iter().map(|text| sentence(text))).collect();
     warnings
         .extend(quality.lost.iter().filter(|(_, lost)| **lost > 0).map(|(reason, lost)| loss(reason, *lost)));
     warnings.extend(stack_warnings(quality));

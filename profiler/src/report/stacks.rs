@@ -61,9 +61,7 @@ impl Stacks {
     /// The sites of `profile` that have live blocks; where it is not known what is live, blocks that were kept.
     pub(super) fn of(profile: &Profile, options: &ReportOptions) -> Self {
         let mut stacks = Self::default();
-        for site in
-            profile.sites.iter().filter(|site| site.shown().objects > 0 || site.shown().space > 0)
-        {
+        for site in profile.sites.iter().filter(|site| site.shown().objects > 0 || site.shown().space > 0) {
             let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
             for frame in fold(&site.stack, options.full_stacks).iter().rev() {
                 let name = folded_name(frame);

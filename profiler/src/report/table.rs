@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{
+    budget::Windowed,
     facts,
     mapped::MappedMemory,
     options::{MIN_WIDTH, ReportOptions},
@@ -136,7 +137,8 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
         "allocated",
     );
     let live = profile.windowed.as_ref().map_or(live, windows::kept_in_all);
-    write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)?;
+    let at_least = if profile.windowed.as_ref().is_some_and(Windowed::is_slow) { "at least " } else { "" };
+    write_wrapped(&format!("{live}; {at_least}{all}"), "", "  ", width, out)?;
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
 

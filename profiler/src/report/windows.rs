@@ -12,8 +12,9 @@ use crate::symbolize::label::clean;
 /// Everything that was kept.
 pub(super) fn kept_in_all(windowed: &Windowed) -> String {
     let error = windowed.kept.rate_error.map(|error| format!(" ± {}", per_second(error))).unwrap_or_default();
+    let at_least = if windowed.is_slow() { "at least " } else { "" };
     format!(
-        "{} in {} kept of {} windows ({} in all), {}{error}",
+        "{} in {} kept of {} windows ({} in all), {at_least}{}{error}",
         bytes(windowed.kept.held.space),
         blocks(windowed.kept.held.objects),
         count(windowed.count),
@@ -25,13 +26,18 @@ pub(super) fn kept_in_all(windowed: &Windowed) -> String {
 /// The numbers of a site, or the heads of their columns.
 pub(super) fn row(windowed: &Windowed, lasted: Duration, site: Option<(usize, &SiteReport)>) -> String {
     let row = |[rank, rate, error, share, kept, allocated, oldest, allocator]: [&str; 8]| {
-        format!("{rank:>4}  {rate:>10} {error:<6}  {share:>6}  {kept:>10}  {allocated:>12}  {oldest:>9}  {allocator}")
+        format!(
+            "{rank:>4}  {rate:>10} {error:<6}  {share:>6}  {kept:>10}  {allocated:>12}  {oldest:>9}  {allocator}"
+        )
     };
     let Some((rank, site)) = site else {
         return row(["#", "kept/s", "error", "share", "kept", "allocated/s", "oldest", "allocator"]);
     };
     let kept = site.kept.unwrap_or_default();
-    let error = kept.rate_error.filter(|_| kept.rate > 0.0).map(|error| format!("±{:.0}%", 100.0 * error / kept.rate));
+    let error = kept
+        .rate_error
+        .filter(|_| kept.rate > 0.0)
+        .map(|error| format!("±{:.0}%", 100.0 * error / kept.rate));
     let allocated = site.totals.alloc_space as f64 / lasted.as_secs_f64().max(1e-9);
     row([
         &rank.to_string(),

@@ -48,7 +48,9 @@ impl Limits {
         }
         let floor = load.hits * (trap + PASSING);
         let exact = floor + load.calls * RECORDING;
-        if self.least == EXACT && (!load.is_telling() && load.hits < 1000.0 || exact <= AIM * self.allowed(load)) {
+        if self.least == EXACT
+            && (!load.is_telling() && load.hits < 1000.0 || exact <= AIM * self.allowed(load))
+        {
             return Mode::Recording(EXACT);
         }
         let rate = |number| self.recorded(load.bytes, number).min(load.calls);
@@ -61,7 +63,11 @@ impl Limits {
             return None;
         }
         let floor = ((load.hits - load.recorded) * (trap + PASSING)).min(load.caused);
-        let each = if load.recorded >= 100.0 { ((load.caused - floor) / load.recorded).max(500.0) } else { RECORDING };
+        let each = if load.recorded >= 100.0 {
+            ((load.caused - floor) / load.recorded).max(500.0)
+        } else {
+            RECORDING
+        };
         let over = load.caused > self.allowed(load);
         if number == EXACT {
             // The bytes are not counted then; one block in two is what the first interval takes of small ones.
@@ -69,7 +75,8 @@ impl Limits {
             return over.then(|| self.cheapest(load, floor, AIM, |number| halved(number) * each));
         }
         let of = |other: u64| load.recorded * self.ratio(number, other);
-        let mode = self.cheapest(load, floor, if over { AIM } else { AIM_UP }, |other| of(other).min(load.calls) * each);
+        let mode = self
+            .cheapest(load, floor, if over { AIM } else { AIM_UP }, |other| of(other).min(load.calls) * each);
         match mode {
             Mode::Recording(other) if over && other > number || !over && other < number => Some(mode),
             Mode::Windows if over => Some(mode),
@@ -137,7 +144,12 @@ mod tests {
     }
 
     fn recording(pairs: f64, recorded: f64) -> Load {
-        Load { caused: 2.0 * pairs * 850.0 + recorded * 3000.0, hits: 2.0 * pairs + recorded, recorded, ..measured(pairs) }
+        Load {
+            caused: 2.0 * pairs * 850.0 + recorded * 3000.0,
+            hits: 2.0 * pairs + recorded,
+            recorded,
+            ..measured(pairs)
+        }
     }
 
     #[test]
@@ -174,8 +186,13 @@ mod tests {
     fn what_was_decided_does_not_swing() {
         for pairs in [16_000.0, 25_000.0, 40_000.0, 55_000.0] {
             let Mode::Recording(number) = limits(0.1).first(&measured(pairs), TRAP) else { continue };
-            let recorded = if number == EXACT { pairs } else { 100.0 * pairs / 512.0 / f64::from(1 << number) };
-            assert_eq!(limits(0.1).next(number, &recording(pairs, recorded.min(pairs)), TRAP), None, "{pairs}");
+            let recorded =
+                if number == EXACT { pairs } else { 100.0 * pairs / 512.0 / f64::from(1 << number) };
+            assert_eq!(
+                limits(0.1).next(number, &recording(pairs, recorded.min(pairs)), TRAP),
+                None,
+                "{pairs}"
+            );
         }
     }
 }

@@ -96,7 +96,8 @@ impl Details {
 
     /// The standard error of parts that together make up a number, each of what one site allocated, if it is an estimate.
     fn error<'a>(&self, parts: impl Iterator<Item = (Held, &'a SiteAccount)>) -> Option<Held> {
-        let of = |(held, sums): (Held, &SiteAccount)| Variance::of(self.interval(sums), held, &sums.alloc_sizes);
+        let of =
+            |(held, sums): (Held, &SiteAccount)| Variance::of(self.interval(sums), held, &sums.alloc_sizes);
         self.estimates.then(|| {
             let StandardError { objects, space } = parts.map(of).sum::<Variance>().standard_error();
             Held { objects, space }
@@ -112,7 +113,10 @@ impl Details {
     /// What to say where the moment asked for has not come, or is not known.
     pub(super) fn warning(&self) -> Option<String> {
         if self.windows && self.asked != At::End {
-            return Some(format!("What was live at the {} is not known, because calls were seen in windows only: what is shown is the end.", self.asked.label()));
+            return Some(format!(
+                "What was live at the {} is not known, because calls were seen in windows only: what is shown is the end.",
+                self.asked.label()
+            ));
         }
         (self.at == At::Exit && self.moments.exit_time == 0)
             .then(|| "The process did not call exit while it was watched: what is shown is its end.".into())
@@ -152,7 +156,11 @@ impl Details {
             exit: moment(self.moments.exit_time, account.totals.exit, |sums| sums.exit),
             end: account.totals.inuse,
             generations,
-            snapshots: if self.windows { Vec::new() } else { recorded.timeline.snapshots().iter().map(snapshot).collect() },
+            snapshots: if self.windows {
+                Vec::new()
+            } else {
+                recorded.timeline.snapshots().iter().map(snapshot).collect()
+            },
         }
     }
 
@@ -172,7 +180,11 @@ impl Details {
                 .iter()
                 .filter_map(|(index, held)| Some((usize::try_from(*index).ok()?, *held)))
                 .collect(),
-            over_time: if self.windows { Vec::new() } else { observation.history.timeline.changes(site).to_vec() },
+            over_time: if self.windows {
+                Vec::new()
+            } else {
+                observation.history.timeline.changes(site).to_vec()
+            },
         }
     }
 

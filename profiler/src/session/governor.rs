@@ -46,6 +46,7 @@ pub(super) struct Governor {
     /// Something to tell the user.
     said: Vec<String>,
     pub(super) let_go: bool,
+    worked: f64,
 }
 
 /// What the probes are to be told first, and whether blocks may be sampled some time.
@@ -78,6 +79,7 @@ impl Governor {
             strikes: 0,
             said: Vec::new(),
             let_go: false,
+            worked: 0.0,
         }
     }
 
@@ -196,8 +198,8 @@ impl Observation {
                 self.governor.pacer = Some(pacer);
                 self.probe.close_window()?;
                 self.probe.record_at(limits.in_windows(load))?;
-                let sites = self.sites()?;
-                self.governor.windowed.begin(monotonic_nanoseconds(), sites);
+                let (sites, worked) = (self.sites()?, self.worked());
+                self.governor.windowed.begin(monotonic_nanoseconds(), worked, sites);
             }
         }
         self.meter.begin_second();
@@ -225,6 +227,8 @@ impl Observation {
             Some(Turn::Open) => match self.probe.open_window(monotonic_nanoseconds) {
                 Ok(()) => {
                     pacer.opened(Instant::now());
+                    let worked = self.worked();
+                    self.governor.windowed.open(worked);
                     Ok(())
                 }
                 Err(error) => {
@@ -254,15 +258,19 @@ impl Observation {
     /// What the probes were told, as the account is to take it: between windows, nothing is known to live.
     pub(super) fn known(&self) -> Control {
         let control = *self.probe.control();
-        Control { unbroken_since: if control.paused == 0 { control.unbroken_since } else { u64::MAX }, ..control }
+        Control {
+            unbroken_since: if control.paused == 0 { control.unbroken_since } else { u64::MAX },
+            ..control
+        }
     }
 
     /// Takes the probes out, and notes what was seen while they were there.
     fn close_window(&mut self) -> Result<(), ProbeError> {
         let (opened, closed) = (self.probe.control().unbroken_since, monotonic_nanoseconds());
+        let worked = self.worked();
         self.probe.close_window()?;
         let sites = self.sites()?;
-        self.governor.windowed.add(opened, closed, sites);
+        self.governor.windowed.add(opened, closed, worked, sites);
         Ok(())
     }
 
@@ -273,7 +281,8 @@ impl Observation {
             return Ok(());
         }
         self.governor.pacer = None;
-        self.governor.windowed.end(monotonic_nanoseconds());
+        let worked = self.worked();
+        self.governor.windowed.end(monotonic_nanoseconds(), worked);
         self.governor.mode = Mode::Recording(self.probe.control().current);
         self.meter.begin_second();
         self.governor.note(self.duration(), self.governor.recorded(self.probe.control()));
@@ -286,14 +295,22 @@ impl Observation {
         if self.governor.pacer.take().is_none() {
             return;
         }
-        let now = monotonic_nanoseconds();
+        let (now, worked) = (monotonic_nanoseconds(), self.worked());
         if self.probe.control().paused == 0 {
             let opened = self.probe.control().unbroken_since;
             if let Ok(sites) = self.sites() {
-                self.governor.windowed.add(opened, now, sites);
+                self.governor.windowed.add(opened, now, worked, sites);
             }
         }
-        self.governor.windowed.end(now);
+        self.governor.windowed.end(now, worked);
+    }
+
+    /// How long the process has spent in its own code, in seconds; when it has ended, as long as at the last look.
+    fn worked(&mut self) -> f64 {
+        if let Ok(time) = self.process.user_time() {
+            self.governor.worked = time.as_secs_f64();
+        }
+        self.governor.worked
     }
 
     fn let_go(&mut self, why: &str) {

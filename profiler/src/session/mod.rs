@@ -8,6 +8,7 @@ mod blocks;
 mod budget;
 mod children;
 mod code;
+mod dangers;
 mod details;
 mod doctor;
 mod governor;

@@ -110,9 +110,9 @@ impl Namer {
                     allocator,
                     stack,
                     history: details.site(observation, *site, sums),
-                    kept: windowed.as_ref().map(|windowed| {
-                        observation.governor.windowed.kept(sums, windowed.observed)
-                    }),
+                    kept: windowed
+                        .as_ref()
+                        .map(|_| observation.governor.windowed.kept(sums, observation.duration())),
                 }
             })
             .collect();
@@ -144,7 +144,8 @@ impl Namer {
             duration: observation.duration(),
             mode: Mode {
                 at: details.at(),
-                sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
+                sample_interval: Some(observation.governor.largest_interval())
+                    .filter(|interval| *interval > 0),
                 budget: observation.governor.report(),
                 command: self.command.into(),
                 probes: observation.method().label().into(),

@@ -20,11 +20,12 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     blocks::read_blocks,
     code::{Change, CodeMap},
+    dangers::refuse_dangerous,
+    governor::{Governor, first_control},
     history::History,
     lookout::Lookout,
     mapped::{self, Mapped},
     named_allocator::NamedAllocator,
-    governor::{Governor, first_control},
     options::CommonOptions,
     overhead::OverheadMeter,
     python::{Groups, Python},
@@ -390,20 +391,3 @@ impl Observation {
 
 /// A stack is cut at this many frames.
 pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
-
-/// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
-/// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
-fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
-    use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    if process.seccomp != Seccomp::Disabled
-        && kernel_version(&release).is_some_and(|version| ((6, 11)..(6, 14)).contains(&version))
-    {
-        anyhow::bail!(
-            "process {} runs under seccomp, and on kernel {release} a return probe could kill it. Use kernel 6.14 or \
-             later, or start the process without its seccomp filter",
-            process.pid
-        );
-    }
-    Ok(())
-}

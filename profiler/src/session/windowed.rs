@@ -6,10 +6,7 @@ use profiler_common::{records::Held, sampling::ONE};
 
 use super::{observation::Observation, windows::Windowed};
 use crate::{
-    ledger::{
-        Account, SiteAccount,
-        windows::{InWindows, Windows},
-    },
+    ledger::{Account, SiteAccount, windows::InWindows},
     report::budget::{Kept, Windowed as WindowedReport},
 };
 
@@ -47,7 +44,12 @@ impl Windowed {
     }
 
     /// The errors of what was allocated in all; as large as that itself where there is nothing to compare.
-    fn errors(&self, [objects, space]: [InWindows; 2], unit: f64, [all_objects, all_space]: [u64; 2]) -> Held {
+    fn errors(
+        &self,
+        [objects, space]: [InWindows; 2],
+        unit: f64,
+        [all_objects, all_space]: [u64; 2],
+    ) -> Held {
         let error = |seen: &InWindows, unit: f64, all: u64| match self.windows.estimate(seen).1 {
             Some(error) => whole((error / unit).ceil()),
             None => all,
@@ -55,11 +57,11 @@ impl Windowed {
         Held { objects: error(&objects, unit, all_objects), space: error(&space, 1.0, all_space) }
     }
 
-    /// What a site, or all of them, have kept, in so much time that was observed.
-    pub(super) fn kept(&self, sums: &SiteAccount, observed: Duration) -> Kept {
+    /// What a site, or all of them, have kept of so much time.
+    pub(super) fn kept(&self, sums: &SiteAccount, lasted: Duration) -> Kept {
         let held = sums.kept();
-        let seconds = observed.as_secs_f64().max(1e-9);
-        let (mut windows, mut in_windows) = (Windows::default(), InWindows::default());
+        let seconds = lasted.as_secs_f64().max(1e-9);
+        let (mut windows, mut in_windows) = (self.windows.without_windows(), InWindows::default());
         for (index, stretch) in self.stretches.iter().enumerate().filter(|(_, stretch)| stretch.is_window) {
             windows.add(stretch.seconds);
             let number = index as u64 + 1;
@@ -67,11 +69,9 @@ impl Windowed {
             let born = born.and_then(|at| sums.windows.get(at)).map_or(0, |(_, held)| held.space);
             in_windows.add(born as f64, stretch.seconds);
         }
-        Kept {
-            held,
-            rate: held.space as f64 / seconds,
-            rate_error: windows.error(&in_windows).map(|error| error / seconds),
-        }
+        let (of_windows, error) = windows.estimate(&in_windows);
+        let rate = (held.space as f64 - in_windows.sum + of_windows) / seconds;
+        Kept { held, rate, rate_error: error.map(|error| error / seconds) }
     }
 }
 
@@ -89,7 +89,8 @@ impl Observation {
         windowed.any().then(|| WindowedReport {
             count: windowed.windows.count,
             observed: self.observed(),
-            kept: windowed.kept(&account.totals, self.observed()),
+            slowdown: windowed.windows.slowdown(),
+            kept: windowed.kept(&account.totals, self.duration()),
             gone,
         })
     }

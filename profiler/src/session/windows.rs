@@ -13,7 +13,10 @@ use std::{
 use profiler_common::records::SiteCounters;
 
 use super::overhead::Load;
-use crate::ledger::windows::{InWindows, Windows};
+use crate::{
+    ledger::windows::{InWindows, Windows},
+    target::process::cpu::tick,
+};
 
 /// How often windows come, if they need not come more rarely.
 const PERIOD: Duration = Duration::from_secs(1);
@@ -102,12 +105,12 @@ impl Pacer {
             self.window.add(load);
             return (since >= self.length).then_some(Turn::Close);
         }
-        let needed = self.needed();
+        let needed = self.needed() * self.patience();
         self.credit = self.credit.min(needed.max(self.budget * self.used * PERIOD.as_secs_f64()));
         if needed > self.budget * self.used * RAREST.as_secs_f64() && self.used > 0.0 {
             return Some(Turn::LetGo);
         }
-        (self.credit >= needed * self.patience()).then_some(Turn::Open)
+        (self.credit >= needed).then_some(Turn::Open)
     }
 
     /// What a window will take. Traps never take more time than there is.
@@ -145,7 +148,8 @@ impl Pacer {
 
     fn set_length(&mut self) {
         let pays_in = self.budget * self.used * PERIOD.as_secs_f64() * AIM;
-        let length = Duration::try_from_secs_f64(pays_in / self.cost.min(self.used).max(1.0)).unwrap_or(LONGEST);
+        let length =
+            Duration::try_from_secs_f64(pays_in / self.cost.min(self.used).max(1.0)).unwrap_or(LONGEST);
         self.length = length.clamp(SHORTEST, LONGEST);
     }
 }
@@ -158,8 +162,10 @@ pub(super) struct Windowed {
     pub(super) stretches: Vec<Stretch>,
     all: [InWindows; 2],
     sites: HashMap<u64, Site>,
-    /// Since when there are windows, if there are.
-    since: Option<u64>,
+    /// Since when there are windows, if there are, and how long the process had spent in its own code by then.
+    since: Option<(u64, f64)>,
+    /// The same where the window at hand was opened.
+    worked: f64,
 }
 
 /// A stretch of time in which calls were seen.
@@ -181,19 +187,37 @@ struct Site {
 
 impl Windowed {
     /// From now on there are windows; what the sites have allocated so far was seen without.
-    pub(super) fn begin(&mut self, now: u64, sites: impl IntoIterator<Item = (u64, SiteCounters)>) {
-        self.since = Some(now);
+    pub(super) fn begin(
+        &mut self,
+        now: u64,
+        worked: f64,
+        sites: impl IntoIterator<Item = (u64, SiteCounters)>,
+    ) {
+        self.since = Some((now, worked));
+        self.windows.tick = tick().as_secs_f64();
         for (site, counters) in sites {
             let site = self.sites.entry(site).or_default();
             (site.objects, site.space) = (counters.alloc_objects, counters.alloc_space);
         }
     }
 
+    /// A window begins.
+    pub(super) fn open(&mut self, worked: f64) {
+        self.worked = worked;
+    }
+
     /// A window is over: from when to when it was open, and what the sites have allocated by now.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    pub(super) fn add(&mut self, opened: u64, closed: u64, sites: impl IntoIterator<Item = (u64, SiteCounters)>) {
+    pub(super) fn add(
+        &mut self,
+        opened: u64,
+        closed: u64,
+        worked: f64,
+        sites: impl IntoIterator<Item = (u64, SiteCounters)>,
+    ) {
         let seconds = closed.saturating_sub(opened) as f64 / 1e9;
         self.windows.add(seconds);
+        self.windows.worked[0] += (worked - self.worked).max(0.0);
         self.note(Stretch { began: opened, seconds, is_window: true });
         let mut all = [0.0; 2];
         for (site, SiteCounters { alloc_objects, alloc_space, .. }) in sites {
@@ -206,7 +230,7 @@ impl Windowed {
             (site.objects, site.space) = (alloc_objects, alloc_space);
         }
         self.all.iter_mut().zip(all).for_each(|(of_all, more)| of_all.add(more, seconds));
-        self.span_to(closed);
+        self.span_to(closed, worked);
     }
 
     fn note(&mut self, stretch: Stretch) {
@@ -221,17 +245,18 @@ impl Windowed {
         self.stretches.push(stretch);
     }
 
-    /// Windows stand for the time up to now.
+    /// Windows stand for the time up to now, when the process had spent so many seconds in its own code.
     #[expect(clippy::cast_precision_loss, reason = "an estimate")]
-    pub(super) fn span_to(&mut self, now: u64) {
-        if let Some(since) = self.since.replace(now) {
+    pub(super) fn span_to(&mut self, now: u64, worked: f64) {
+        if let Some((since, before)) = self.since.replace((now, worked)) {
             self.windows.spanned += now.saturating_sub(since) as f64 / 1e9;
+            self.windows.worked[1] += (worked - before).max(0.0);
         }
     }
 
     /// There are no windows any more, but probes that stay.
-    pub(super) fn end(&mut self, now: u64) {
-        self.span_to(now);
+    pub(super) fn end(&mut self, now: u64, worked: f64) {
+        self.span_to(now, worked);
         self.since = None;
         self.note(Stretch { began: now, seconds: 0.0, is_window: false });
     }
@@ -320,15 +345,21 @@ mod tests {
         let counters = |space| SiteCounters { alloc_space: space, ..SiteCounters::EMPTY };
         let mut windowed = Windowed::default();
         assert!(!windowed.any());
-        windowed.begin(0, [(7, counters(1000))]);
+        windowed.begin(0, 0.0, [(7, counters(1000))]);
         assert!(windowed.any());
-        windowed.add(900_000_000, 1_000_000_000, [(7, counters(1100))]);
-        windowed.add(1_900_000_000, 2_000_000_000, [(7, counters(1200)), (8, counters(50))]);
-        windowed.end(2_000_000_000);
+        windowed.add(900_000_000, 1_000_000_000, 0.0, [(7, counters(1100))]);
+        windowed.add(1_900_000_000, 2_000_000_000, 0.0, [(7, counters(1200)), (8, counters(50))]);
+        windowed.end(2_000_000_000, 0.0);
         let estimate = |site: u64| windowed.windows.estimate(&windowed.of_site(site)[1]);
         let (space, error) = estimate(7);
-        assert!((space - 2000.0).abs() < 1e-6 && error.is_some_and(|error| error < 1e-3), "{space} {error:?}");
+        assert!(
+            (space - 2000.0).abs() < 1e-6 && error.is_some_and(|error| error < 1e-3),
+            "{space} {error:?}"
+        );
         let (space, error) = estimate(8);
-        assert!((space - 500.0).abs() < 1e-6 && error.is_some_and(|error| error > 300.0), "{space} {error:?}");
+        assert!(
+            (space - 500.0).abs() < 1e-6 && error.is_some_and(|error| error > 300.0),
+            "{space} {error:?}"
+        );
     }
 }

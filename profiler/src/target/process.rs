@@ -15,7 +15,6 @@ use std::{
     time::Duration,
 };
 
-use nix::{time::ClockId, unistd};
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
     param::page_size,
@@ -26,6 +25,8 @@ use super::{
     error::TargetError,
     procfs::{Seccomp, Stat, parse_stat, parse_status, printable, read_bounded},
 };
+
+pub mod cpu;
 
 /// Bytes read of a file of `/proc/PID` that is small by nature; of a command line, what is worth showing.
 const SMALL_FILE: u64 = 4096;
@@ -209,16 +210,6 @@ impl Process {
             }
             _ => TargetError::Unreadable { path, source },
         }
-    }
-
-    /// CPU time that all its threads have used, the ended ones too.
-    ///
-    /// # Errors
-    /// Where it has ended.
-    pub fn cpu_time(&self) -> Result<Duration, TargetError> {
-        let clock = ClockId::pid_cpu_clock_id(unistd::Pid::from_raw(self.pid.cast_signed()));
-        let time = clock.and_then(ClockId::now).map_err(|error| self.explain(self.path("stat"), error.into()));
-        time.map(Into::into)
     }
 
     /// Which program it runs now.

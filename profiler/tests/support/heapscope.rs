@@ -54,8 +54,11 @@ pub(crate) struct Outcome {
 impl Heapscope {
     /// Attaches to a process and waits until the probes are live.
     pub(crate) fn attach(pid: u32, options: &[&str]) -> Self {
-        let mut heapscope =
-            Self::start(heapscope(&["attach", &pid.to_string(), "-o", "report.json"]).args(options).args(unbudgeted(options)));
+        let mut heapscope = Self::start(
+            heapscope(&["attach", &pid.to_string(), "-o", "report.json"])
+                .args(options)
+                .args(unbudgeted(options)),
+        );
         heapscope.hear("attached");
         heapscope
     }

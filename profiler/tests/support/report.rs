@@ -22,6 +22,24 @@ pub(crate) struct Report {
     pub(crate) sites: Vec<Site>,
     /// With `--mmap`.
     pub(crate) mappings: Option<Mappings>,
+    /// Where calls were seen in windows only.
+    pub(crate) windows: Option<InWindows>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct InWindows {
+    pub(crate) count: u64,
+    pub(crate) kept: Kept,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) space: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Recorded {
+    pub(crate) sampling: String,
 }
 
 /// Mapped memory.
@@ -84,6 +102,9 @@ pub(crate) struct Target {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Mode {
+    pub(crate) sampling: String,
+    pub(crate) budget_percent: Option<f64>,
+    pub(crate) recorded: Vec<Recorded>,
     pub(crate) at: String,
     pub(crate) probes: String,
 }

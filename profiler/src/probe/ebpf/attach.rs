@@ -23,7 +23,10 @@ use aya::{
 
 use profiler_common::records::CallKind;
 
-use super::object::{Programs, damaged, session_kernel_functions};
+use super::{
+    links::Links,
+    object::{Programs, damaged, session_kernel_functions},
+};
 use crate::{
     probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
     sys::bpf::{self, ATTACH_UPROBE_MULTI, ATTACH_UPROBE_SESSION, MultiLink, RunTime},
@@ -43,12 +46,6 @@ pub(super) struct Attachments {
     suspended: bool,
     /// How long it took the last time to place the allocators' probes, and to take them out.
     pub(super) took: [Duration; 2],
-}
-
-#[derive(Default)]
-struct Links {
-    multi: Vec<OwnedFd>,
-    perf: Vec<(&'static str, aya::programs::uprobe::UProbeLinkId)>,
 }
 
 enum Loaded {
@@ -126,7 +123,7 @@ impl Attachments {
     pub(super) fn suspend(&mut self, ebpf: &mut Ebpf) {
         let began = Instant::now();
         self.suspended = true;
-        std::mem::take(&mut self.links).remove(ebpf);
+        std::mem::take(&mut self.links).remove_at_once(ebpf);
         self.took[1] = began.elapsed();
     }
 
@@ -171,7 +168,9 @@ impl Attachments {
             Loaded::Perf => {
                 let points = [&freeing, &returning, &returning, &exiting];
                 let of_allocators = PERF_PROGRAMS.into_iter().zip(points);
-                for (program, points) in of_allocators.chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping))) {
+                for (program, points) in
+                    of_allocators.chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
+                {
                     self.attach_by_perf(ebpf, program, points, &mut links.perf)?;
                 }
             }
@@ -278,25 +277,7 @@ impl Attachments {
     }
 }
 
-impl Links {
-    fn add(&mut self, more: Self) {
-        self.multi.extend(more.multi);
-        self.perf.extend(more.perf);
-    }
-
-    /// Last placed, first removed.
-    fn remove(mut self, ebpf: &mut Ebpf) {
-        while self.multi.pop().is_some() {}
-        while let Some((name, link)) = self.perf.pop() {
-            if let Ok(program) = perf_program(ebpf, name) {
-                // A link that is gone already is what we want.
-                let _ = program.detach(link);
-            }
-        }
-    }
-}
-
-fn perf_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, ProbeError> {
+pub(super) fn perf_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, ProbeError> {
     let program = ebpf.program_mut(name).ok_or_else(|| damaged(format!("no program {name}")))?;
     program.try_into().map_err(damaged)
 }

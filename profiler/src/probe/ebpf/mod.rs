@@ -7,6 +7,7 @@
 mod attach;
 mod control;
 mod kernel_types;
+mod links;
 mod mappings;
 mod object;
 mod readings;
@@ -28,7 +29,8 @@ use profiler_common::{
     pending::{PendingCall, PendingKey},
     python::PythonLayout,
     records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters, ThreadName,
+        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters,
+        ThreadName,
     },
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
