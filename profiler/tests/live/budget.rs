@@ -79,7 +79,7 @@ fn a_load_that_grows() {
 fn windows_call_no_block_live() {
     let mut load = Load::start();
     load.order("50 100");
-    let mut heapscope = Heapscope::attach(load.0.pid(), &["--budget", "3%", "--interval", "200ms"]);
+    let heapscope = Heapscope::attach(load.0.pid(), &["--budget", "3%", "--interval", "200ms"]);
     // Tables come while it watches; one that tells of a window ends the wait.
     loop {
         let line = heapscope.hear_output();
@@ -109,7 +109,7 @@ fn windows_call_no_block_live() {
     assert!(kept <= done[3] && report.totals.inuse_space <= kept, "{kept} of {done:?}");
     assert!(report.totals.alloc_space > 0 && report.peak.is_none());
     for site in &report.sites {
-        let function = site.functions().into_iter().find(|name| ["hoard", "churn"].contains(&name.as_str()));
+        let function = site.functions().into_iter().find(|name| ["hoard", "churn"].contains(name));
         assert!(function.is_some(), "{:?}", site.functions());
     }
 }

@@ -146,6 +146,7 @@ impl<K: NoUninit + AnyBitPattern + Eq + Hash, V: NoUninit + AnyBitPattern> Typed
 #[derive(Debug)]
 pub struct PerCpuWords {
     fd: OwnedFd,
+    cpus: usize,
 }
 
 /// The most CPUs that a kernel for x86-64 can be built for (`CONFIG_NR_CPUS`, arch/x86/Kconfig).
@@ -161,7 +162,11 @@ impl PerCpuWords {
         if key_size != 4 || value_size != 8 {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        Ok(Self { fd: map.try_clone_to_owned()? })
+        // `0-7`: the last is the highest number that a CPU can have.
+        let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+        let last = possible.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+        let cpus = last.map_or(MAX_CPUS, |last| last.saturating_add(1).min(MAX_CPUS));
+        Ok(Self { fd: map.try_clone_to_owned()?, cpus })
     }
 
     /// The sum of one entry over all CPUs.
@@ -169,8 +174,8 @@ impl PerCpuWords {
     /// # Errors
     /// What bpf(2) answers.
     pub fn sum(&self, index: u32) -> io::Result<u64> {
-        // The kernel copies one word for each possible CPU; more room than that does no harm.
-        let mut words = vec![0u64; MAX_CPUS];
+        // The kernel copies one word for each possible CPU (`num_possible_cpus`, of which none has a higher number).
+        let mut words = vec![0u64; self.cpus];
         let mut attributes = ElementAttributes::zeroed();
         attributes.map_fd = raw(self.fd.as_fd());
         attributes.key = std::ptr::from_ref(&index) as u64;
