@@ -84,16 +84,20 @@ counters! {
     MappingRecordLost = 29, "mapping_record_lost";
     /// While sampling, allocator calls that were left at their entry.
     UnsampledAllocations = 30, "unsampled_allocations";
-    /// Bytes asked for by those.
-    UnsampledSpace = 31, "unsampled_space";
+    /// Pools that pymalloc has opened.
+    PoolsOpened = 31, "pools_opened";
+    /// Lost: a pool could not be kept, or what was to be one was none.
+    PoolLost = 32, "pool_lost";
+    /// While sampling, bytes asked for by calls that were left at their entry.
+    UnsampledSpace = 33, "unsampled_space";
     /// Blocks recorded, each once, whatever it stands for.
-    RecordedBlocks = 32, "recorded_blocks";
+    RecordedBlocks = 34, "recorded_blocks";
     /// Allocator calls, counted and left before anything was recorded.
-    MeasuredAllocations = 33, "measured_allocations";
+    MeasuredAllocations = 35, "measured_allocations";
     /// Bytes asked for by those.
-    MeasuredSpace = 34, "measured_space";
+    MeasuredSpace = 36, "measured_space";
     /// Blocks of an earlier window whose address was given out again: they had been freed between windows.
-    GoneBetweenWindows = 35, "gone_between_windows";
+    GoneBetweenWindows = 37, "gone_between_windows";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -11,6 +11,7 @@ pub mod counters;
 pub mod limits;
 pub mod mappings;
 pub mod pending;
+pub mod pools;
 pub mod python;
 pub mod records;
 pub mod sampling;

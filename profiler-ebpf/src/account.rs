@@ -13,7 +13,8 @@ use crate::{
     counters::Counter,
     function::Function,
     limits::MAX_FRAMES,
-    maps::{ALREADY_THERE, LIVE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators, unbroken_since},
+    live::{self, take},
+    maps::{ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators, unbroken_since},
     memo, moments, opaque, python,
     python_records::PythonFrame,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
@@ -43,13 +44,13 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn
     if custom_allocators() != 0 {
         let other_key = key ^ CUSTOM_BLOCK;
         // SAFETY: one word of a map value.
-        if LIVE.get_ptr(&other_key).is_some_and(|other| unsafe { (*other).born } >= entered)
+        if live::get(other_key).is_some_and(|other| unsafe { (*other).born } >= entered)
             && let Some(nested) = take(other_key)
         {
             uncount(&nested);
         }
     }
-    if let Err(error) = LIVE.insert(&key, &block, BPF_NOEXIST as u64) {
+    if let Err(error) = live::insert(key, &block, BPF_NOEXIST as u64) {
         if error != ALREADY_THERE {
             count(Counter::LiveMapFull, 1);
             return;
@@ -64,7 +65,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn
                 freed(&other, false);
             }
         }
-        if LIVE.insert(&key, &block, BPF_ANY as u64).is_err() {
+        if live::insert(key, &block, BPF_ANY as u64).is_err() {
             count(Counter::LiveMapFull, 1);
             return;
         }
@@ -134,16 +135,6 @@ fn class_of(size: u64) -> usize {
     opaque(class).min(LAST) as usize
 }
 
-/// Takes a block out of the ledger without calling it freed yet. Of two threads that hand in the same address, one
-/// gets it.
-#[inline(always)]
-pub fn take(key: u64) -> Option<LiveBlock> {
-    // SAFETY: copied at once, before anything else can change the entry.
-    let block = unsafe { *LIVE.get_ptr(&key)? };
-    LIVE.remove(&key).ok()?;
-    Some(block)
-}
-
 /// Takes out the block that is handed to this function, with its key. What an allocator named by the user has passed on
 /// from `malloc` may go to `free` itself; but a block of `malloc` that goes to the `free` of such an allocator is left
 /// to the call of `free` that is to come: its address may be that of a part.
@@ -163,7 +154,7 @@ pub fn take_handed_in(function: Function, address: u64) -> Option<(u64, LiveBloc
 /// Puts back what `take` took: the call has failed and the block lives on.
 #[inline(always)]
 pub fn put_back(key: u64, block: &LiveBlock) {
-    if LIVE.insert(&key, block, BPF_ANY as u64).is_err() {
+    if live::insert(key, block, BPF_ANY as u64).is_err() {
         count(Counter::LiveMapFull, 1);
         freed(block, false);
     }
@@ -206,7 +197,7 @@ pub fn forget(function: Function, address: u64) -> bool {
 #[inline(always)]
 pub fn forget_older(key: u64, time: u64) {
     // SAFETY: one word of a map value.
-    if LIVE.get_ptr(&key).is_some_and(|block| unsafe { (*block).born } < time)
+    if live::get(key).is_some_and(|block| unsafe { (*block).born } < time)
         && let Some(block) = take(key)
     {
         freed(&block, false);
@@ -216,7 +207,7 @@ pub fn forget_older(key: u64, time: u64) {
 /// Whether the ledger holds a block of `malloc` at this address.
 #[inline(always)]
 pub fn holds(address: u64) -> bool {
-    LIVE.get_ptr(&address).is_some()
+    live::get(address).is_some()
 }
 
 /// The site of the call that is returning, with its stack on the way to the user side if it is new.

@@ -5,11 +5,13 @@
 //! - `life`: the target's exit and exec;
 //! - `session`: what the kernel carries from the one to the other;
 //! - `account`: live blocks and sites;
+//! - `live`: the table of live blocks;
 //! - `moments`: what the sites held at the peak and at the target's exit;
 //! - `threads`: names of threads, and what each allocated last;
 //! - `mappings`: calls of mmap, munmap and mremap;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `python`: the interpreter's frames, by its own links;
+//! - `pools`: the pools that pymalloc opens;
 //! - `sampler`: which allocations are recorded;
 //! - `search`: the tables that the walk asks;
 //! - `memo`: a stack met before is recognised without a search;
@@ -27,10 +29,12 @@ mod account;
 mod calls;
 mod function;
 mod life;
+mod live;
 mod mappings;
 mod maps;
 mod memo;
 mod moments;
+mod pools;
 mod python;
 mod sampler;
 mod search;
@@ -53,6 +57,9 @@ mod mapping_records;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/pending.rs"]
 mod pending;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/pools.rs"]
+mod pool_records;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/python.rs"]
 mod python_records;

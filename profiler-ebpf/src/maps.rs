@@ -6,7 +6,8 @@ use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
     bindings::BPF_F_NO_PREALLOC,
-    macros::map,
+    btf_maps::ArrayOfMaps,
+    macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
 };
 
@@ -14,11 +15,13 @@ use crate::{
     control::Control,
     counters::{COUNTER_SLOTS, Counter},
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES, THREAD_SLOTS},
+    live::Part,
     memo::{MEMO_FRAMES, Memo},
     pending::{PendingCall, PendingKey},
+    pool_records::PoolSample,
     python_records::{PythonFrame, PythonLayout},
     records::{
-        LiveBlock, MAX_THREAD_NAMES, Moments, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
+        MAX_THREAD_NAMES, Moments, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
     },
     sampler::Sampler,
     sampling::AllocatorCode,
@@ -28,9 +31,9 @@ use crate::{
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
 pub const ALREADY_THERE: i32 = -17;
 
-/// Live blocks by address.
-#[map]
-pub static LIVE: HashMap<u64, LiveBlock> = HashMap::with_max_entries(1 << 20, BPF_F_NO_PREALLOC);
+/// Live blocks by address: the parts of their table, which the user side makes.
+#[btf_map]
+pub static LIVE: ArrayOfMaps<Part, 1> = ArrayOfMaps::new();
 
 /// Counters of each site, by the hash of allocator and stack.
 #[map]
@@ -122,6 +125,14 @@ pub static MEMOS: Array<Memo> = Array::with_max_entries(4, 0);
 #[map]
 pub static PYTHON: Array<PythonLayout> = Array::with_max_entries(1, 0);
 
+/// The pools that pymalloc has opened, by their addresses.
+#[map]
+pub static POOLS: HashMap<u64, PoolSample> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// How many each site has opened.
+#[map]
+pub static POOL_SITES: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
 /// What one walk works on. `head` and `frames` together are the record that goes to the ring buffer.
 #[repr(C)]
 pub struct Scratch {
@@ -178,6 +189,9 @@ static SCRATCH_MASK: u32 = 3;
 /// Number of slots of `MEMOS`, a power of two, less one.
 #[unsafe(no_mangle)]
 static MEMO_MASK: u32 = 3;
+/// Number of parts of `LIVE`.
+#[unsafe(no_mangle)]
+static LIVE_PARTS: u32 = 1;
 /// Allocations below this size are left out, in bytes.
 #[unsafe(no_mangle)]
 static MIN_SIZE: u64 = 0;
@@ -217,6 +231,7 @@ macro_rules! constant {
 }
 constant!(scratch_mask, SCRATCH_MASK, u32);
 constant!(memo_mask, MEMO_MASK, u32);
+constant!(live_parts, LIVE_PARTS, u32);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);

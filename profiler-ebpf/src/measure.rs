@@ -10,6 +10,7 @@
 
 mod account;
 mod function;
+mod live;
 mod maps;
 mod memo;
 mod moments;
@@ -27,6 +28,8 @@ mod counters;
 mod limits;
 #[path = "../../profiler-common/src/pending.rs"]
 mod pending;
+#[path = "../../profiler-common/src/pools.rs"]
+mod pool_records;
 #[path = "../../profiler-common/src/python.rs"]
 mod python_records;
 #[path = "../../profiler-common/src/records.rs"]

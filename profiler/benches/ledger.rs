@@ -8,12 +8,13 @@
 mod support;
 
 use std::{
-    collections::BTreeMap,
+    collections::BTreeSet,
     fs,
     process::Command,
     time::{Duration, SystemTime},
 };
 
+use profiler_common::records::{LiveBlock, SiteCounters};
 use rustix::process::Signal;
 use support::{
     fixture,
@@ -28,8 +29,9 @@ const BLOCKS: u64 = 10_000_000;
 const SITES: u64 = 1 << 17;
 /// Of the process that it is compared with.
 const FEW_BLOCKS: u64 = 1000;
-/// What heapscope reckons for a block.
+/// What heapscope reckons for a block, and the eighths of its memory that are for blocks.
 const BYTES_PER_BLOCK: u64 = 112;
+const EIGHTHS: u64 = 5;
 /// A fill of so many is answered before anyone takes the program for hung.
 const FILLED_AT_ONCE: u64 = 500_000;
 /// Rounds, of which the median counts, and pairs of calls in each.
@@ -113,7 +115,8 @@ struct Watched {
 impl Watched {
     fn start(blocks: u64, sites: u64, room: u64) -> Self {
         let program = start(blocks, sites);
-        let memory = (room.next_power_of_two() * BYTES_PER_BLOCK).to_string();
+        // Not all parts of the table are equally full.
+        let memory = (room / 20 * 21 * BYTES_PER_BLOCK / EIGHTHS * 8).to_string();
         let options = ["--exact", "--max-memory", &memory, "-o", "heap.svg", "-o", "heap.folded"];
         let heapscope = Heapscope::attach(program.pid(), &options);
         Self { program, heapscope }
@@ -158,56 +161,54 @@ impl Watched {
     }
 }
 
-/// What the kernel has given.
+/// What the kernel has given, in bytes.
+#[derive(Default)]
 struct Memory {
-    /// `memlock` of heapscope's maps by their numbers, with the room that a hash map has for 8-byte keys, else 0.
-    maps: BTreeMap<u64, (u64, u64)>,
+    /// `memlock` of heapscope's maps: of those that hold blocks, of those that hold sites, of all.
+    blocks: u64,
+    sites: u64,
+    all: u64,
     slab: u64,
 }
 
 impl Memory {
     fn of(pid: u32) -> Self {
-        let mut maps = BTreeMap::new();
+        let mut memory = Self { slab: meminfo("Slab:"), ..Self::default() };
+        let mut seen = BTreeSet::new();
         for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
             let text = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
             let field = |name: &str| {
                 let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
                 line.and_then(|number| number.trim().parse::<u64>().ok())
             };
-            let Some((id, memory)) = field("map_id").zip(field("memlock")) else { continue };
-            // BPF_MAP_TYPE_HASH; the blocks and the sites have the most room.
-            let by_word = (field("map_type"), field("key_size")) == (Some(1), Some(8));
-            let room = if by_word { field("max_entries").unwrap_or_default() } else { 0 };
-            maps.insert(id, (room, memory));
+            let Some((id, bytes)) = field("map_id").zip(field("memlock")) else { continue };
+            if !seen.insert(id) {
+                continue;
+            }
+            memory.all += bytes;
+            // BPF_MAP_TYPE_HASH; the values tell blocks from sites.
+            match (field("map_type"), field("value_size")) {
+                (Some(1), Some(size)) if size == size_of::<LiveBlock>() as u64 => memory.blocks += bytes,
+                (Some(1), Some(size)) if size == size_of::<SiteCounters>() as u64 => memory.sites += bytes,
+                _ => {}
+            }
         }
-        Self { maps, slab: meminfo("Slab:") }
-    }
-
-    fn all(&self) -> u64 {
-        self.maps.values().map(|(_, memory)| memory).sum()
-    }
-
-    /// The memory of the hash map with the most room, or the next.
-    fn largest(&self, rank: usize) -> u64 {
-        let mut maps: Vec<_> = self.maps.values().collect();
-        maps.sort_unstable();
-        maps.into_iter().rev().nth(rank).unwrap().1
+        memory
     }
 
     fn print(&self, before: &Self, blocks: u64) {
         let a_block = |bytes: u64| bytes as f64 / blocks as f64;
         let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
-        let (table, filled) = (before.largest(0), self.largest(0));
         println!("kernel memory by `memlock` of the maps");
         println!("| what | MiB | bytes a block |");
         println!("|---|---|---|");
         let line =
             |what: &str, bytes: u64| println!("| {what} | {:.1} | {:.1} |", mib(bytes), a_block(bytes));
-        line("the blocks' hash table, from the start", table);
-        line("the blocks", filled - table);
-        line("both", filled);
-        line("the sites and their hash table", self.largest(1));
-        line("all else, from the start", self.all() - filled - self.largest(1));
+        line("the blocks' table, from the start", before.blocks);
+        line("the blocks", self.blocks - before.blocks);
+        line("both", self.blocks);
+        line("the sites and their hash table", self.sites);
+        line("all else, from the start", self.all - self.blocks - self.sites);
         line("growth of all slabs of the machine (`/proc/meminfo`)", self.slab.saturating_sub(before.slab));
     }
 }

@@ -7,6 +7,7 @@
 //! | [`cli`] | flags become plain options; clap lives here only |
 //! | [`session`] | the only place where the columns meet: attach, run, the loop, the end |
 //! | [`probe`], [`ledger`], [`report`] | events in; the account of live blocks; files out |
+//! | [`tui`] | the live view: what is shown, and what keys do |
 //! | [`unwind`], [`symbolize`] | `.eh_frame` to compact rows; addresses to names |
 //! | [`target`] | the process: maps, modules, allocators, where a probe can sit |
 //! | [`sys`] | every user-space `unsafe` |
@@ -21,4 +22,5 @@ pub mod session;
 pub mod symbolize;
 pub mod sys;
 pub mod target;
+pub mod tui;
 pub mod unwind;

@@ -11,6 +11,8 @@
 
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/doctor_machine.rs"]
+mod doctor_machine;
 #[path = "cli/outputs.rs"]
 mod outputs;
 #[path = "cli/rights.rs"]
@@ -27,7 +29,10 @@ use std::process::{Command, ExitCode};
 use support::{case, heapscope::Heapscope, heapscope::heapscope};
 
 fn main() -> ExitCode {
-    case::run(&[usage::CASES, doctor::CASES, outputs::CASES, targets::CASES, rights::CASES], &[])
+    case::run(
+        &[usage::CASES, doctor::CASES, doctor_machine::CASES, outputs::CASES, targets::CASES, rights::CASES],
+        &[],
+    )
 }
 
 /// Runs a command that must be refused before anything is traced; what it said.

@@ -30,6 +30,8 @@ mod changes;
 mod children;
 #[path = "live/completeness.rs"]
 mod completeness;
+#[path = "live/doctor.rs"]
+mod doctor;
 #[path = "live/generated.rs"]
 mod generated;
 #[path = "live/harmless.rs"]
@@ -40,6 +42,8 @@ mod held;
 mod leaderless;
 #[path = "live/life.rs"]
 mod life;
+#[path = "live/limits.rs"]
+mod limits;
 #[path = "live/mappings.rs"]
 mod mappings;
 #[path = "live/model.rs"]
@@ -52,6 +56,8 @@ mod oracle;
 mod programs;
 #[path = "live/python.rs"]
 mod python;
+#[path = "live/python_pools.rs"]
+mod python_pools;
 #[path = "live/reports.rs"]
 mod reports;
 #[path = "live/run.rs"]
@@ -64,8 +70,12 @@ mod script;
 mod stacks;
 #[allow(dead_code, reason = "two test binaries share it, and neither needs all of it")]
 mod support;
+#[path = "live/terminal.rs"]
+mod terminal;
 #[path = "live/threads.rs"]
 mod threads;
+#[path = "live/top.rs"]
+mod top;
 #[path = "live/twin.rs"]
 mod twin;
 #[path = "live/worker.rs"]
@@ -88,7 +98,9 @@ fn main() -> ExitCode {
         generated::CASES,
         held::CASES,
         leaderless::CASES,
+        limits::CASES,
         python::CASES,
+        python_pools::CASES,
         run::CASES,
         sampling::CASES,
         budget::CASES,
@@ -102,6 +114,8 @@ fn main() -> ExitCode {
         allocators_table::CASES,
         stacks::CASES,
         threads::CASES,
+        top::CASES,
+        doctor::CASES,
         life::CASES,
     ];
     case::run(&cases, &[Need::Probes, Need::Program("cc")])

@@ -6,13 +6,17 @@ use anyhow::{Context, bail};
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
-use super::{budget_args::BudgetArgs, values};
+use super::{
+    budget_args::BudgetArgs,
+    doctor_args::{self, DoctorArgs},
+    report_args::{DIFF_EXAMPLES, DiffArgs, REPORT_EXAMPLES, ReportArgs},
+    top_args::{self, TopArgs},
+    values,
+};
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
-    session::options::{
-        AttachOptions, CommonOptions, DoctorOptions, MarkOptions, OutputSpec, RowsShown, RunOptions,
-    },
+    session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
     target::allocator::custom::CustomAllocator,
 };
 
@@ -42,11 +46,20 @@ pub(super) enum Command {
     /// Start a program and watch it from its first allocation to its end
     #[command(after_help = RUN_EXAMPLES)]
     Run(RunArgs),
+    /// Show a running process live in the terminal
+    #[command(after_help = top_args::EXAMPLES)]
+    Top(TopArgs),
     /// Mark a moment in the process that another heapscope watches: what is born after it is a generation of its own
     #[command(after_help = MARK_EXAMPLES)]
     Mark(MarkArgs),
-    /// Show what heapscope knows of a program or a library
-    #[command(after_help = DOCTOR_EXAMPLES)]
+    /// Make reports of a recording, without rights and on any machine
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
+    /// Show what has grown from one recording to another, or between two moments of one
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(DiffArgs),
+    /// Show what this machine and a process allow, before anything is attached
+    #[command(after_help = doctor_args::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  heapscope completions bash > /etc/bash_completion.d/heapscope")]
@@ -84,13 +97,6 @@ Examples:
   heapscope mark 1234 'after warm-up'               in another terminal, while `heapscope attach 1234` runs
   heapscope mark redis-server                       without a name, it gets its number
   kill -USR1 $(pidof heapscope)                     the same";
-
-const DOCTOR_EXAMPLES: &str = "\
-Examples:
-  heapscope doctor --unwind /usr/bin/python3.11     how much of its code can be unwound, by which rules
-  heapscope doctor --unwind ./server libplugin.so   several files, as one process
-  heapscope doctor --unwind ./server --rows         the unwind table itself
-  heapscope doctor --unwind ./server --rows=all     with the rows that no call can need";
 
 /// How the kernel is asked to attach the probes.
 #[derive(Clone, Copy, Debug, ValueEnum)]
@@ -138,7 +144,7 @@ impl Moment {
 }
 
 #[derive(Debug, Args)]
-struct CommonArgs {
+pub(super) struct CommonArgs {
     /// Stop after this time (30s, 2m; a bare number is seconds); without it, on Ctrl-C or when the process ends
     #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
@@ -146,7 +152,7 @@ struct CommonArgs {
     #[command(flatten)]
     budget: BudgetArgs,
 
-    /// Write a report: .svg flamegraph, .folded stacks or .json by the ending; may be given several times; `-` is
+    /// Write a report: .html page, .svg flamegraph, .hscope recording, .json … by the ending; may be given several times; `-` is
     /// standard output
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,
@@ -260,36 +266,6 @@ impl MarkArgs {
     }
 }
 
-#[derive(Debug, Args)]
-pub(super) struct DoctorArgs {
-    /// Look at the unwind information of these files, which stand for one process together
-    #[arg(long, required = true, num_args = 1.., value_name = "FILE")]
-    unwind: Vec<PathBuf>,
-
-    /// List the rows, address by address
-    #[arg(long, value_enum, value_name = "WHICH", num_args = 0..=1, require_equals = true,
-        default_missing_value = "calls")]
-    rows: Option<Rows>,
-}
-
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Rows {
-    /// Those that can hold a call, which stack walks search
-    Calls,
-    /// All
-    All,
-}
-
-impl DoctorArgs {
-    pub(super) fn options(self) -> DoctorOptions {
-        let rows = self.rows.map(|rows| match rows {
-            Rows::Calls => RowsShown::Calls,
-            Rows::All => RowsShown::All,
-        });
-        DoctorOptions { files: self.unwind, rows }
-    }
-}
-
 impl AttachArgs {
     pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
         Ok(AttachOptions { target: self.target, common: self.common.options(true)? })
@@ -307,7 +283,7 @@ impl RunArgs {
 }
 
 impl CommonArgs {
-    fn options(self, attaches: bool) -> anyhow::Result<CommonOptions> {
+    pub(super) fn options(self, attaches: bool) -> anyhow::Result<CommonOptions> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
         {
@@ -327,6 +303,9 @@ impl CommonArgs {
             .collect::<anyhow::Result<Vec<_>>>()?;
         if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
             bail!("two reports cannot share standard output: give one of them a file name");
+        }
+        if outputs.iter().filter(|output| output.format == Format::Hscope).count() > 1 {
+            bail!("one recording is enough: copy it where you want another");
         }
         if self.children && outputs.iter().any(OutputSpec::is_stdout) {
             bail!(

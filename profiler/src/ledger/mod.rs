@@ -3,20 +3,25 @@
 //! Numbers go in, sums come out: no process, file or clock is known here, so the ledger can be tested by exhaustion. A
 //! block counts as live if it was allocated since attach and not freed; "leaked" is a word for people, not for here.
 
+pub mod births;
 pub mod estimate;
 pub mod mappings;
 pub mod timeline;
+pub mod window;
 pub mod windows;
 
 use std::collections::{HashMap, hash_map::Entry};
 
 use profiler_common::{
     control::Control,
-    records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters, largest_of_class},
+    records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters},
     sampling,
 };
 
-use self::estimate::Variance;
+use self::{
+    births::{Births, Spans},
+    estimate::Variance,
+};
 
 /// What one site has allocated and what of it lives.
 #[derive(Clone, PartialEq, Debug, Default)]
@@ -55,6 +60,8 @@ pub struct SiteAccount {
     /// The same by generation, sorted by that: those from before the first mark are of generation 0,
     /// those from between the first and the second of generation 1, and so on.
     pub generations: Vec<(u64, Held)>,
+    /// The live blocks of `inuse` by the span of time in which they were born ([`Account::spans`]), sorted by that.
+    pub births: Vec<(u64, Held)>,
 }
 
 /// Adds up blocks and sites.
@@ -73,6 +80,7 @@ pub struct Ledger {
     /// When windows were opened, ascending.
     windows: Vec<u64>,
     unfiltered_objects: i128,
+    births: Births,
 }
 
 /// The finished account.
@@ -84,6 +92,8 @@ pub struct Account {
     pub totals: SiteAccount,
     /// The peak and the exit that the sites speak of.
     pub moments: Moments,
+    /// The spans of time that births are counted in.
+    pub spans: Spans,
     /// Blocks by which the live blocks and the sites' counters disagree. Anything but 0 is a bug or a snapshot that
     /// was taken while the probes were running.
     pub discrepancy: u64,
@@ -108,6 +118,7 @@ impl Ledger {
             sampling: false,
             control: Control::EXACT,
             windows: Vec::new(),
+            births: Births::default(),
             unfiltered_objects: 0,
         }
     }
@@ -122,6 +133,12 @@ impl Ledger {
     #[must_use]
     pub fn in_windows(self, windows: Vec<u64>) -> Self {
         Self { windows, ..self }
+    }
+
+    /// The same, with births counted in these spans of time.
+    #[must_use]
+    pub fn with_births(self, spans: Spans) -> Self {
+        Self { births: Births::in_spans(spans), ..self }
     }
 
     /// Enters the counters of a site.
@@ -147,13 +164,15 @@ impl Ledger {
     }
 
     fn add_blocks_of_site(&mut self, blocks: &[LiveBlock]) {
-        let objects = |block| i128::from(self.stands_for(block).objects);
-        self.unfiltered_objects -= blocks.iter().map(objects).sum::<i128>();
-        let is_old_enough = |block: &&LiveBlock| self.born_by.is_none_or(|latest| block.born <= latest);
-        let mut old_enough = blocks.iter().filter(is_old_enough).peekable();
-        let Some(first) = old_enough.peek() else { return };
+        let objects: i128 = blocks.iter().map(|block| i128::from(self.stands_for(block).objects)).sum();
+        self.unfiltered_objects -= objects;
+        let born_by = self.born_by;
+        let is_old_enough = |block: &&LiveBlock| born_by.is_none_or(|latest| block.born <= latest);
+        let Some(first) = blocks.iter().find(is_old_enough) else { return };
         let mut account = self.sites.remove(&first.site).unwrap_or_default();
-        for block in old_enough {
+        // Neighbours are mostly of one thread and one generation: they are added up before they are looked for.
+        let mut alike: Option<(u64, u64, Held)> = None;
+        for block in blocks.iter().filter(is_old_enough) {
             let one = self.stands_for(block);
             if block.born >= self.control.unbroken_since {
                 add(&mut account.inuse, one);
@@ -170,11 +189,24 @@ impl Ledger {
             if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
                 *class = class.saturating_add(one.objects);
             }
-            add_to(&mut account.threads, block.thread_name(), one);
-            let generation = self.marks.partition_point(|mark| *mark <= block.born);
-            add_to(&mut account.generations, generation as u64, one);
+            self.births.count(&mut account, block.born, one);
+            let generation = self.marks.partition_point(|mark| *mark <= block.born) as u64;
+            match &mut alike {
+                Some((thread, of, held)) if (*thread, *of) == (block.thread_name(), generation) => {
+                    add(held, one);
+                }
+                _ => {
+                    if let Some(before) = alike.replace((block.thread_name(), generation, one)) {
+                        account.add_alike(before);
+                    }
+                }
+            }
         }
-        self.sites.insert(blocks.first().map_or(0, |block| block.site), account);
+        if let Some(alike) = alike {
+            account.add_alike(alike);
+        }
+        self.sites.insert(first.site, account);
+        self.births.bound(&mut self.sites);
     }
 
     /// What a recorded block stands for: itself alone, or, sampled, so many as its weight says.
@@ -186,15 +218,19 @@ impl Ledger {
         Held { objects: weight, space: sampling::weighted_space(block.size, weight) }
     }
 
-    /// Enters what another ledger holds, which is to have the same filter and marks.
-    pub fn absorb(&mut self, other: Self) {
+    /// Enters what another ledger holds, which is to have the same filter, marks and spans.
+    pub fn absorb(&mut self, mut other: Self) {
         self.unfiltered_objects += other.unfiltered_objects;
+        other.births.join_up_to(self.births.spans.step(), &mut other.sites);
+        self.births.join_up_to(other.births.spans.step(), &mut self.sites);
         for (site, account) in other.sites {
             match self.sites.entry(site) {
                 Entry::Occupied(mut own) => own.get_mut().add(&account),
                 Entry::Vacant(place) => drop(place.insert(account)),
             }
         }
+        self.births.recount(&self.sites);
+        self.births.bound(&mut self.sites);
     }
 
     /// Sums up. Sites that never allocated are left out.
@@ -217,7 +253,7 @@ impl Ledger {
         }
         let discrepancy = u64::try_from(self.unfiltered_objects.unsigned_abs()).unwrap_or(u64::MAX);
         let discrepancy = sampling::blocks(self.sampling, discrepancy);
-        Account { sites, totals, moments: self.moments, discrepancy }
+        Account { sites, totals, moments: self.moments, spans: self.births.spans, discrepancy }
     }
 }
 
@@ -242,14 +278,16 @@ impl SiteAccount {
         let held = [&mut self.inuse, &mut self.unknown, &mut self.peak, &mut self.exit]
             .map(|held| &mut held.objects);
         let held = held.into_iter().chain([&mut self.alloc_objects, &mut self.temporary_objects]);
-        let of_parts = self
-            .threads
-            .iter_mut()
-            .chain(&mut self.generations)
-            .chain(&mut self.windows)
-            .map(|(_, held)| &mut held.objects);
+        let of_parts = self.threads.iter_mut().chain(&mut self.generations).chain(&mut self.births);
+        let of_parts = of_parts.chain(&mut self.windows).map(|(_, held)| &mut held.objects);
         let of_sizes = self.alloc_sizes.iter_mut().chain(&mut self.inuse_sizes);
         held.chain(of_parts).chain(of_sizes).for_each(|sum| *sum = sampling::blocks(true, *sum));
+    }
+
+    /// Adds live blocks of one thread and one generation to these.
+    fn add_alike(&mut self, (thread, generation, held): (u64, u64, Held)) {
+        add_to(&mut self.threads, thread, held);
+        add_to(&mut self.generations, generation, held);
     }
 
     fn add(&mut self, other: &Self) {
@@ -273,6 +311,9 @@ impl SiteAccount {
         }
         for (generation, held) in &other.generations {
             add_to(&mut self.generations, *generation, *held);
+        }
+        for (span, held) in &other.births {
+            add_to(&mut self.births, *span, *held);
         }
     }
 }
@@ -300,8 +341,11 @@ fn add_to(sums: &mut Vec<(u64, Held)>, key: u64, more: Held) {
     }
 }
 
+/// The class of [`largest_of_class`] that a size belongs to.
 fn class_of(size: u64) -> usize {
-    (0..SIZE_CLASSES).position(|class| size <= largest_of_class(class)).unwrap_or(SIZE_CLASSES - 1)
+    // Sizes of a class have the same highest bit, once they are counted from 0 in units of 16.
+    let units = size.saturating_sub(1) >> 4;
+    ((u64::BITS - units.leading_zeros()) as usize).min(SIZE_CLASSES - 1)
 }
 
 #[cfg(test)]

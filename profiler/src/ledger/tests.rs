@@ -1,5 +1,6 @@
 //! The ledger against a model that is too simple to be wrong: random histories of blocks, added up the slow way.
 
+use profiler_common::records::largest_of_class;
 use proptest::prelude::*;
 
 use super::*;
@@ -23,7 +24,8 @@ fn life() -> impl Strategy<Value = Life> {
 
 fn ledger_of(lives: &[Life], born_by: Option<u64>, marks: &[u64]) -> Account {
     let mut counters: HashMap<u64, SiteCounters> = HashMap::new();
-    let empty = Ledger::new(born_by, marks.to_vec(), Moments::default());
+    let empty =
+        Ledger::new(born_by, marks.to_vec(), Moments::default()).with_births(Spans::between(0, 1_000));
     let mut blocks = [Vec::new(), Vec::new()];
     for life in lives {
         let site = counters.entry(life.site).or_default();
@@ -80,6 +82,11 @@ proptest! {
                 prop_assert_eq!(*held, of(&|l| (after..before).contains(&l.born)));
             }
             prop_assert_eq!(sums.generations.iter().map(|(_, held)| held.objects).sum::<u64>(), live.len() as u64);
+            let step = account.spans.step();
+            for (span, held) in &sums.births {
+                prop_assert_eq!(*held, of(&|l| l.born / step == *span));
+            }
+            prop_assert_eq!(sums.births.iter().map(|(_, held)| held.objects).sum::<u64>(), live.len() as u64);
             for (class, blocks) in sums.inuse_sizes.iter().enumerate() {
                 let smallest = class.checked_sub(1).map_or(0, |below| largest_of_class(below) + 1);
                 let held = of(&|l| (smallest..=largest_of_class(class)).contains(&l.size));
@@ -133,4 +140,13 @@ fn what_a_site_held_at_a_moment_is_noted_when_it_changes() {
     (site.peak_number, site.exit_noted) = (4, 1);
     assert_eq!(site.held_at_peak(&moments), now, "unchanged since the last peak");
     assert_eq!(site.held_at_exit(), noted);
+}
+
+#[test]
+fn a_size_is_in_the_first_class_that_it_fits() {
+    let near = (0..SIZE_CLASSES - 1).map(largest_of_class).flat_map(|size| [size - 1, size, size + 1]);
+    for size in near.chain([0, 1, u64::MAX]) {
+        let first = (0..SIZE_CLASSES).position(|class| size <= largest_of_class(class));
+        assert_eq!(Some(class_of(size)), first, "{size}");
+    }
 }

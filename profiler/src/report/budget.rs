@@ -113,7 +113,8 @@ impl Windowed {
     }
 
     /// Sentences for everyone who reads the numbers.
-    pub(super) fn warnings(&self, lasted: Duration) -> Vec<String> {
+    #[must_use]
+    pub fn warnings(&self, lasted: Duration) -> Vec<String> {
         let share = 100.0 * self.observed.as_secs_f64() / lasted.as_secs_f64().max(1e-9);
         let mut warnings = vec![format!(
             "Calls were seen for {} in {} windows only ({share:.1}% of the time), because probes that stay would have cost more \

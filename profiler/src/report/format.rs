@@ -6,66 +6,115 @@ use std::{
     path::Path,
 };
 
-use super::{flamegraph, folded, json, options::ReportOptions, profile::Profile};
+use super::{
+    csv, dhat, firefox, flamegraph, folded, heaptrack, html, json, options::ReportOptions, pprof,
+    profile::Profile, recording, speedscope,
+};
 
 /// A file format.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
 pub enum Format {
     /// A flamegraph to look at in a browser.
     Svg,
+    /// A page to explore in a browser.
+    Html,
     /// Folded stacks, for other flamegraph tools.
     Folded,
     /// Everything, for programs.
     Json,
+    /// For pprof and the profile stores that read its format.
+    Pprof,
+    /// For speedscope.
+    Speedscope,
+    /// For the Firefox Profiler.
+    Firefox,
+    /// For heaptrack's programs.
+    Heaptrack,
+    /// For the viewer of valgrind's DHAT.
+    Dhat,
+    /// A table for spreadsheets and data frames.
+    Csv,
+    /// A recording, from which every other format can be made later.
+    Hscope,
 }
 
 /// Why no format could be told.
 #[derive(Debug, thiserror::Error, PartialEq, Eq)]
 pub enum FormatError {
     /// The file has another ending, or none.
-    #[error(
-        "cannot tell a format from `{0}`: the file must end in .svg, .folded or .json, or name the format"
-    )]
+    #[error("cannot tell a format from `{0}`: the file must end in {endings}, or name the format", endings = endings())]
     UnknownEnding(String),
     /// There is no format of that name.
-    #[error("there is no format `{0}`: choose svg, folded or json")]
+    #[error("there is no format `{0}`: choose {names}", names = names())]
     UnknownName(String),
-    /// The format is known, but this version does not write it.
-    #[error("`{0}` is not written by this version: choose .svg, .folded or .json")]
-    NotYet(String),
 }
-
-/// Endings that other tools' users will try. They must not be taken for one of ours: `x.speedscope.json` ends in `.json`.
-const NOT_YET: &[&str] = &[".pb.gz", ".pb", ".html", ".speedscope.json", ".hscope"];
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 3] = [Self::Svg, Self::Folded, Self::Json];
+    pub const ALL: [Self; 11] = [
+        Self::Svg,
+        Self::Html,
+        Self::Folded,
+        Self::Json,
+        Self::Pprof,
+        Self::Speedscope,
+        Self::Firefox,
+        Self::Heaptrack,
+        Self::Dhat,
+        Self::Csv,
+        Self::Hscope,
+    ];
 
-    /// Its name, which is also the files' ending.
+    /// Its name.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Json => "json",
+            Self::Pprof => "pprof",
+            Self::Speedscope => "speedscope",
+            Self::Firefox => "firefox",
+            Self::Heaptrack => "heaptrack",
+            Self::Dhat => "dhat",
+            Self::Csv => "csv",
+            Self::Hscope => "hscope",
         }
     }
 
-    /// The format for a file with this path, by its ending.
+    /// The ending of its files, without the point before it.
+    #[must_use]
+    pub const fn ending(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Html => "html",
+            Self::Folded => "folded",
+            Self::Json => "json",
+            Self::Pprof => "pb.gz",
+            Self::Speedscope => "speedscope.json",
+            Self::Firefox => "firefox.json",
+            Self::Heaptrack => "heaptrack.gz",
+            Self::Dhat => "dhat.json",
+            Self::Csv => "csv",
+            Self::Hscope => "hscope",
+        }
+    }
+
+    /// The format for a file with this path, by its ending; the longest one counts, for `x.dhat.json` is not ours.
     ///
     /// # Errors
     /// When the ending is not one of ours.
     pub fn from_path(path: &Path) -> Result<Self, FormatError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let lower = name.to_ascii_lowercase();
-        if NOT_YET.iter().any(|ending| lower.ends_with(ending)) {
-            return Err(FormatError::NotYet(name.into_owned()));
-        }
-        let ending = lower.rsplit_once('.').map(|(_, ending)| ending);
+        let has_ending = |format: &Self| {
+            lower.strip_suffix(format.ending()).is_some_and(|beginning| beginning.ends_with('.'))
+        };
         Self::ALL
             .into_iter()
-            .find(|format| ending == Some(format.name()))
+            .filter(has_ending)
+            .max_by_key(|format| format.ending().len())
             .ok_or_else(|| FormatError::UnknownEnding(name.into_owned()))
     }
 
@@ -77,9 +126,6 @@ impl Format {
         let lower = name.to_ascii_lowercase();
         match Self::ALL.into_iter().find(|format| lower == format.name()) {
             Some(format) => Ok(format),
-            None if matches!(lower.as_str(), "pprof" | "pb" | "pb.gz" | "html" | "speedscope" | "hscope") => {
-                Err(FormatError::NotYet(name.to_owned()))
-            }
             None => Err(FormatError::UnknownName(name.to_owned())),
         }
     }
@@ -91,10 +137,26 @@ impl fmt::Display for Format {
     }
 }
 
+/// `.svg, .folded or .json`, with all that there are.
+fn endings() -> String {
+    one_of(Format::ALL.map(|format| format!(".{}", format.ending())))
+}
+
+fn names() -> String {
+    one_of(Format::ALL.map(|format| format.name().to_owned()))
+}
+
+fn one_of<const COUNT: usize>(words: [String; COUNT]) -> String {
+    match words.as_slice() {
+        [all @ .., last] => format!("{} or {last}", all.join(", ")),
+        [] => String::new(),
+    }
+}
+
 /// Writes `profile` in `format`.
 ///
 /// # Errors
-/// Those of `out`, a broken pipe among them; for the picture also when the live bytes do not fit 64 bits.
+/// Those of `out`, a broken pipe among them; for some formats also when the sums do not fit 63 or 64 bits.
 pub fn write_report(
     format: Format,
     profile: &Profile,
@@ -103,8 +165,16 @@ pub fn write_report(
 ) -> io::Result<()> {
     match format {
         Format::Svg => flamegraph::write(profile, options, out),
+        Format::Html => html::write(profile, options, out),
         Format::Folded => folded::write(profile, options, out),
         Format::Json => json::write(profile, options, out),
+        Format::Pprof => pprof::write(profile, options, out),
+        Format::Speedscope => speedscope::write(profile, options, out),
+        Format::Firefox => firefox::write(profile, options, out),
+        Format::Heaptrack => heaptrack::write(profile, options, out),
+        Format::Dhat => dhat::write(profile, options, out),
+        Format::Csv => csv::write(profile, options, out),
+        Format::Hscope => recording::write(profile, options, out),
     }
 }
 
@@ -113,23 +183,26 @@ mod tests {
     use super::*;
 
     #[test]
-    fn endings() {
+    fn endings_of_files() {
         let of = |path: &str| Format::from_path(Path::new(path));
         assert_eq!(of("/tmp/x.svg"), Ok(Format::Svg));
         assert_eq!(of("a.b.folded"), Ok(Format::Folded));
         assert_eq!(of("OUT.JSON"), Ok(Format::Json));
-        assert_eq!(of("x.speedscope.json"), Err(FormatError::NotYet("x.speedscope.json".into())));
-        assert_eq!(of("x.pb.gz"), Err(FormatError::NotYet("x.pb.gz".into())));
-        for unknown in ["x", "svg", "x.txt", "", "/", "x.svg.gz", "dir.svg/x"] {
+        for format in Format::ALL {
+            assert_eq!(of(&format!("a.b.{}", format.ending())), Ok(format));
+        }
+        for unknown in ["x", "svg", "x.txt", "", "/", "x.svg.gz", "dir.svg/x", "xpb.gz", "x.pb"] {
             assert!(matches!(of(unknown), Err(FormatError::UnknownEnding(_))), "{unknown}");
         }
-        assert!(FormatError::UnknownEnding("x.txt".into()).to_string().contains(".svg, .folded or .json"));
+        let refusal = FormatError::UnknownEnding("x.txt".into()).to_string();
+        assert!(Format::ALL.iter().all(|format| refusal.contains(format.ending())), "{refusal}");
     }
 
     #[test]
-    fn names() {
+    fn names_of_formats() {
         assert!(Format::ALL.into_iter().all(|format| Format::from_name(format.name()) == Ok(format)));
-        assert_eq!(Format::from_name("speedscope"), Err(FormatError::NotYet("speedscope".into())));
-        assert_eq!(Format::from_name("xml"), Err(FormatError::UnknownName("xml".into())));
+        let refusal = FormatError::UnknownName("xml".into());
+        assert_eq!(Format::from_name("xml").as_ref(), Err(&refusal));
+        assert!(Format::ALL.iter().all(|format| refusal.to_string().contains(format.name())));
     }
 }

@@ -52,6 +52,10 @@ pub struct History {
     pub generations: Vec<Generation>,
     /// In order.
     pub snapshots: Vec<Snapshot>,
+    /// Length of the spans of time that [`SiteHistory::births`] speaks of; zero where births were not counted.
+    pub birth_span: Duration,
+    /// [`SiteHistory::births`] of all sites together.
+    pub births: Vec<(usize, Held)>,
 }
 
 /// Blocks of one size class.
@@ -84,4 +88,7 @@ pub struct SiteHistory {
     pub generations: Vec<(usize, Held)>,
     /// Live bytes over time: index of a snapshot, and the bytes from then on.
     pub over_time: Vec<(usize, u64)>,
+    /// When the blocks that live at the end were born: number of a span of [`History::birth_span`] since the probes went
+    /// live, ascending, and the blocks; spans without blocks are left out.
+    pub births: Vec<(usize, Held)>,
 }

@@ -13,6 +13,7 @@ use super::{
     json_budget::{KeptView, RecordedView, WindowsView},
     json_history::{HistoryView, SiteHistoryView},
     json_mapped::MappingsView,
+    json_pools::PythonView,
     options::ReportOptions,
     profile::{Mode, Profile, Quality, SiteReport, Totals},
 };
@@ -48,6 +49,7 @@ struct Document<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     mappings: Option<MappingsView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
+    python: Option<PythonView<'a>>,
     windows: Option<WindowsView>,
 }
 
@@ -144,6 +146,7 @@ impl<'a> Document<'a> {
             history: HistoryView::of(&profile.history),
             sites: &profile.sites,
             mappings: profile.mapped.as_ref().map(MappingsView::of),
+            python: profile.python.as_ref().map(PythonView::of),
             windows: profile.windowed.as_ref().map(WindowsView::of),
         }
     }
@@ -223,7 +226,7 @@ pub(super) fn stack<S: Serializer>(stack: &[Arc<Frame>], serializer: S) -> Resul
 }
 
 /// The moment in UTC; `None` for a clock before 1970 or after 9999, for which the crate has no text.
-fn rfc3339(time: SystemTime) -> Option<String> {
+pub(super) fn rfc3339(time: SystemTime) -> Option<String> {
     let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
     (since_epoch.as_secs() < 253_402_300_800).then(|| humantime::format_rfc3339_millis(time).to_string())
 }

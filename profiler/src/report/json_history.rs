@@ -1,7 +1,7 @@
 //! The JSON of [`super::history`]; docs/json.md is its contract.
 
 use profiler_common::records::Held;
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 use super::history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot};
 
@@ -45,6 +45,8 @@ pub(super) struct HistoryView<'a> {
     exit: Option<MomentView>,
     generations: Vec<GenerationView<'a>>,
     snapshots: Vec<SnapshotView>,
+    birth_span_seconds: f64,
+    births: Births<'a>,
 }
 
 #[derive(Serialize)]
@@ -79,6 +81,17 @@ pub(super) struct SiteHistoryView<'a> {
     threads: Vec<ThreadView<'a>>,
     generations: Vec<SiteGenerationView>,
     over_time: &'a [(usize, u64)],
+    births: Births<'a>,
+}
+
+/// `[span, bytes, blocks]` for each span of time in which blocks were born that live at the end: there may be two hundred
+/// for each site, so their fields have no names.
+struct Births<'a>(&'a [(usize, Held)]);
+
+impl Serialize for Births<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.0.iter().map(|(span, held)| (*span as u64, held.space, held.objects)))
+    }
 }
 
 impl HeldView {
@@ -115,6 +128,8 @@ impl<'a> HistoryView<'a> {
             exit: history.exit.as_ref().map(MomentView::of),
             generations: history.generations.iter().map(generation).collect(),
             snapshots: history.snapshots.iter().map(snapshot).collect(),
+            birth_span_seconds: history.birth_span.as_secs_f64(),
+            births: Births(&history.births),
         }
     }
 }
@@ -138,6 +153,7 @@ impl<'a> SiteHistoryView<'a> {
             threads: history.threads.iter().map(thread).collect(),
             generations: history.generations.iter().map(generation).collect(),
             over_time: &history.over_time,
+            births: Births(&history.births),
         }
     }
 }

@@ -136,7 +136,9 @@ mod tests {
             quality: Quality::default(),
             history: History::default(),
             sites: Vec::new(),
+            code: Vec::new(),
             mapped,
+            python: None,
         }
     }
 

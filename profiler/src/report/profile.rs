@@ -2,6 +2,7 @@
 
 use std::{
     collections::BTreeMap,
+    ops::Range,
     sync::Arc,
     time::{Duration, SystemTime},
 };
@@ -12,6 +13,7 @@ use super::{
     budget::{BudgetReport, Kept, Recorded, Windowed},
     history::{History, SiteHistory},
     mapped::MappedMemory,
+    pools::PythonMemory,
 };
 use crate::symbolize::frame::Frame;
 
@@ -166,6 +168,19 @@ impl SiteReport {
     }
 }
 
+/// A file with code as it was mapped into the target.
+#[derive(Clone, PartialEq, Eq, Debug, Hash)]
+pub struct CodeMapping {
+    /// The file as the target sees it: [`Frame::module`] of the frames in it.
+    pub path: String,
+    /// Its GNU build-id in hexadecimal digits, where it has one.
+    pub build_id: Option<String>,
+    /// First address and one past the last.
+    pub range: Range<u64>,
+    /// The offset in the file that the first address shows, in bytes.
+    pub file_offset: u64,
+}
+
 /// Everything that a report needs.
 #[derive(Clone, Debug)]
 pub struct Profile {
@@ -189,6 +204,10 @@ pub struct Profile {
     pub sites: Vec<SiteReport>,
     /// Windows, if calls were seen in such only.
     pub windowed: Option<Windowed>,
+    /// Where the frames' files were mapped. Two may overlap where one came after the other.
+    pub code: Vec<CodeMapping>,
     /// Mapped memory, if it was watched.
     pub mapped: Option<MappedMemory>,
+    /// Python's small objects, if the process runs an interpreter.
+    pub python: Option<PythonMemory>,
 }

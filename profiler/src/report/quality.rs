@@ -28,9 +28,7 @@ pub struct Remark {
 #[must_use]
 pub fn remarks(profile: &Profile) -> Vec<Remark> {
     let quality = &profile.quality;
-    let windowed = profile.windowed.iter().flat_map(|windowed| windowed.warnings(profile.duration));
-    let mut warnings: Vec<String> =
-        windowed.chain(quality.warnings.iter().map(|text| sentence(text))).collect();
+    let mut warnings: Vec<String> = quality.warnings.iter().map(|text| sentence(text)).collect();
     warnings
         .extend(quality.lost.iter().filter(|(_, lost)| **lost > 0).map(|(reason, lost)| loss(reason, *lost)));
     warnings.extend(stack_warnings(quality));
@@ -57,7 +55,7 @@ fn loss(reason: &str, lost: u64) -> String {
     let allocations = counted(lost, "allocation", "allocations");
     match reason {
         "live_map_full" => format!("{allocations} not recorded: the table of live blocks was full."),
-        "site_map_full" => format!("{allocations} not recorded: the table of sites was full."),
+        "site_map_full" => format!("{allocations} without a stack: the table of sites was full."),
         "pending_map_full" => format!("{allocations} not recorded: too many calls were under way at once."),
         "address_clash" => format!(
             "{} handed out again before being seen freed: the older record was closed.",

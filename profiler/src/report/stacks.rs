@@ -2,29 +2,31 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{options::ReportOptions, profile::Profile};
+use super::{
+    metric::Metric,
+    options::ReportOptions,
+    profile::{Profile, SiteReport},
+    shown,
+};
 use crate::symbolize::{
-    fold::fold,
     frame::{Frame, FrameKind, FrameRole},
     label,
 };
 
-/// Stands for the stack of a site that has none: every scratch slot was busy.
-const NO_STACK: &str = "[no stack]";
-
-/// Live memory by stack.
+/// Memory by stack.
 #[derive(Debug, Default)]
 pub(super) struct Stacks {
-    /// Names, root first, never empty; to live bytes and blocks. In the order of the names, frame by frame, so that
+    /// Names, root first, never empty; to bytes and blocks. In the order of the names, frame by frame, so that
     /// stacks with a common root lie side by side.
     pub(super) lines: BTreeMap<Vec<String>, Live>,
     /// What colour each name has. One name in two modules takes the colour that was seen first.
     pub(super) tints: HashMap<String, Tint>,
 }
 
-/// Live memory.
+/// What the metric that was asked for counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Live {
+    /// What the width stands for: bytes, or blocks where the metric counts those.
     pub(super) bytes: u64,
     pub(super) blocks: u64,
 }
@@ -43,7 +45,7 @@ pub(super) enum Tint {
 }
 
 impl Tint {
-    fn of(frame: &Frame) -> Self {
+    pub(super) fn of(frame: &Frame) -> Self {
         match (frame.kind, frame.role) {
             (_, FrameRole::Remark) => Self::Remark,
             (FrameKind::Python, _) => Self::Python,
@@ -58,25 +60,32 @@ impl Tint {
 }
 
 impl Stacks {
-    /// The sites of `profile` that have live blocks; where it is not known what is live, blocks that were kept.
+    /// The sites of `profile` that have anything of the metric.
     pub(super) fn of(profile: &Profile, options: &ReportOptions) -> Self {
         let mut stacks = Self::default();
-        for site in profile.sites.iter().filter(|site| site.shown().objects > 0 || site.shown().space > 0) {
+        let live = |site: &SiteReport| Live {
+            bytes: options.metric.visible(site),
+            blocks: blocks_of(site, options),
+        };
+        for (site, more) in profile.sites.iter().map(|site| (site, live(site))) {
+            if more == Live::default() {
+                continue;
+            }
             let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
-            for frame in fold(&site.stack, options.full_stacks).iter().rev() {
+            let mut frames = shown::stack(site, options);
+            if !options.invert {
+                frames.reverse();
+            }
+            for frame in &frames {
                 let name = folded_name(frame);
                 if !stacks.tints.contains_key(&name) {
                     stacks.tints.insert(name.clone(), Tint::of(frame));
                 }
                 names.push(name);
             }
-            if names.is_empty() {
-                stacks.tints.insert(NO_STACK.into(), Tint::Remark);
-                names.push(NO_STACK.into());
-            }
             let live = stacks.lines.entry(names).or_default();
-            live.bytes = live.bytes.saturating_add(site.shown().space);
-            live.blocks = live.blocks.saturating_add(site.shown().objects);
+            live.bytes = live.bytes.saturating_add(more.bytes);
+            live.blocks = live.blocks.saturating_add(more.blocks);
         }
         stacks
     }
@@ -92,10 +101,19 @@ impl Stacks {
     }
 }
 
+/// The blocks that a site's part of the metric is in.
+fn blocks_of(site: &SiteReport, options: &ReportOptions) -> u64 {
+    match options.metric {
+        Metric::InuseSpace | Metric::InuseObjects => Metric::InuseObjects.visible(site),
+        Metric::AllocSpace | Metric::AllocObjects => site.totals.alloc_objects,
+        Metric::Temporary => site.history.temporary_objects,
+    }
+}
+
 /// The frame's name as one element of a folded line. The format has no escapes, so what would be read as structure is
 /// replaced: `;` by `:` (as perf's and FlameGraph's scripts do), the blank before a last word that is a number by `_`
 /// (it would be taken for a count), and a leading `# ` (it would be taken for a comment).
-fn folded_name(frame: &Frame) -> String {
+pub(super) fn folded_name(frame: &Frame) -> String {
     let mut name = label::name(frame).replace(';', ":");
     if let Some(blank) = name.rfind(char::is_whitespace) {
         let last_word = name[blank..].trim_start();

@@ -6,10 +6,12 @@ use super::{
     budget::Windowed,
     facts,
     mapped::MappedMemory,
+    metric::Metric,
     options::{MIN_WIDTH, ReportOptions},
     profile::{Profile, SiteReport, Totals},
     quality::{Weight, nothing_live, remarks},
     units::{blocks, bytes, count, counted, percent, plus_minus, span},
+    verdict::verdict,
     windows,
 };
 use crate::symbolize::{
@@ -18,9 +20,9 @@ use crate::symbolize::{
 };
 
 /// Lines of stack below each site.
-const STACK_LINES: usize = 6;
+pub(super) const STACK_LINES: usize = 6;
 /// What stands before a line of stack.
-const INDENT: &str = "       ";
+pub(super) const INDENT: &str = "       ";
 
 /// Writes the table as plain text, at most `options.width` characters wide.
 ///
@@ -29,10 +31,26 @@ const INDENT: &str = "       ";
 pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
     let width = options.width.max(MIN_WIDTH);
     write_head(profile, width, out)?;
-    let holds_memory = |site: &&SiteReport| site.shown().space > 0 || site.shown().objects > 0;
-    let mut live: Vec<&SiteReport> = profile.sites.iter().filter(holds_memory).collect();
-    live.sort_by_key(|site| std::cmp::Reverse((site.shown().space, site.shown().objects)));
-    if live.is_empty() {
+    let metric = options.metric;
+    let counts = |site: &&SiteReport| match metric {
+        Metric::InuseSpace => metric.visible(site) > 0 || Metric::InuseObjects.visible(site) > 0,
+        _ => metric.visible(site) > 0,
+    };
+    let mut live: Vec<&SiteReport> = profile.sites.iter().filter(counts).collect();
+    live.sort_by_key(|site| {
+        std::cmp::Reverse((metric.visible(site), site.totals.inuse_space, Metric::InuseObjects.visible(site)))
+    });
+    if metric != Metric::InuseSpace {
+        writeln!(
+            out,
+            "\nsites by {}, of which there are {}",
+            metric.words(),
+            metric.shown(metric.sum(profile))
+        )?;
+    }
+    if live.is_empty() && metric != Metric::InuseSpace {
+        writeln!(out, "\nThere are no {}.", metric.words())?;
+    } else if live.is_empty() {
         writeln!(out)?;
         write_wrapped(&nothing_live(profile), "", "", width, out)?;
     } else {
@@ -41,6 +59,9 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     }
     if let Some(mapped) = &profile.mapped {
         write_mapped(mapped, options, width, out)?;
+    }
+    if let Some(python) = &profile.python {
+        python.write(options, width, out)?;
     }
     write_quality(profile, width, out)
 }
@@ -97,20 +118,7 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     writeln!(out, "heapscope: {command}{behind}")?;
     let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
     let totals = &profile.totals;
-    let mut conditions = format!("{how} {}, {}", span(profile.duration), profile.mode.sampling());
-    if let Some(interval) = profile.mode.sample_interval {
-        let sampled = if profile.windowed.is_some() { ", sampled" } else { "" };
-        let most = if profile.mode.budget.steps.len() > 1 { " at the most" } else { "" };
-        conditions.push_str(&format!("{sampled} once in {} on average{most}", bytes(interval)));
-    }
-    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
-        if let Some(size) = size {
-            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
-        }
-    }
-    if let Some(age) = profile.mode.min_age {
-        conditions.push_str(&format!(", live means at least {} old", span(age)));
-    }
+    let conditions = format!("{how} {}{}", span(profile.duration), conditions(profile));
     write_wrapped(&conditions, "", "  ", width, out)?;
     let error = |part: fn(&Totals) -> u64| profile.errors.as_ref().map(part);
     let both = |space: u64, space_error, objects: u64, objects_error, how: &str| {
@@ -142,6 +150,25 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
 
+/// How allocations were chosen, each part behind a comma.
+pub(super) fn conditions(profile: &Profile) -> String {
+    let mut conditions = format!(", {}", profile.mode.sampling());
+    if let Some(interval) = profile.mode.sample_interval {
+        let sampled = if profile.windowed.is_some() { ", sampled" } else { "" };
+        let most = if profile.mode.budget.steps.len() > 1 { " at the most" } else { "" };
+        conditions.push_str(&format!("{sampled} once in {} on average{most}", bytes(interval)));
+    }
+    for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
+        if let Some(size) = size {
+            conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
+        }
+    }
+    if let Some(age) = profile.mode.min_age {
+        conditions.push_str(&format!(", live means at least {} old", span(age)));
+    }
+    conditions
+}
+
 fn write_sites(
     profile: &Profile,
     options: &ReportOptions,
@@ -149,9 +176,9 @@ fn write_sites(
     live: &[&SiteReport],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    writeln!(out, "\n{}", row_of(profile, None))?;
+    writeln!(out, "\n{}", row_of(profile, options, None))?;
     for (i, site) in live.iter().take(options.sites).enumerate() {
-        writeln!(out, "{}", cut_middle(&row_of(profile, Some((i + 1, site))), width))?;
+        writeln!(out, "{}", cut_middle(&row_of(profile, options, Some((i + 1, site))), width))?;
         let stack = fold(&site.stack, options.full_stacks);
         for line in shorten(&stack, width - INDENT.len(), STACK_LINES) {
             writeln!(out, "{INDENT}{line}")?;
@@ -159,15 +186,16 @@ fn write_sites(
         if stack.is_empty() {
             writeln!(out, "{INDENT}[no stack]")?;
         }
-        if let Some(facts) = facts::of_site(profile, site) {
-            writeln!(out, "{INDENT}{}", cut_middle(&facts, width - INDENT.len()))?;
+        let verdict = verdict(profile, site).text;
+        for line in std::iter::once(verdict).chain(facts::of_site(profile, site)) {
+            writeln!(out, "{INDENT}{}", cut_middle(&line, width - INDENT.len()))?;
         }
     }
     Ok(())
 }
 
 /// The numbers of a site, or the heads of their columns.
-fn row_of(profile: &Profile, site: Option<(usize, &SiteReport)>) -> String {
+fn row_of(profile: &Profile, options: &ReportOptions, site: Option<(usize, &SiteReport)>) -> String {
     if let Some(windowed) = &profile.windowed {
         return windows::row(windowed, profile.duration, site);
     }
@@ -185,7 +213,7 @@ fn row_of(profile: &Profile, site: Option<(usize, &SiteReport)>) -> String {
         &rank.to_string(),
         &bytes(totals.inuse_space),
         &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
-        &percent(totals.inuse_space, profile.totals.inuse_space),
+        &percent(options.metric.of(site), options.metric.sum(profile)),
         &count(totals.inuse_objects),
         &bytes(totals.alloc_space),
         &site.oldest.map_or_else(|| String::from("-"), span),
@@ -201,14 +229,15 @@ fn write_rest(
 ) -> io::Result<()> {
     let rest = &live[live.len().min(options.sites)..];
     if !rest.is_empty() {
-        let space = rest.iter().fold(0u64, |sum, site| sum.saturating_add(site.shown().space));
-        let does = match (profile.windowed.is_some(), rest.len()) {
+        let metric = options.metric;
+        let rest_of_it = rest.iter().fold(0u64, |sum, site| sum.saturating_add(metric.visible(site)));
+        let sites = match (profile.windowed.is_some(), rest.len()) {
             (false, 1) => "site holds",
             (false, _) => "sites hold",
             (true, 1) => "site has kept",
             (true, _) => "sites have kept",
         };
-        writeln!(out, "\n{} more {does} {}.", count(rest.len() as u64), bytes(space))?;
+        writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), metric.shown(rest_of_it))?;
     }
     Ok(())
 }
@@ -233,7 +262,13 @@ fn write_quality(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Re
 }
 
 /// Writes `text` behind `head`, broken at blanks so that it fits `width`; further lines begin with `indent`.
-fn write_wrapped(text: &str, head: &str, indent: &str, width: usize, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_wrapped(
+    text: &str,
+    head: &str,
+    indent: &str,
+    width: usize,
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let (mut line, mut words) = (head.to_owned(), 0);
     for word in text.split(' ').filter(|word| !word.is_empty()) {
         let word = cut_middle(word, width - indent.len());
@@ -274,7 +309,9 @@ mod tests {
             history: History::default(),
             sites: Vec::new(),
             windowed: None,
+            code: Vec::new(),
             mapped: None,
+            python: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {
             let mut out = Vec::new();

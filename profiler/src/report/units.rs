@@ -17,6 +17,17 @@ pub fn plus_minus(error: Option<u64>, unit: impl Fn(u64) -> String) -> String {
     error.map(|error| format!(" ± {}", unit(error))).unwrap_or_default()
 }
 
+/// `+1.2 MiB`, `-512 B`, `0 B`: how much more or less.
+#[must_use]
+pub fn change(bytes_more: i64) -> String {
+    let sign = match bytes_more {
+        1.. => "+",
+        0 => "",
+        ..0 => "-",
+    };
+    format!("{sign}{}", bytes(bytes_more.unsigned_abs()))
+}
+
 /// `4,567`: a comma between thousands.
 #[must_use]
 pub fn count(number: u64) -> String {
@@ -83,6 +94,8 @@ mod tests {
         );
         assert_eq!([0, 999, 1000, 1_234_567].map(count), ["0", "999", "1,000", "1,234,567"]);
         assert_eq!([0, 1, 2000].map(blocks), ["0 blocks", "1 block", "2,000 blocks"]);
+        assert_eq!([0, 1536, -7].map(change), ["0 B", "+1.5 KiB", "-7 B"]);
+        assert_eq!(change(i64::MIN), "-8.0 EiB");
         assert_eq!(count(u64::MAX), "18,446,744,073,709,551,615");
     }
 

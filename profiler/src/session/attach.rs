@@ -8,7 +8,7 @@ use super::{
     children::Children,
     naming::Namer,
     observation::Observation,
-    options::AttachOptions,
+    options::{AttachOptions, CommonOptions},
     output::Outputs,
     signals::StopFlag,
     watch::{Ended, Printer, conclude, watch},
@@ -23,19 +23,13 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     let common = &options.common;
     let process = Process::find(&options.target)?;
     let default_name = format!("heapscope-{}-{}", file_name(&process.comm), process.pid);
-    let outputs = Outputs::open(common, &default_name)?;
+    let mut outputs = Outputs::open(common, &default_name)?;
     let printer = if outputs.use_stdout() { Printer::Stderr } else { Printer::Stdout };
     raise_file_limit();
     let stop = StopFlag::catch()?;
     let mut namer = Namer::new(common, "attach");
-    let mut observation = Observation::begin(process, common)?;
-    if observation.allocators.is_empty() {
-        // A second look, which can say why.
-        let process = &observation.process;
-        allocator::find(process, &Maps::read(process)?, &mut ModuleCache::default())?;
-        observation.look()?;
-    }
-    observation.require_custom_allocators()?;
+    let mut observation = begin(process, common)?;
+    observation.recorder = outputs.recorder(common);
     let mut children = Children::of(observation.process.pid, common, "attach", printer);
     let family = children.as_mut();
     let ended =
@@ -51,9 +45,22 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
+/// Begins to watch a process that has an allocator.
+pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Observation> {
+    let mut observation = Observation::begin(process, options)?;
+    if observation.allocators.is_empty() {
+        // A second look, which can say why.
+        let process = &observation.process;
+        allocator::find(process, &Maps::read(process)?, &mut ModuleCache::default())?;
+        observation.look()?;
+    }
+    observation.require_custom_allocators()?;
+    Ok(observation)
+}
+
 /// Every mapped file is held open, and large processes map more than a thousand. What cannot be raised stays; files that
 /// cannot be opened are named in the report.
-fn raise_file_limit() {
+pub(super) fn raise_file_limit() {
     let mut limit = getrlimit(Resource::Nofile);
     limit.current = limit.maximum;
     let _ = setrlimit(Resource::Nofile, limit);

@@ -6,8 +6,9 @@
 
 use std::{
     collections::HashSet,
+    ffi::OsStr,
     os::fd::AsFd,
-    path::{Path, PathBuf},
+    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicUsize, Ordering},
@@ -22,7 +23,7 @@ use super::{
     mapped::Mapped,
     naming::Namer,
     observation::Observation,
-    options::{BudgetOptions, CommonOptions},
+    options::{BudgetOptions, CommonOptions, OutputSpec},
     output::Outputs,
     signals::StopFlag,
     watch::{Ended, Printer, report_options, watch},
@@ -222,7 +223,7 @@ fn conclude(
     let number = if program > 1 { format!("{pid}-{program}") } else { pid.to_string() };
     let mut options = options.clone();
     for output in &mut options.outputs {
-        output.path = numbered(&output.path, &number);
+        output.path = numbered(output, &number);
     }
     let name = super::attach::file_name(&observation.process.comm);
     let outputs = Outputs::open(&options, &format!("heapscope-{name}-{number}"))?;
@@ -239,8 +240,16 @@ fn conclude(
     ))
 }
 
-/// `leak.json` becomes `leak.1234.json`.
-fn numbered(path: &Path, number: &str) -> PathBuf {
+/// `leak.json` becomes `leak.1234.json`, and `leak.pb.gz` with it `leak.1234.pb.gz`.
+fn numbered(OutputSpec { path, format }: &OutputSpec, number: &str) -> PathBuf {
+    let dotted = format!(".{}", format.ending());
+    let parts = path
+        .file_name()
+        .and_then(OsStr::to_str)
+        .and_then(|name| name.split_at_checked(name.len().checked_sub(dotted.len())?));
+    if let Some((stem, ending)) = parts.filter(|(_, ending)| ending.eq_ignore_ascii_case(&dotted)) {
+        return path.with_file_name(format!("{stem}.{number}{ending}"));
+    }
     let extension = path.extension().map(|extension| extension.to_string_lossy().into_owned());
     path.with_extension(match extension {
         Some(extension) => format!("{number}.{extension}"),

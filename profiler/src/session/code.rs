@@ -16,6 +16,7 @@ use self::state::{Placed, State, executable};
 use super::naming::monotonic_nanoseconds;
 use crate::{
     probe::StackRecord,
+    report::profile::CodeMapping,
     symbolize::symbolizer::CodeLocation,
     sys::perf::Mapped,
     target::{
@@ -243,6 +244,11 @@ impl CodeMap {
         placed.clone().find_map(|(there, bias)| Arc::ptr_eq(there, module).then_some(*bias))
     }
 
+    /// The files of the states that are remembered, for reports.
+    pub(super) fn mapped_files(&self) -> Vec<CodeMapping> {
+        state::mapped_files(&self.states)
+    }
+
     /// A location by its index.
     pub(super) fn location(&self, index: u32) -> Option<&CodeLocation> {
         self.locations.get(index as usize)
@@ -349,7 +355,8 @@ impl CodeMap {
             });
             // Without a table the walkers take frame-pointer steps there.
             let (begin, end) = (mapping.range.start.0, mapping.range.end.0);
-            Placed { range: table.unwrap_or(MappingRange { begin, end, ..MappingRange::default() }), module }
+            let range = table.unwrap_or(MappingRange { begin, end, ..MappingRange::default() });
+            Placed { range, offset: mapping.offset, module }
         });
         let state = State { generation: None, read, confirmed: read, placed: placed.collect() };
         if self.states.len() == REMEMBERED {

@@ -1,6 +1,6 @@
 //! From the account's numbers to what a report says of moments, sizes, threads and generations.
 
-use std::collections::HashMap;
+use std::{collections::HashMap, time::Duration};
 
 use profiler_common::control::Control;
 use profiler_common::records::{Held, Moments, NO_NAME, SIZE_CLASSES, largest_of_class};
@@ -11,6 +11,7 @@ use crate::{
         Account, SiteAccount,
         estimate::{StandardError, Variance},
     },
+    probe::error::ProbeError,
     report::{
         history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
         profile::{At, Totals},
@@ -161,6 +162,8 @@ impl Details {
             } else {
                 recorded.timeline.snapshots().iter().map(snapshot).collect()
             },
+            birth_span: Duration::from_nanos(account.spans.step()),
+            births: numbered(&account.totals.births),
         }
     }
 
@@ -176,15 +179,13 @@ impl Details {
             temporary_objects: sums.temporary_objects,
             sizes: sizes(sums),
             threads,
-            generations: generations
-                .iter()
-                .filter_map(|(index, held)| Some((usize::try_from(*index).ok()?, *held)))
-                .collect(),
+            generations: numbered(generations),
             over_time: if self.windows {
                 Vec::new()
             } else {
                 observation.history.timeline.changes(site).to_vec()
             },
+            births: numbered(&sums.births),
         }
     }
 
@@ -197,6 +198,18 @@ impl Details {
     }
 }
 
+impl Observation {
+    /// The names of the target's threads by their numbers in the account.
+    fn thread_names(&self) -> Result<HashMap<u64, String>, ProbeError> {
+        let mut names = HashMap::new();
+        self.probe.thread_names(|number, name| {
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            names.insert(number, String::from_utf8_lossy(name).into_owned());
+        })?;
+        Ok(names)
+    }
+}
+
 fn errors([live, allocated]: [Variance; 2]) -> Totals {
     let (live, allocated) = (live.standard_error(), allocated.standard_error());
     Totals {
@@ -205,6 +218,10 @@ fn errors([live, allocated]: [Variance; 2]) -> Totals {
         alloc_space: allocated.space,
         alloc_objects: allocated.objects,
     }
+}
+
+fn numbered(parts: &[(u64, Held)]) -> Vec<(usize, Held)> {
+    parts.iter().filter_map(|(index, held)| Some((usize::try_from(*index).ok()?, *held))).collect()
 }
 
 fn sizes(sums: &SiteAccount) -> Vec<SizeClass> {

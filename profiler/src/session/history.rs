@@ -6,7 +6,7 @@ use profiler_common::{records::Held, sampling::blocks};
 
 use super::naming::monotonic_nanoseconds;
 use crate::{
-    ledger::timeline::Timeline,
+    ledger::{births::Spans, timeline::Timeline},
     probe::{ebpf::EbpfProbe, error::ProbeError},
     target::process::Process,
 };
@@ -46,6 +46,11 @@ impl History {
     /// Time from the beginning to this moment of `CLOCK_MONOTONIC`, in nanoseconds.
     pub(super) fn after(&self, time: u64) -> Duration {
         Duration::from_nanos(time.saturating_sub(self.began))
+    }
+
+    /// The spans of time that births are counted in, up to this moment of `CLOCK_MONOTONIC`, in nanoseconds.
+    pub(super) fn spans_until(&self, now: u64) -> Spans {
+        Spans::between(self.began, now)
     }
 
     /// Takes a snapshot of all sites, if it is time for one or it is the last.

@@ -16,15 +16,50 @@ use super::{
 };
 use crate::{
     ledger::Account,
-    probe::AttachMethod,
+    probe::{AttachMethod, Counters},
+    report::budget::Windowed,
     report::mapped::MappedMemory,
-    report::profile::{Mode, Profile, SiteReport, TargetInfo},
+    report::profile::{At, Mode, Profile, Quality, SiteReport, TargetInfo},
     symbolize::{
-        frame::{Frame, FrameKind, FrameRole},
+        frame::Frame,
         perf_map::PerfMap,
         symbolizer::{SymbolizeOptions, Symbolizer},
     },
 };
+
+/// The account at one moment, before its stacks are named.
+#[derive(Debug)]
+pub(super) struct Taken {
+    /// `CLOCK_MONOTONIC` in nanoseconds.
+    now: u64,
+    /// The sites with the most live bytes first.
+    account: Account,
+    details: Details,
+    counters: Counters,
+    /// Windows, if there were some.
+    windowed: Option<Windowed>,
+}
+
+impl Taken {
+    /// Reads the account.
+    pub(super) fn of(observation: &Observation, options: &CommonOptions) -> anyhow::Result<Self> {
+        let now = monotonic_nanoseconds();
+        let mut account = observation.account(now, options.min_age)?;
+        let details = Details::read(observation, &account, options.at)?;
+        let counters = observation.counters()?;
+        let windowed = observation.windowed(&account, counters.get(Counter::GoneBetweenWindows));
+        account.sort_by_space(|sums| match windowed {
+            Some(_) => sums.kept().space,
+            None => details.totals(sums).inuse_space,
+        });
+        Ok(Self { now, account, details, counters, windowed })
+    }
+
+    /// Sites that have allocated.
+    pub(super) fn sites(&self) -> usize {
+        self.account.sites.len()
+    }
+}
 
 /// Names what was observed.
 #[derive(Debug)]
@@ -33,6 +68,8 @@ pub(super) struct Namer {
     command: &'static str,
     /// Sites whose Python frames do not match the native ones, in the profile that is being made.
     unmatched: u64,
+    /// The keys of the sites of the last profile, in its order.
+    keys: Vec<u64>,
 }
 
 impl Namer {
@@ -43,11 +80,12 @@ impl Namer {
             debug_dirs: options.debug_dirs.clone(),
             ..SymbolizeOptions::default()
         };
-        Self { symbolizer: Symbolizer::new(symbolize), command, unmatched: 0 }
+        Self { symbolizer: Symbolizer::new(symbolize), command, unmatched: 0, keys: Vec::new() }
     }
 
     /// Opens the target's file system, where its debug files may be; they are read when it has long ended.
     pub(super) fn watch(&mut self, observation: &mut Observation) {
+        self.symbolizer.set_program(&observation.process.exe);
         if let Err(error) = self.symbolizer.set_target_root(observation.process.pid)
             && observation.process.is_alive()
         {
@@ -61,6 +99,7 @@ impl Namer {
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
         observation.note_heap();
+        observation.read_pools();
         match PerfMap::of_process(observation.process.pid) {
             Ok(Some(map)) => self.symbolizer.set_perf_map(map),
             Ok(None) => {}
@@ -79,23 +118,31 @@ impl Namer {
         options: &CommonOptions,
         sites: usize,
     ) -> anyhow::Result<Profile> {
-        let now = monotonic_nanoseconds();
-        let mut account = observation.account(now, options.min_age)?;
-        let details = Details::read(observation, &account, options.at)?;
-        let gone = observation.counters()?.get(Counter::GoneBetweenWindows);
-        let windowed = observation.windowed(&account, gone);
-        account.sort_by_space(|sums| match windowed {
-            Some(_) => sums.kept().space,
-            None => details.totals(sums).inuse_space,
-        });
-        let counters = observation.counters()?;
+        let taken = Taken::of(observation, options)?;
+        Ok(self.name(observation, options, &taken, sites))
+    }
+
+    /// The profile of what was taken from an observation. Only the first `sites` sites have their stacks.
+    pub(super) fn name(
+        &mut self,
+        observation: &Observation,
+        options: &CommonOptions,
+        taken: &Taken,
+        sites: usize,
+    ) -> Profile {
+        let Taken { now, account, details, counters, windowed } = taken;
+        let now = *now;
         self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
         let mapped = observation.mapped.as_ref().map(Mapped::told);
         let mapped_sites = mapped.iter().flat_map(|told| told.sites.iter().take(sites));
         let shown = shown.chain(mapped_sites.filter_map(|(site, _)| observation.stacks.get(site)));
+        let pools = observation.pools_told();
+        let pool_sites = pools.iter().flat_map(|told| told.keys(sites));
+        let shown = shown.chain(pool_sites.filter_map(|site| observation.stacks.get(site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
+        self.keys = account.sites.iter().map(|(site, _)| *site).collect();
         let named = account
             .sites
             .iter()
@@ -124,43 +171,88 @@ impl Namer {
             calls_inside_allocator: inside,
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
-        let process = &observation.process;
-        let mut quality = quality(&counters, &account);
-        quality.overhead_percent = observation.overhead_percent();
-        quality.warnings = warnings(observation, &account, &counters);
-        quality.warnings.extend(observation.python.warnings(&counters, self.unmatched));
+        let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
+        let mut quality = self.quality(observation, account, counters);
+        let of_windows = windowed.iter().flat_map(|windowed| windowed.warnings(observation.duration()));
+        quality.warnings.splice(0..0, of_windows);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
-            mapped.tell_quality(&counters, inside, &mut quality);
+            mapped.tell_quality(counters, inside, &mut quality);
         }
-        quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
-        Ok(Profile {
-            target: TargetInfo {
-                pid: process.pid,
-                command: process.command.clone(),
-                exe: process.exe.display().to_string(),
-            },
+        if let Some(pools) = &observation.pools {
+            pools.tell_quality(counters, &mut quality);
+        }
+        Profile {
+            target: Self::target(observation),
             started: observation.started,
             duration: observation.duration(),
-            mode: Mode {
-                at: details.at(),
-                sample_interval: Some(observation.governor.largest_interval())
-                    .filter(|interval| *interval > 0),
-                budget: observation.governor.report(),
-                command: self.command.into(),
-                probes: observation.method().label().into(),
-                min_size: options.min_size,
-                max_size: options.max_size,
-                min_age: options.min_age,
-            },
+            mode: self.mode(observation, options),
             totals: details.totals(&account.totals),
-            errors: details.errors_of_all(&account),
+            errors: details.errors_of_all(account),
             quality,
-            history: details.history(observation, &account),
+            history: details.history(observation, account),
             sites: named,
-            windowed,
+            windowed: windowed.clone(),
+            code: observation.code.mapped_files(),
             mapped,
-        })
+            python,
+        }
+    }
+
+    /// Whose memory it is.
+    pub(super) fn target(observation: &Observation) -> TargetInfo {
+        let process = &observation.process;
+        TargetInfo {
+            pid: process.pid,
+            command: process.command.clone(),
+            exe: process.exe.display().to_string(),
+        }
+    }
+
+    /// How it is observed.
+    pub(super) fn mode(&self, observation: &Observation, options: &CommonOptions) -> Mode {
+        Mode {
+            at: if observation.governor.had_windows() { At::End } else { options.at },
+            sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
+            budget: observation.governor.report(),
+            command: self.command.into(),
+            probes: observation.method().label().into(),
+            min_size: options.min_size,
+            max_size: options.max_size,
+            min_age: options.min_age,
+        }
+    }
+
+    /// The keys of the last profile's sites, in its order.
+    pub(super) fn keys(&self) -> &[u64] {
+        &self.keys
+    }
+
+    /// How far the numbers and names so far can be trusted.
+    pub(super) fn quality(
+        &self,
+        observation: &Observation,
+        account: &Account,
+        counters: &Counters,
+    ) -> Quality {
+        let mut quality = quality(counters, account);
+        quality.overhead_percent = observation.overhead_percent();
+        quality.warnings = warnings(observation, account, counters);
+        quality.warnings.extend(observation.python.warnings(counters, self.unmatched));
+        quality.warnings.extend(self.symbolizer.losses().map(|(path, reason)| format!("{path}: {reason}.")));
+        quality
+    }
+
+    /// Names these sites alone: the allocator and the stack of each.
+    pub(super) fn name_sites(
+        &mut self,
+        observation: &Observation,
+        sites: &[u64],
+    ) -> Vec<(String, Vec<Arc<Frame>>)> {
+        let known = sites.iter().filter_map(|site| observation.stacks.get(site));
+        let indices: BTreeSet<_> = known.flat_map(|known| known.frames.iter().copied()).collect();
+        self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
+        sites.iter().map(|site| self.stack(observation, *site)).collect()
     }
 
     /// The allocator of a site, and its stack.
@@ -201,18 +293,7 @@ fn end_remark(end: u8) -> Option<String> {
 }
 
 fn remark(text: &str) -> Arc<Frame> {
-    Arc::new(Frame {
-        function: Some(text.to_owned()),
-        file: None,
-        line: None,
-        module: None,
-        address: 0,
-        module_offset: None,
-        kind: FrameKind::Native,
-        inlined: false,
-        guessed: false,
-        role: FrameRole::Remark,
-    })
+    Arc::new(Frame::remark(text))
 }
 
 /// The kernel decides by the memory of the main thread (`uprobe_multi_link_filter`, `__uprobe_perf_filter`) in which
@@ -231,7 +312,7 @@ fn without_main_thread(method: AttachMethod) -> String {
 }
 
 /// Everything that the reader must know before trusting a number.
-fn warnings(observation: &Observation, account: &Account, counters: &crate::probe::Counters) -> Vec<String> {
+fn warnings(observation: &Observation, account: &Account, counters: &Counters) -> Vec<String> {
     let mut warnings = observation.warnings.clone();
     warnings.extend(observation.lookout.warning());
     if counters.get(Counter::ProbeHits) == 0 && !observation.allocators.is_empty() {

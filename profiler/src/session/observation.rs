@@ -28,7 +28,9 @@ use super::{
     named_allocator::NamedAllocator,
     options::CommonOptions,
     overhead::OverheadMeter,
+    pools::{self, Pools},
     python::{Groups, Python},
+    recorder::Recorder,
     sampled_code::SampledCode,
 };
 use crate::{
@@ -80,6 +82,8 @@ pub(super) struct Observation {
     /// Sentences about what is not seen, or not seen well.
     pub(super) warnings: Vec<String>,
     pub(super) python: Python,
+    /// Python's small objects, once there is an interpreter.
+    pub(super) pools: Option<Pools>,
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
@@ -95,6 +99,8 @@ pub(super) struct Observation {
     pub(super) meter: OverheadMeter,
     pub(super) lookout: Lookout,
     pub(super) history: History,
+    /// The recording that is written meanwhile, if there is one.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Observation {
@@ -132,6 +138,7 @@ impl Observation {
             started: SystemTime::now(),
             warnings: Vec::new(),
             python: Python::default(),
+            pools: None,
             mapped: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
             governor: Governor::new(&options.budget, &control),
@@ -144,6 +151,7 @@ impl Observation {
             meter,
             lookout,
             history: History::begin(options.interval),
+            recorder: None,
         };
         if !observation.probe.exec_watched() {
             observation.warnings.push(
@@ -262,11 +270,12 @@ impl Observation {
         let windowed = &self.governor.windowed;
         let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
             .drawn(self.probe.sampling(), self.known())
-            .in_windows(windowed.stretches.iter().map(|stretch| stretch.began).collect());
+            .in_windows(windowed.stretches.iter().map(|stretch| stretch.began).collect())
+            .with_births(self.history.spans_until(now));
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
         self.probe.sites(|site, counters: SiteCounters| {
-            if !self.is_of_mappings(site, &counters) {
+            if !self.is_of_no_block(site, &counters) {
                 ledger.add_site(site, &counters);
             }
         })?;
@@ -275,10 +284,12 @@ impl Observation {
         Ok(account)
     }
 
-    /// Whether a site has mapped memory, and not allocated blocks. One whose stack is lost may have done either.
-    fn is_of_mappings(&self, site: u64, counters: &SiteCounters) -> bool {
-        let by_stack = || self.stacks.get(&site).is_none_or(|stack| stack.allocator == MAPPING_SITE);
-        self.mapped.is_some() && counters.alloc_objects == 0 && by_stack()
+    /// Whether a site has mapped memory or opened pools, and not allocated blocks. One whose stack is lost may have done
+    /// any of these.
+    pub(super) fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
+        let is_other = |allocator| allocator == MAPPING_SITE || pools::is_of_pools(allocator);
+        let by_stack = || self.stacks.get(&site).is_none_or(|stack| is_other(stack.allocator));
+        (self.mapped.is_some() || self.pools.is_some()) && counters.alloc_objects == 0 && by_stack()
     }
 
     /// Sets a mark, and says what is live by now.
@@ -292,16 +303,6 @@ impl Observation {
         let (space, objects) =
             (units::bytes(counters.inuse_space()), units::blocks(counters.inuse_objects()));
         Ok(format!("{name}, after {}: {space} live in {objects}", units::span(self.history.after(time))))
-    }
-
-    /// The names of the target's threads by their numbers in the account.
-    pub(super) fn thread_names(&self) -> Result<HashMap<u64, String>, ProbeError> {
-        let mut names = HashMap::new();
-        self.probe.thread_names(|number, name| {
-            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            names.insert(number, String::from_utf8_lossy(name).into_owned());
-        })?;
-        Ok(names)
     }
 
     fn new_stacks(&mut self) -> Vec<StackRecord> {
@@ -356,13 +357,13 @@ impl Observation {
 
     /// Has Python frames walked once an interpreter is there and initialised.
     fn python_begins(&mut self) -> Result<(), ProbeError> {
-        if let Some(layout) = self.python.begin()
-            && !self.probe.publish_python(&layout)?
-        {
+        let Some(layout) = self.python.begin() else { return Ok(()) };
+        if !self.probe.publish_python(&layout)? {
             self.warn(
                 "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
             );
         }
+        self.begin_pools();
         Ok(())
     }
 

@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use anyhow::Context;
-use profiler_common::mappings::MAPPING_SITE;
+use profiler_common::{mappings::MAPPING_SITE, pools::POOL_SITE};
 
 use super::observation::Observation;
 use crate::{
@@ -98,8 +98,8 @@ impl Observation {
     fn points(&mut self, allocator: &Allocator, custom: bool) -> anyhow::Result<Vec<ProbePoint>> {
         let index = u8::try_from(self.allocators.len())
             .ok()
-            .filter(|index| *index != MAPPING_SITE)
-            .context("the process has more than 255 allocators")?;
+            .filter(|index| ![MAPPING_SITE, POOL_SITE].contains(index))
+            .context("the process has more than 254 allocators")?;
         let module = &allocator.module;
         let path = module.attach_path().context("an allocator outside every file")?;
         let mut points = Vec::new();

@@ -48,6 +48,7 @@ pub(super) struct Python {
 struct Running {
     interpreter: Interpreter,
     memory: Memory,
+    bias: u64,
     code_type: u64,
     codes: HashMap<u64, (Identity, Code)>,
 }
@@ -90,7 +91,7 @@ impl Python {
         match layout {
             Ok(layout) => {
                 let code_type = interpreter.code_type(bias);
-                self.running = Some(Running { interpreter, memory, code_type, codes: HashMap::new() });
+                self.running = Some(Running { interpreter, memory, bias, code_type, codes: HashMap::new() });
                 layout
             }
             Err(reason) => {
@@ -103,6 +104,11 @@ impl Python {
     /// Whether stacks have Python frames now.
     pub(super) fn is_running(&self) -> bool {
         self.running.is_some()
+    }
+
+    /// The interpreter that runs, the target's memory, and what the loader added to the file's addresses.
+    pub(super) fn interpreter(&self) -> Option<(&Interpreter, &Memory, u64)> {
+        self.running.as_ref().map(|running| (&running.interpreter, &running.memory, running.bias))
     }
 
     fn refuse(&mut self, module: &Module, reason: &str) {

@@ -6,13 +6,22 @@ use std::{
 };
 
 use super::{
-    children::Children, marks::MarkInbox, naming::Namer, observation::Observation, options::CommonOptions,
-    output::Outputs, signals::StopFlag, status::StatusLine,
+    children::Children,
+    marks::MarkInbox,
+    naming::{Namer, Taken},
+    observation::Observation,
+    options::CommonOptions,
+    output::Outputs,
+    signals::StopFlag,
+    status::StatusLine,
 };
 use crate::report::{options::ReportOptions, profile::Profile, table, units};
 
 /// How often new stacks are taken in.
 pub(super) const TICK: Duration = Duration::from_millis(50);
+
+/// So many sites are named in a moment.
+const AT_ONCE: usize = 10_000;
 
 /// Why the watching ended.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -73,6 +82,7 @@ pub(super) fn watch(
             status.suspend(|| eprintln!("marked {said}"));
             Ok(said)
         });
+        namer.record(observation, options);
         if reading.replaced {
             break Ended::TargetReplaced;
         }
@@ -87,6 +97,7 @@ pub(super) fn watch(
         }
         if options.interval.is_some_and(|interval| printed.elapsed() >= interval) {
             printed = Instant::now();
+            observation.read_pools();
             let profile = namer.profile(observation, options, options.top)?;
             status.suspend(|| printer.table(&profile, options))?;
         }
@@ -112,9 +123,23 @@ pub(super) fn conclude(
 ) -> anyhow::Result<()> {
     namer.ask_living(&mut observation);
     observation.end();
-    let profile = namer.profile(&observation, options, usize::MAX)?;
+    let taken = Taken::of(&observation, options)?;
+    // Whoever waits for the table does not wait for the names of a hundred thousand other sites.
+    let is_large = taken.sites() > AT_ONCE;
+    let named = if is_large { options.top } else { usize::MAX };
+    let mut profile = namer.name(&observation, options, &taken, named);
     printer.table(&profile, options)?;
-    for name in outputs.write(&profile, &report_options(options))? {
+    if is_large {
+        let told = profile.quality.warnings;
+        profile = namer.name(&observation, options, &taken, usize::MAX);
+        for warning in profile.quality.warnings.iter().filter(|warning| !told.contains(warning)) {
+            printer.line(warning)?;
+        }
+    }
+    let recorded = namer.close_recording(&mut observation, options, &profile);
+    let written = outputs.write(&profile, &report_options(options))?;
+    let recorded = recorded?.map(|path| path.display().to_string());
+    for name in recorded.into_iter().chain(written) {
         printer.line(&format!("wrote {name}"))?;
     }
     Ok(())
@@ -168,11 +193,16 @@ impl Printer {
 
 /// How the user wants reports.
 pub(super) fn report_options(options: &CommonOptions) -> ReportOptions {
-    ReportOptions { full_stacks: options.full_stacks, width: width(), sites: options.top }
+    ReportOptions {
+        full_stacks: options.full_stacks,
+        width: width(),
+        sites: options.top,
+        ..ReportOptions::default()
+    }
 }
 
 /// Width of the terminal in columns.
-fn width() -> usize {
+pub(super) fn width() -> usize {
     let default = ReportOptions::default().width;
     if !io::stdout().is_terminal() {
         return default;

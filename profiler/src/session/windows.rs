@@ -50,6 +50,8 @@ pub(super) struct Pacer {
     open: bool,
     changed: Instant,
     length: Duration,
+    /// How much longer the last window was than it should be: to take probes out takes a while.
+    overhang: Duration,
     /// CPU time of the target that the probes may take now, in nanoseconds.
     credit: f64,
     /// CPU time that the target uses, in nanoseconds a second.
@@ -72,7 +74,9 @@ impl Pacer {
             open: false,
             changed: now,
             length: SHORTEST,
-            credit: 0.0,
+            overhang: SHORTEST,
+            // What has been taken already.
+            credit: (budget * load.used - load.caused).min(0.0),
             used: load.used / seconds,
             cost: load.caused / seconds,
             paced: now,
@@ -115,7 +119,7 @@ impl Pacer {
 
     /// What a window will take. Traps never take more time than there is.
     fn needed(&self) -> f64 {
-        self.cost.min(self.used) * self.length.as_secs_f64()
+        self.cost.min(self.used) * (self.length + self.overhang).as_secs_f64()
     }
 
     /// A number from 0.7 to 1.3, another one for each window.
@@ -139,6 +143,7 @@ impl Pacer {
         if self.open {
             self.window.add(load);
             self.cost = self.window.caused / seconds.max(0.001);
+            self.overhang = now.saturating_duration_since(self.changed).saturating_sub(self.length);
             let before = std::mem::replace(&mut self.recent, self.window);
             self.recent.add(&before.times(FADING));
             self.set_length();
@@ -150,7 +155,7 @@ impl Pacer {
         let pays_in = self.budget * self.used * PERIOD.as_secs_f64() * AIM;
         let length =
             Duration::try_from_secs_f64(pays_in / self.cost.min(self.used).max(1.0)).unwrap_or(LONGEST);
-        self.length = length.clamp(SHORTEST, LONGEST);
+        self.length = length.saturating_sub(self.overhang).clamp(SHORTEST, LONGEST);
     }
 }
 

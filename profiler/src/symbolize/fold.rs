@@ -61,7 +61,8 @@ pub fn shorten(stack: &[Arc<Frame>], width: usize, lines: usize) -> Vec<String> 
 }
 
 /// Whether the frame is what the program's authors wrote, as opposed to the libraries that they use.
-fn is_own(frame: &Frame) -> bool {
+#[must_use]
+pub fn is_own(frame: &Frame) -> bool {
     frame.role == FrameRole::Program || frame.kind == FrameKind::Python
 }
 

@@ -36,6 +36,16 @@ pub fn described(frame: &Frame) -> String {
     text
 }
 
+/// The frame's name for formats that have places of their own for file and line. A Python function has its file's name,
+/// which tells apart what many files call `__init__`.
+#[must_use]
+pub fn function(frame: &Frame) -> String {
+    match frame.kind {
+        FrameKind::Native => name(frame),
+        FrameKind::Python => name(&Frame { line: None, ..frame.clone() }),
+    }
+}
+
 fn place_in_module(frame: &Frame) -> String {
     if frame.role == FrameRole::Remark {
         return String::from("[remark]");
@@ -114,6 +124,8 @@ mod tests {
         let python = Frame { file: Some("/app/aiohttp/web.py".into()), kind: FrameKind::Python, ..frame() };
         assert_eq!(name(&python), "grow (aiohttp/web.py:12)");
         assert_eq!(described(&python), "grow (aiohttp/web.py:12)");
+        assert_eq!(function(&python), "grow (aiohttp/web.py)");
+        assert_eq!(function(&frame()), "grow");
     }
 
     #[test]

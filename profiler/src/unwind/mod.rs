@@ -6,6 +6,7 @@
 //! | `goroutine` | what Go's call frame information leaves out |
 //! | `elf`, `cfi`, `rule` | its steps: find the sections, run the call frame instructions, name the rule |
 //! | [`table`] | the rows of all modules of a process become rules, pages and chunks, ready for the BPF maps |
+//! | [`exact`] | the rule at one instruction |
 //! | [`words`] | rules in words, for people |
 //! | [`walk`] | the walk over those tables, step by step as the BPF side does it |
 //!
@@ -18,6 +19,7 @@ mod error;
 mod goroutine;
 mod rule;
 
+pub mod exact;
 pub mod rows;
 pub mod table;
 pub mod walk;

@@ -242,4 +242,11 @@ fn live_bytes_over_time() {
     let at =
         |index: usize| changes.iter().rev().find(|(from, _)| *from <= index).map_or(0, |(_, space)| *space);
     assert_eq!((0..space.len()).map(at).collect::<Vec<_>>(), space);
+    // And when its blocks were born: four times ten, half a second apart.
+    let births = &site(&report, "leak").births;
+    let born = births.iter().fold((0, 0), |sum, (_, space, blocks)| (sum.0 + space, sum.1 + blocks));
+    assert_eq!(born, (40_000, 40), "{births:?}");
+    let seconds = |span: usize| span as f64 * report.birth_span_seconds;
+    let (first, last) = (seconds(births[0].0), seconds(births[births.len() - 1].0));
+    assert!(births.len() >= 4 && last - first > 1.4 && last < report.duration_seconds, "{births:?}");
 }

@@ -40,7 +40,7 @@ pub(crate) const CASES: &[Case] = &[
 /// Sizes with the stacks of the blocks, innermost frame first: function, file, line.
 type Told = Vec<(u64, Vec<(String, String, u32)>)>;
 
-fn interpreters() -> Vec<String> {
+pub(crate) fn interpreters() -> Vec<String> {
     let others = std::env::var("HEAPSCOPE_PYTHONS").unwrap_or_default();
     let others = others.split(':').filter(|path| !path.is_empty()).map(str::to_owned);
     std::iter::once("/usr/bin/python3".to_owned()).chain(others).collect()

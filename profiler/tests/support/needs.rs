@@ -25,6 +25,10 @@ pub(crate) enum Need {
     ThirtyTwoBit,
     /// The crates of the Rust programs with allocators of their own, on this machine or within reach.
     Crates,
+    /// The npm packages of programs that read heapscope's files, on this machine or within reach.
+    Readers,
+    /// The viewer that valgrind ships for DHAT's files.
+    DhatViewer,
     /// New namespaces, with the rights in them that heapscope has here.
     Namespaces,
 }
@@ -41,6 +45,9 @@ impl Need {
             Self::KernelThreads => no_kernel_threads(),
             Self::ThirtyTwoBit => no_32_bit(),
             Self::Crates => no_crates(),
+            Self::Readers => super::readers::lacking(),
+            Self::DhatViewer => (!Path::new(super::readers::DHAT_VIEWER).exists())
+                .then(|| "valgrind's dh_view.js is not installed".into()),
             Self::Namespaces => no_namespaces(),
         }
     }

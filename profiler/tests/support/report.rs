@@ -19,9 +19,12 @@ pub(crate) struct Report {
     pub(crate) exit: Option<Moment>,
     pub(crate) generations: Vec<Generation>,
     pub(crate) snapshots: Vec<Moment>,
+    pub(crate) birth_span_seconds: f64,
     pub(crate) sites: Vec<Site>,
     /// With `--mmap`.
     pub(crate) mappings: Option<Mappings>,
+    /// Where the target runs Python.
+    pub(crate) python: Option<Python>,
     /// Where calls were seen in windows only.
     pub(crate) windows: Option<InWindows>,
 }
@@ -40,6 +43,30 @@ pub(crate) struct Kept {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Recorded {
     pub(crate) sampling: String,
+}
+
+/// Python's small objects.
+#[derive(Debug, Deserialize)]
+pub(crate) struct Python {
+    pub(crate) small_objects_by: String,
+    pub(crate) pool_samples: Option<PoolSamples>,
+    pub(crate) all_objects: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PoolSamples {
+    pub(crate) pool_size: u64,
+    pub(crate) opened: u64,
+    pub(crate) inuse_pools: Option<u64>,
+    pub(crate) sites: Vec<PoolSite>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct PoolSite {
+    pub(crate) opened: u64,
+    pub(crate) inuse_pools: u64,
+    pub(crate) inuse_object_space: u64,
+    pub(crate) stack: Vec<Frame>,
 }
 
 /// Mapped memory.
@@ -195,6 +222,8 @@ pub(crate) struct Site {
     pub(crate) generations: Vec<SiteGeneration>,
     /// Index of a snapshot, and live bytes from then on.
     pub(crate) over_time: Vec<(usize, u64)>,
+    /// Number of a span of time, and the bytes and blocks born in it that live at the end.
+    pub(crate) births: Vec<(usize, u64, u64)>,
     /// The allocator's caller first.
     pub(crate) stack: Vec<Frame>,
 }
@@ -293,6 +322,16 @@ impl Report {
 /// The functions that no other function called: of a process, and of a thread (glibc's names).
 const FIRST_FUNCTIONS: [&str; 4] = ["_start", "clone", "clone3", "__clone3"];
 
+/// The Python frames of a stack, innermost first: function without what is around it, file, line.
+pub(crate) fn python(stack: &[Frame]) -> Vec<(String, String, u32)> {
+    let python = stack.iter().filter(|frame| frame.kind == "python");
+    let name = |frame: &Frame| {
+        let function = frame.function.as_deref().unwrap_or("?");
+        function.rsplit('.').next().unwrap_or("?").to_owned()
+    };
+    python.map(|f| (name(f), f.file.clone().unwrap_or_default(), f.line.unwrap_or_default())).collect()
+}
+
 impl Site {
     /// Names from the allocator's caller on; `?` where there is none.
     pub(crate) fn functions(&self) -> Vec<&str> {
@@ -310,12 +349,7 @@ impl Site {
 
     /// The Python frames, innermost first: function without what is around it, file, line.
     pub(crate) fn python(&self) -> Vec<(String, String, u32)> {
-        let python = self.stack.iter().filter(|frame| frame.kind == "python");
-        let name = |frame: &Frame| {
-            let function = frame.function.as_deref().unwrap_or("?");
-            function.rsplit('.').next().unwrap_or("?").to_owned()
-        };
-        python.map(|f| (name(f), f.file.clone().unwrap_or_default(), f.line.unwrap_or_default())).collect()
+        python(&self.stack)
     }
 
     /// Whether a note stands where the rest of the stack should.

@@ -96,6 +96,11 @@ impl Attachments {
         })
     }
 
+    /// The process that the probes are in.
+    pub(super) fn pid(&self) -> u32 {
+        self.pid
+    }
+
     pub(super) fn method(&self) -> AttachMethod {
         match self.loaded {
             Loaded::Session { .. } => AttachMethod::Session,
@@ -358,7 +363,7 @@ fn multi(
     Ok(links)
 }
 
-fn c_path(path: &OsStr) -> io::Result<CString> {
+pub(super) fn c_path(path: &OsStr) -> io::Result<CString> {
     CString::new(path.as_bytes()).map_err(io::Error::other)
 }
 

@@ -8,7 +8,7 @@ use profiler_common::{
     records::{LiveBlock, SiteCounters},
 };
 
-use super::EbpfProbe;
+use super::{EbpfProbe, live::part_of};
 use crate::probe::error::ProbeError;
 
 impl EbpfProbe {
@@ -83,8 +83,9 @@ impl EbpfProbe {
     }
 
     fn put_back(&self, key: u64, block: &LiveBlock) -> io::Result<()> {
-        if self.live.look_up(&key)?.is_none() {
-            return self.live.update(&key, block);
+        let Some(part) = part_of(&self.live, key) else { return Ok(()) };
+        if part.look_up(&key)?.is_none() {
+            return part.update(&key, block);
         }
         // Its address has been given out again.
         let Some(site) = self.sites.look_up(&block.site)? else { return Ok(()) };

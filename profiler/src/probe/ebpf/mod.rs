@@ -8,8 +8,10 @@ mod attach;
 mod control;
 mod kernel_types;
 mod links;
+mod live;
 mod mappings;
 mod object;
+mod pools;
 mod readings;
 mod tables;
 
@@ -28,17 +30,16 @@ use profiler_common::{
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
     pending::{PendingCall, PendingKey},
     python::PythonLayout,
-    records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, LiveBlock, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters,
-        ThreadName,
-    },
+    records::{CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters, ThreadName},
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
+pub use self::pools::PoolPoint;
 use self::{
     attach::Attachments,
     object::{Programs, damaged, map_fd},
+    pools::PoolProbe,
 };
 use super::{AttachMethod, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
 use crate::sys::bpf::{
@@ -46,10 +47,8 @@ use crate::sys::bpf::{
     map::{PerCpuWords, TypedMap},
 };
 
-/// What one live block takes in the kernel, in bytes: hash element, key, value, allocator rounding and one bucket of the
-/// hash (measured; see docs/limits.md).
-const BYTES_PER_BLOCK: u64 = 112;
-/// What one site takes in the kernel, in bytes: the same.
+/// What one site takes in the kernel, in bytes: its hash element, rounded to a slab object, and one bucket (measured; see
+/// docs/limits.md).
 const BYTES_PER_SITE: u64 = 272;
 /// What the memo of one stack takes in the kernel, in bytes.
 const BYTES_PER_MEMO: u64 = 300;
@@ -60,7 +59,7 @@ pub struct EbpfProbe {
     attachments: Attachments,
     stacks: RingBuf<MapData>,
     mapping_events: Option<RingBuf<MapData>>,
-    live: TypedMap<u64, LiveBlock>,
+    live: live::Parts,
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
     reallocating: TypedMap<u64, PendingKey>,
@@ -77,6 +76,7 @@ pub struct EbpfProbe {
     mappings: TypedMap<u32, MappingTable>,
     python: Option<TypedMap<u32, PythonLayout>>,
     allocator_code: TypedMap<u32, AllocatorCode>,
+    pools: PoolProbe,
     generation: u32,
     exec_watched: bool,
 }
@@ -100,16 +100,24 @@ impl EbpfProbe {
             return Err(ProbeError::KernelTooOld { release });
         }
         let fsbase = if settings.python { kernel_types::fsbase_in_task() } else { None };
-        let mut ebpf = load_maps(object, settings, fsbase)?;
+        // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
+        let room = live::Room::in_memory(settings.max_memory / 8 * 5);
+        let mut ebpf = load_maps(object, settings, room, fsbase)?;
+        let live = live::make(&ebpf, room)?;
         let programs = Programs::new(&ebpf, object)?;
         let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
+        let pools = if settings.python {
+            PoolProbe::load(&programs, attachments.method())
+        } else {
+            PoolProbe::default()
+        };
         let exec_watched = watch_exec(&mut ebpf);
         let stacks = ring(&mut ebpf, "STACKS")?;
         let mapping_events = if settings.mappings { Some(ring(&mut ebpf, "MAPPING_EVENTS")?) } else { None };
         let probe = Self {
             stacks,
             mapping_events,
-            live: typed(&ebpf, "LIVE")?,
+            live,
             sites: typed(&ebpf, "SITES")?,
             pending: typed(&ebpf, "PENDING")?,
             reallocating: typed(&ebpf, "REALLOCATING")?,
@@ -117,7 +125,7 @@ impl EbpfProbe {
             control: settings.control,
             sampling: settings.sampling,
             counters: PerCpuWords::new(map_fd(ebpf.map("COUNTERS").ok_or_else(|| damaged("no COUNTERS"))?)?)
-                .map_err(|source| ProbeError::Map { name: "COUNTERS", source })?,
+                .map_err(map_error("COUNTERS"))?,
             moments: typed(&ebpf, "MOMENTS")?,
             thread_names: typed(&ebpf, "THREAD_NAMES")?,
             state: typed(&ebpf, "STATE")?,
@@ -127,6 +135,7 @@ impl EbpfProbe {
             mappings: typed(&ebpf, "MAPPINGS")?,
             python: if fsbase.is_some() { Some(typed(&ebpf, "PYTHON")?) } else { None },
             allocator_code: typed(&ebpf, "ALLOCATOR_CODE")?,
+            pools,
             generation: 0,
             exec_watched,
             ebpf,
@@ -166,6 +175,7 @@ impl EbpfProbe {
         // Were the probes taken out one after the other while they count, frees would be seen for longer than
         // allocations. A failure leaves it at that.
         let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
+        self.detach_pools();
         self.attachments.detach(&mut self.ebpf);
     }
 
@@ -225,12 +235,6 @@ impl EbpfProbe {
         }
     }
 
-    /// How many blocks and how many sites the maps can hold.
-    #[must_use]
-    pub fn capacity(&self) -> (u32, u32) {
-        (self.live.capacity(), self.sites.capacity())
-    }
-
     /// What one hit costs on this machine without our program's work, in nanoseconds; `None` where it cannot be
     /// measured. It takes some tens of milliseconds, none of them in the target.
     ///
@@ -243,7 +247,12 @@ impl EbpfProbe {
     /// Run time of our programs while [`bpf::enable_run_time_stats`] was on.
     #[must_use]
     pub fn run_time(&self) -> RunTime {
-        self.attachments.run_time()
+        let mut sum = self.attachments.run_time();
+        if let Some(pools) = self.pools.program.as_ref().and_then(|p| bpf::run_time(p.as_fd()).ok()) {
+            sum.nanoseconds += pools.nanoseconds;
+            sum.runs += pools.runs;
+        }
+        sum
     }
 
     /// Each program that runs in the target with the number of instructions that the verifier followed to let it in;
@@ -252,20 +261,26 @@ impl EbpfProbe {
     /// # Errors
     /// What bpf(2) answers.
     pub fn verified_instructions(&self) -> io::Result<Vec<(&'static str, u32)>> {
-        self.attachments.verified_instructions()
+        let mut programs = self.attachments.verified_instructions()?;
+        if let Some(program) = &self.pools.program {
+            programs.push(("pool_opened", bpf::verified_instructions(program.as_fd())?));
+        }
+        Ok(programs)
     }
 }
 
 /// Makes the maps with their real sizes.
-fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Result<Ebpf, ProbeError> {
+fn load_maps(
+    object: &[u8],
+    settings: &ProbeSettings,
+    room: live::Room,
+    fsbase: Option<u32>,
+) -> Result<Ebpf, ProbeError> {
     let sites = (settings.max_memory / 4 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
     let memos =
         u32::try_from(settings.max_memory / 16 / BYTES_PER_MEMO).unwrap_or(1 << 20).clamp(1 << 10, 1 << 20);
     let memos: u32 = 1 << memos.ilog2();
     let memo_mask = memos - 1;
-    let blocks = (settings.max_memory / BYTES_PER_BLOCK).clamp(1 << 12, 1 << 30);
-    // The kernel makes as many buckets as the next power of two, at once: a little more would cost twice as much.
-    let blocks: u64 = 1 << blocks.ilog2();
     let cpus = aya::util::nr_cpus().map_err(|(path, source)| {
         ProbeError::Object(format!("the number of CPUs is unknown ({path}: {source})"))
     })?;
@@ -275,23 +290,28 @@ fn load_maps(object: &[u8], settings: &ProbeSettings, fsbase: Option<u32>) -> Re
     // A ring buffer is a power of two of pages. A process that starts up meets thousands of new stacks in a moment.
     let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
     let ring = 1 << ring.ilog2();
+    // Of 16 KiB each (4 KiB before CPython 3.10): at 256 MiB room for 1 GiB of them.
+    let pools = u32::try_from(settings.max_memory / 4096).unwrap_or(1 << 20).clamp(1 << 12, 1 << 20);
     let custom_allocators = u32::from(settings.custom_allocators);
     let sampling = u32::from(settings.sampling);
     let fsbase = fsbase.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
-        .map_max_entries("LIVE", u32::try_from(blocks).unwrap_or(1 << 30))
+        .map_max_entries("LIVE", room.parts)
         .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
         .map_max_entries("SCRATCH", slots)
         .map_max_entries("STACKS", ring)
         .map_max_entries("MAPPING_EVENTS", if settings.mappings { ring } else { 1 << 12 })
         .map_max_entries("MEMOS", memos)
+        .map_max_entries("POOLS", if settings.python { pools } else { 1 })
+        .map_max_entries("POOL_SITES", if settings.python { pools / 4 } else { 1 })
         .map_max_entries("SAMPLERS", if settings.sampling { THREAD_SLOTS } else { 1 })
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
         .override_global("SCRATCH_MASK", &scratch_mask, true)
         .override_global("MEMO_MASK", &memo_mask, true)
+        .override_global("LIVE_PARTS", &room.parts, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
         .override_global("SAMPLING", &sampling, true)
@@ -326,7 +346,11 @@ where
     V: bytemuck::NoUninit + bytemuck::AnyBitPattern,
 {
     let map = ebpf.map(name).ok_or_else(|| damaged(format!("no map {name}")))?;
-    TypedMap::new(map_fd(map)?).map_err(|source| ProbeError::Map { name, source })
+    TypedMap::new(map_fd(map)?).map_err(map_error(name))
+}
+
+fn map_error(name: &'static str) -> impl FnOnce(io::Error) -> ProbeError {
+    move |source| ProbeError::Map { name, source }
 }
 
 /// Run-time statistics of the kernel, on while this lives.

@@ -121,6 +121,7 @@ fn encode(instruction: bpf_insn, kernel_functions: &[(u32, u32)]) -> [u8; 8] {
 pub(super) fn map_fd(map: &Map) -> Result<BorrowedFd<'_>, ProbeError> {
     let data: &MapData = match map {
         Map::Array(data)
+        | Map::ArrayOfMaps(data)
         | Map::HashMap(data)
         | Map::LruHashMap(data)
         | Map::PerCpuArray(data)

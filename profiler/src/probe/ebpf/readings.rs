@@ -58,6 +58,14 @@ impl EbpfProbe {
             .map_err(|source| ProbeError::Map { name: "SITES", source })
     }
 
+    /// The counters of one site, if it has been met.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    pub fn site(&self, site: u64) -> Result<Option<SiteCounters>, ProbeError> {
+        self.sites.look_up(&site).map_err(|source| ProbeError::Map { name: "SITES", source })
+    }
+
     /// Hands out the live blocks of calls of realloc that have not returned: until they do, these blocks live.
     ///
     /// # Errors
@@ -72,18 +80,18 @@ impl EbpfProbe {
             .map_err(|source| ProbeError::Map { name: "PENDING", source })
     }
 
-    /// Hands out all other live blocks, or of `parts` parts of about the same size the one with the number `part`.
+    /// How many parts the table of live blocks has.
+    #[must_use]
+    pub fn live_parts(&self) -> usize {
+        self.live.len()
+    }
+
+    /// Hands out all other live blocks that are in one part of their table; none where there is no such part.
     ///
     /// # Errors
     /// [`ProbeError::Map`].
-    pub fn live_blocks(
-        &self,
-        part: u32,
-        parts: u32,
-        mut each: impl FnMut(&LiveBlock),
-    ) -> Result<(), ProbeError> {
-        self.live
-            .for_each_of_part(part, parts, |_, block| each(block))
-            .map_err(|source| ProbeError::Map { name: "LIVE", source })
+    pub fn live_blocks(&self, part: usize, mut each: impl FnMut(&[LiveBlock])) -> Result<(), ProbeError> {
+        let Some(part) = self.live.get(part) else { return Ok(()) };
+        part.for_each_batch(|_, blocks| each(blocks)).map_err(super::map_error("LIVE"))
     }
 }

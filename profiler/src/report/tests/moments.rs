@@ -1,4 +1,4 @@
-//! The shop's sites, its peak, exit, marks, sizes and threads.
+//! The shop's sites, its peak, exit, marks, sizes, threads and mapped files.
 
 use std::{sync::Arc, time::Duration};
 
@@ -7,7 +7,7 @@ use profiler_common::records::Held;
 use crate::{
     report::{
         history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
-        profile::{SiteReport, Totals},
+        profile::{CodeMapping, SiteReport, Totals},
     },
     symbolize::frame::Frame,
 };
@@ -31,6 +31,10 @@ fn site_history(space: u64, objects: u64) -> SiteHistory {
         threads: vec![("worker-1".into(), held(space, objects))],
         generations: vec![(0, held(space, objects))],
         over_time: vec![(1, space)],
+        births: vec![
+            (4, held(space / 4, objects / 4)),
+            (150, held(space - space / 4, objects - objects / 4)),
+        ],
     }
 }
 
@@ -56,6 +60,8 @@ pub(super) fn history() -> History {
             generation(Some("after warm-up"), 10, held(0, 0)),
         ],
         snapshots: vec![snapshot(0, held(0, 0)), snapshot(1, held(9 << 20, 5_000))],
+        birth_span: Duration::from_millis(200),
+        births: vec![(4, held(2 << 20, 1_000)), (150, held(6 << 20, 3_000))],
     }
 }
 
@@ -74,4 +80,20 @@ pub(super) fn site(space: u64, objects: u64, oldest: f64, leaf_first: Vec<Frame>
         stack: leaf_first.into_iter().map(Arc::new).collect(),
         history: site_history(space, objects),
     }
+}
+
+/// All frames of the shop have addresses in this range, whatever their file.
+pub(super) fn code() -> Vec<CodeMapping> {
+    let file = |path: &str, build_id: Option<&str>| CodeMapping {
+        path: path.into(),
+        build_id: build_id.map(str::to_owned),
+        range: 0x7f00_0000_0000..0x7f00_0000_2000,
+        file_offset: 0x1000,
+    };
+    vec![
+        file("/usr/lib/libjson.so.2", Some("0123456789abcdef0123456789abcdef01234567")),
+        file("/srv/shop", Some("feedfacefeedfacefeedfacefeedfacefeedface")),
+        file("/lib/x86_64-linux-gnu/libc.so.6", None),
+        file("/usr/lib/libstripped.so", None),
+    ]
 }

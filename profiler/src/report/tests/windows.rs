@@ -28,6 +28,7 @@ fn in_windows() -> Profile {
         kept: kept(shop.totals.inuse_space, shop.totals.inuse_objects),
         gone: 12,
     };
+    shop.quality.warnings.splice(0..0, windowed.warnings(shop.duration));
     let steps =
         vec![(Duration::ZERO, Recorded::Sampled(4096)), (Duration::from_secs(2), Recorded::Windows(1024))];
     Profile {
@@ -68,7 +69,9 @@ fn pictures_show_what_was_kept_and_say_so() {
 #[test]
 fn slow_windows_give_lower_bounds() {
     let mut profile = in_windows();
-    profile.windowed.as_mut().unwrap().slowdown = 2.5;
+    let windowed = profile.windowed.as_mut().unwrap();
+    windowed.slowdown = 2.5;
+    profile.quality.warnings = windowed.warnings(profile.duration);
     let table = table(&profile, &ReportOptions::default());
     assert!(table.contains("; at least") && table.contains("2.5 times slower"), "{table}");
 }

@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
+use indexmap::IndexSet;
 use profiler_common::{limits::MAX_MAPPINGS, tables::MappingRange};
 
-use crate::target::{
-    maps::{Mapping, MappingKind, Maps},
-    module::Module,
+use crate::{
+    report::profile::CodeMapping,
+    target::{
+        address::FileOffset,
+        maps::{Mapping, MappingKind, Maps},
+        module::Module,
+    },
 };
 
 /// The walkers compare addresses as signed numbers; user space ends well below.
@@ -16,6 +21,8 @@ const END_OF_USER_SPACE: u64 = 1 << 63;
 #[derive(Clone, Debug)]
 pub(super) struct Placed {
     pub(super) range: MappingRange,
+    /// The offset in the file that its first address shows.
+    pub(super) offset: FileOffset,
     /// The file, and what the loader added to its addresses.
     pub(super) module: Option<(Arc<Module>, u64)>,
 }
@@ -70,6 +77,22 @@ impl Placed {
     }
 }
 
+/// The files that the states have mapped, each place once.
+pub(super) fn mapped_files(states: &[State]) -> Vec<CodeMapping> {
+    let mut files = IndexSet::new();
+    for placed in states.iter().flat_map(|state| &state.placed) {
+        let Some((module, _)) = &placed.module else { continue };
+        let hex = |id: &Vec<u8>| id.iter().map(|byte| format!("{byte:02x}")).collect();
+        files.insert(CodeMapping {
+            path: module.path.to_string_lossy().into_owned(),
+            build_id: module.build_id.as_ref().map(hex),
+            range: placed.range.begin..placed.range.end,
+            file_offset: placed.offset.0,
+        });
+    }
+    files.into_iter().collect()
+}
+
 /// The executable mappings in which a frame can lie. The kernel's page of return probes is left out: an address there
 /// stands for another, which cannot be known.
 pub(super) fn executable(maps: Maps) -> Vec<Mapping> {
@@ -117,7 +140,7 @@ mod tests {
         let placed = |index: u64, pages: u32| {
             let range =
                 MappingRange { begin: index << 12, end: (index + 1) << 12, pages, ..Default::default() };
-            Placed { range, module: None }
+            Placed { range, offset: FileOffset(0), module: None }
         };
         let all = |pages: fn(u64) -> u32| State {
             generation: None,

@@ -24,32 +24,30 @@ struct Attributes {
     flags: u64,
 }
 
-/// A place in a hash map, and the batch of elements before it.
+/// A place in a hash map, with room for a batch of elements.
 #[derive(Debug)]
 pub(super) struct Batches<'a, K, V> {
     map: BorrowedFd<'a>,
     keys: Vec<K>,
     values: Vec<V>,
-    read: usize,
     /// The bucket that the next batch begins with (`__htab_map_lookup_and_delete_batch`, kernel/bpf/hashtab.c): batches
     /// hold whole buckets.
-    pub(super) position: u32,
+    position: u32,
     ended: bool,
 }
 
 impl<'a, K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> Batches<'a, K, V> {
-    /// The batches of a map with keys `K` and values `V` from this bucket on.
-    pub(super) fn of(map: BorrowedFd<'a>, position: u32) -> Self {
+    /// The batches of a map with keys `K` and values `V`.
+    pub(super) fn of(map: BorrowedFd<'a>) -> Self {
         let (keys, values) = (vec![K::zeroed(); AT_ONCE], vec![V::zeroed(); AT_ONCE]);
-        Self { map, keys, values, read: 0, position, ended: false }
+        Self { map, keys, values, position: 0, ended: false }
     }
 
-    /// Reads the next batch; whether there was one.
+    /// Reads the next batch, keys and values, if there is one.
     ///
     /// # Errors
     /// What bpf(2) answers.
-    pub(super) fn next(&mut self) -> io::Result<bool> {
-        self.read = 0;
+    pub(super) fn next(&mut self) -> io::Result<Option<(&[K], &[V])>> {
         while !self.ended {
             let mut next = 0u32;
             let mut attributes = Attributes::zeroed();
@@ -74,15 +72,10 @@ impl<'a, K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> Batches<'a, K
                 }
                 Err(error) => return Err(error),
             }
-            self.read = attributes.count as usize;
-            self.position = if self.ended { u32::MAX } else { next };
-            return Ok(true);
+            self.position = next;
+            let read = attributes.count as usize;
+            return Ok(self.keys.get(..read).zip(self.values.get(..read)));
         }
-        Ok(false)
-    }
-
-    /// The elements of the batch that was read last.
-    pub(super) fn elements(&self) -> impl Iterator<Item = (&K, &V)> {
-        self.keys.iter().zip(&self.values).take(self.read)
+        Ok(None)
     }
 }

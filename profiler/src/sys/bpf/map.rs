@@ -4,8 +4,7 @@
 //! when a map is taken up, and safe code cannot get them wrong.
 
 use std::{
-    collections::HashSet,
-    hash::Hash,
+    ffi::CStr,
     io,
     marker::PhantomData,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
@@ -13,13 +12,44 @@ use std::{
 
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
 
-use super::{address_mut, batches::Batches, call, command, raw};
+use super::{address_mut, batches::Batches, call, call_for_fd, command, raw};
+
+/// Makes a hash map with room for so many elements, whose memory is taken as they come.
+///
+/// # Errors
+/// What bpf(2) answers to `BPF_MAP_CREATE`: `ENOMEM` or `E2BIG` where there is no room for its buckets.
+pub fn new_hash_map<K, V>(name: &CStr, entries: u32) -> io::Result<OwnedFd> {
+    /// `BPF_MAP_TYPE_HASH` and `BPF_F_NO_PREALLOC` of include/uapi/linux/bpf.h.
+    const TYPE_HASH: u32 = 1;
+    const NO_PREALLOC: u32 = 1;
+    #[repr(C)]
+    #[derive(Clone, Copy, Zeroable, NoUninit)]
+    struct Attributes {
+        map_type: u32,
+        key_size: u32,
+        value_size: u32,
+        max_entries: u32,
+        map_flags: u32,
+        inner_map_fd: u32,
+        numa_node: u32,
+        map_name: [u8; 16],
+    }
+    let mut attributes = Attributes::zeroed();
+    attributes.map_type = TYPE_HASH;
+    attributes.key_size = u32::try_from(size_of::<K>()).map_err(io::Error::other)?;
+    attributes.value_size = u32::try_from(size_of::<V>()).map_err(io::Error::other)?;
+    attributes.max_entries = entries;
+    attributes.map_flags = NO_PREALLOC;
+    for (to, from) in attributes.map_name.iter_mut().take(15).zip(name.to_bytes()) {
+        *to = *from;
+    }
+    call_for_fd(command::MAP_CREATE, &mut attributes)
+}
 
 /// A map with keys `K` and values `V`.
 #[derive(Debug)]
 pub struct TypedMap<K, V> {
     fd: OwnedFd,
-    entries: u32,
     types: PhantomData<(K, V)>,
 }
 
@@ -39,8 +69,7 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
     /// # Errors
     /// What bpf(2) answers to `BPF_OBJ_GET_INFO_BY_FD`; `InvalidData` where a size differs.
     pub fn new(map: BorrowedFd<'_>) -> io::Result<Self> {
-        // `struct bpf_map_info`: type, id, key_size, value_size, max_entries.
-        let [_, _, key_size, value_size, entries, ..] = info(map)?;
+        let [_, _, key_size, value_size, ..] = info(map)?;
         if key_size as usize != size_of::<K>() || value_size as usize != size_of::<V>() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -49,13 +78,7 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
                 ),
             ));
         }
-        Ok(Self { fd: map.try_clone_to_owned()?, entries, types: PhantomData })
-    }
-
-    /// How many elements the map can hold.
-    #[must_use]
-    pub fn capacity(&self) -> u32 {
-        self.entries
+        Ok(Self { fd: map.try_clone_to_owned()?, types: PhantomData })
     }
 
     /// Writes one element.
@@ -107,36 +130,17 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
     /// # Errors
     /// What bpf(2) answers to `BPF_MAP_LOOKUP_BATCH` (kernel 5.6).
     pub fn for_each(&self, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
-        let mut batches = Batches::of(self.fd.as_fd(), 0);
-        while batches.next()? {
-            batches.elements().for_each(|(key, value)| each(key, value));
-        }
-        Ok(())
+        self.for_each_batch(|keys, values| keys.iter().zip(values).for_each(|(key, value)| each(key, value)))
     }
-}
 
-impl<K: NoUninit + AnyBitPattern + Eq + Hash, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
-    /// Reads a whole hash map as [`Self::for_each`] does, but the part `part` of `parts` alone, by its buckets.
+    /// The same, batch by batch: some keys, and their values.
     ///
     /// # Errors
     /// As there.
-    pub fn for_each_of_part(&self, part: u32, parts: u32, mut each: impl FnMut(&K, &V)) -> io::Result<()> {
-        // `htab_map_alloc` makes so many of them.
-        let buckets = u64::from(self.entries).next_power_of_two();
-        let bound = |part| u32::try_from(buckets * u64::from(part) / u64::from(parts)).unwrap_or(u32::MAX);
-        let (begin, end) = (bound(part), bound(part + 1));
-        let mut batches = Batches::<K, V>::of(self.fd.as_fd(), begin);
-        while batches.position < end && batches.next()? {
-            if batches.position <= end || part + 1 == parts {
-                batches.elements().for_each(|(key, value)| each(key, value));
-                continue;
-            }
-            // A batch ends where its room does. What it has of the next part is at the beginning of that.
-            let mut next = Batches::<K, V>::of(self.fd.as_fd(), end);
-            next.next()?;
-            let beyond: HashSet<&K> = next.elements().map(|(key, _)| key).collect();
-            let own = batches.elements().filter(|(key, _)| !beyond.contains(key));
-            own.for_each(|(key, value)| each(key, value));
+    pub fn for_each_batch(&self, mut each: impl FnMut(&[K], &[V])) -> io::Result<()> {
+        let mut batches = Batches::of(self.fd.as_fd());
+        while let Some((keys, values)) = batches.next()? {
+            each(keys, values);
         }
         Ok(())
     }
@@ -185,7 +189,7 @@ impl PerCpuWords {
     }
 }
 
-/// The first words of `struct bpf_map_info`.
+/// The first words of `struct bpf_map_info`: type, id, key_size, value_size, max_entries.
 fn info(map: BorrowedFd<'_>) -> io::Result<[u32; 16]> {
     let mut words = [0u32; 16];
     super::object_info(map, &mut words)?;

@@ -15,6 +15,7 @@ mod batches;
 pub mod map;
 
 mod command {
+    pub(super) const MAP_CREATE: i64 = 0;
     pub(super) const MAP_LOOKUP_ELEM: i64 = 1;
     pub(super) const MAP_UPDATE_ELEM: i64 = 2;
     pub(super) const MAP_DELETE_ELEM: i64 = 3;

@@ -45,6 +45,12 @@ impl Version {
         (major == 3 && (7..=13).contains(&minor)).then_some(Self { minor })
     }
 
+    /// Bytes of one of pymalloc's pools (`POOL_SIZE`), to which it is aligned too.
+    #[must_use]
+    pub fn pool_size(self) -> u64 {
+        if self.minor < 10 { 4 << 10 } else { 16 << 10 }
+    }
+
     /// In `_PyRuntime`: the key of the threads' states (`gilstate.autoTSSkey`, from 3.12 `autoTSSkey`).
     pub(super) fn tss_key(self) -> u64 {
         match self.minor {

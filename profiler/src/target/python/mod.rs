@@ -5,21 +5,28 @@
 
 pub mod code;
 mod cold;
+mod functions;
 mod layout;
 pub mod lines;
+mod pool_code;
+pub mod pools;
+mod setting;
+mod symbols;
 
 use std::{ops::Range, sync::Arc};
 
-use object::{Object, ObjectSymbol, read::elf::ElfFile64};
 use profiler_common::python::PythonLayout;
 
-pub use self::layout::{Mark, Version};
+use self::{functions::ElfFile, setting::Tables, symbols::Symbols};
+pub use self::{
+    layout::{Mark, Version},
+    pool_code::PoolPlace,
+    setting::Setting,
+};
 use super::{address::Svma, module::Module};
 
 /// Bytes of the interpreter's loop that are read, at most.
 const MOST_CODE: u64 = 1 << 20;
-/// Symbols of a file that are looked at, at most.
-const MOST_SYMBOLS: usize = 2_000_000;
 
 /// An interpreter in a file.
 #[derive(Clone, Debug)]
@@ -34,6 +41,10 @@ pub struct Interpreter {
     code_type: Svma,
     /// Stated addresses of `_PyEval_EvalFrameDefault`, with the parts that the compiler put elsewhere.
     evaluator: Vec<Range<u64>>,
+    /// Where it opens pools for small objects; none where that is not found.
+    pub pool_places: Vec<PoolPlace>,
+    /// What says which allocator serves its objects.
+    tables: Option<Tables>,
 }
 
 impl Interpreter {
@@ -43,19 +54,15 @@ impl Interpreter {
     /// A sentence without an end.
     pub fn find_in(module: &Arc<Module>) -> Result<Option<Self>, String> {
         let Ok(data) = module.data() else { return Ok(None) };
-        let Ok(file) = ElfFile64::<object::LittleEndian>::parse(&*data) else { return Ok(None) };
+        let Ok(file) = ElfFile::parse(&*data) else { return Ok(None) };
         let mut found = Symbols::default();
-        found.read(file.dynamic_symbols().take(MOST_SYMBOLS).map(|s| {
-            (s.name_bytes().unwrap_or_default().to_vec(), s.address(), s.size(), s.is_definition())
-        }));
+        found.read_dynamic(&file);
         let (Some(code_type), false) = (found.code_type, found.evaluator.is_empty()) else { return Ok(None) };
         let Some(runtime) = found.runtime else {
             return Err("this Python is older than 3.7: its frames are not read".into());
         };
         // A debug build's loop may have several symbols.
-        found.read(file.symbols().take(MOST_SYMBOLS).map(|s| {
-            (s.name_bytes().unwrap_or_default().to_vec(), s.address(), s.size(), s.is_definition())
-        }));
+        found.read_all(&file);
         for range in found.evaluator.clone() {
             let code = module
                 .file_offset_of(Svma(range.start))
@@ -77,7 +84,14 @@ impl Interpreter {
         let version = Version::of(version).ok_or_else(|| {
             format!("Python {}.{} is not known to heapscope: its frames are not read", version.0, version.1)
         })?;
+        let tables = found.object_malloc.zip(found.raw_malloc).and_then(|(object_malloc, raw_malloc)| {
+            Tables::find(module, &file, object_malloc, raw_malloc, found.runtime)
+        });
+        let behind: Vec<u64> =
+            found.object_malloc.into_iter().chain(tables.map(|tables| tables.object_function())).collect();
         Ok(Some(Self {
+            pool_places: pool_code::places(module, &file, version, &found.pool_functions, &behind),
+            tables,
             module: Arc::clone(module),
             version,
             runtime: Svma(runtime),
@@ -127,43 +141,10 @@ impl Interpreter {
     pub fn code_type(&self, bias: u64) -> u64 {
         bias.wrapping_add(self.code_type.0)
     }
-}
 
-/// What the symbols say.
-#[derive(Default)]
-struct Symbols {
-    runtime: Option<u64>,
-    code_type: Option<u64>,
-    py_version: Option<u64>,
-    evaluator: Vec<Range<u64>>,
-    /// By the newest function of the stable interface that is there, for versions without `Py_Version`.
-    newest_minor: u8,
-}
-
-/// The version that brought a function ("New in version" in the C API's documentation).
-const BROUGHT: [(&[u8], u8); 4] =
-    [(b"PyContext_New", 7), (b"PyCode_NewWithPosOnlyArgs", 8), (b"PyFrame_GetCode", 9), (b"PyIter_Send", 10)];
-
-impl Symbols {
-    fn read(&mut self, symbols: impl Iterator<Item = (Vec<u8>, u64, u64, bool)>) {
-        for (name, address, size, _) in symbols.filter(|symbol| symbol.3) {
-            match name.as_slice() {
-                b"_PyRuntime" => self.runtime = Some(address),
-                b"PyCode_Type" => self.code_type = Some(address),
-                b"Py_Version" => self.py_version = Some(address),
-                name if name.starts_with(b"_PyEval_EvalFrameDefault") && size > 0 => {
-                    if let Some(end) = address.checked_add(size)
-                        && !self.evaluator.contains(&(address..end))
-                    {
-                        self.evaluator.push(address..end);
-                    }
-                }
-                name => {
-                    if let Some((_, minor)) = BROUGHT.iter().find(|(brought, _)| *brought == name) {
-                        self.newest_minor = self.newest_minor.max(*minor);
-                    }
-                }
-            }
-        }
+    /// Which allocator serves its small objects; `None` where that cannot be told.
+    #[must_use]
+    pub fn setting(&self, bias: u64, memory: &code::Memory) -> Option<Setting> {
+        self.tables?.setting(bias, memory)
     }
 }
