@@ -34,6 +34,7 @@ impl Control {
 
     /// The mean bytes of the interval with this number; 0 where every block is recorded.
     #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "a word is an index on both sides")]
     pub fn interval(&self, number: u64) -> u64 {
         self.intervals.get(number as usize).copied().unwrap_or(0)
     }
@@ -49,7 +50,7 @@ pub const fn intervals_from(smallest: u64) -> [u64; MAX_INTERVALS] {
     let mut intervals = [0; MAX_INTERVALS];
     let mut interval = if smallest < MAX_INTERVAL { smallest } else { MAX_INTERVAL };
     let mut number = 1;
-    while number < MEASURE_ONLY as usize {
+    while number < MAX_INTERVALS - 1 {
         intervals[number] = interval;
         interval = if interval * 2 < MAX_INTERVAL { interval * 2 } else { MAX_INTERVAL };
         number += 1;

@@ -71,7 +71,7 @@ impl Limits {
         let over = load.caused > self.allowed(load);
         if number == EXACT {
             // The bytes are not counted then; one block in two is what the first interval takes of small ones.
-            let halved = |number: u64| load.recorded / f64::from(1 << number.min(30) as u32);
+            let halved = |number: u64| load.recorded / 2_f64.powi(i32::try_from(number).unwrap_or(i32::MAX));
             return over.then(|| self.cheapest(load, floor, AIM, |number| halved(number) * each));
         }
         let of = |other: u64| load.recorded * self.ratio(number, other);
