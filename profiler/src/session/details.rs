@@ -48,11 +48,6 @@ impl Details {
         })
     }
 
-    /// The moment that the totals are of.
-    pub(super) fn at(&self) -> At {
-        self.at
-    }
-
     /// The totals at the moment that was asked for.
     pub(super) fn totals(&self, sums: &SiteAccount) -> Totals {
         let held = match self.at {
