@@ -50,6 +50,7 @@ struct Document<'a> {
     mappings: Option<MappingsView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     python: Option<PythonView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
     windows: Option<WindowsView>,
 }
 
