@@ -186,8 +186,9 @@ fn write_sites(
         if stack.is_empty() {
             writeln!(out, "{INDENT}[no stack]")?;
         }
-        let verdict = verdict(profile, site).text;
-        for line in std::iter::once(verdict).chain(facts::of_site(profile, site)) {
+        // It is judged by what lived over time, which is not known in windows.
+        let verdict = profile.windowed.is_none().then(|| verdict(profile, site).text);
+        for line in verdict.into_iter().chain(facts::of_site(profile, site)) {
             writeln!(out, "{INDENT}{}", cut_middle(&line, width - INDENT.len()))?;
         }
     }
