@@ -90,6 +90,16 @@ counters! {
     PoolLost = 32, "pool_lost";
     /// What a code object of Python says did not fit its ring buffer. User space reads it itself, if it comes in time.
     PythonCodeLost = 33, "python_code_lost";
+    /// While sampling, bytes asked for by calls that were left at their entry.
+    UnsampledSpace = 34, "unsampled_space";
+    /// Blocks recorded, each once, whatever it stands for.
+    RecordedBlocks = 35, "recorded_blocks";
+    /// Allocator calls, counted and left before anything was recorded.
+    MeasuredAllocations = 36, "measured_allocations";
+    /// Bytes asked for by those.
+    MeasuredSpace = 37, "measured_space";
+    /// Blocks of an earlier window whose address was given out again: they had been freed between windows.
+    GoneBetweenWindows = 38, "gone_between_windows";
 }
 
 /// Entries of the BPF array `COUNTERS`.

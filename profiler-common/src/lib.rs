@@ -6,9 +6,11 @@
 //! Every shared struct is `repr(C)`, has no hidden padding and a size that is asserted below its definition.
 #![no_std]
 
+pub mod control;
 pub mod counters;
 pub mod limits;
 pub mod mappings;
+pub mod pending;
 pub mod pools;
 #[allow(clippy::cast_possible_truncation, reason = "what is cut off is not part of a hash or of a time")]
 pub mod python;

@@ -1,6 +1,6 @@
 //! The values of the BPF maps and the record of the ring buffer.
 
-use crate::limits::MAX_FRAMES;
+use crate::{control::NUMBER_SHIFT, limits::MAX_FRAMES};
 
 /// What an allocator function does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -125,7 +125,8 @@ pub struct LiveBlock {
     pub site: u64,
     /// When: `CLOCK_MONOTONIC` in nanoseconds.
     pub born: u64,
-    /// Whose: the number that `THREAD_NAMES` gives the name of the thread, or [`NO_NAME`].
+    /// Whose: the number that `THREAD_NAMES` gives the name of the thread, or [`NO_NAME`], in the low half; in the high
+    /// one the number of the interval that it was drawn at ([`crate::control`]).
     pub thread: u64,
 }
 // With what a hash element takes beside it, it fills a slab object of 96 bytes.
@@ -134,6 +135,18 @@ const _: () = assert!(size_of::<LiveBlock>() == 32);
 impl LiveBlock {
     /// No block.
     pub const NONE: Self = Self { size: 0, site: 0, born: 0, thread: NO_NAME };
+
+    /// The number of its thread's name.
+    #[must_use]
+    pub const fn thread_name(&self) -> u64 {
+        self.thread & 0xffff_ffff
+    }
+
+    /// The number of the interval that it was drawn at.
+    #[must_use]
+    pub const fn interval(&self) -> u64 {
+        self.thread >> NUMBER_SHIFT
+    }
 }
 
 /// Number of a thread whose name could not be kept.
@@ -225,7 +238,9 @@ pub struct SiteCounters {
     /// The peak that `peak` is about, in its low 32 bits.
     pub peak_number: u32,
     /// Whether `exit` is valid.
-    pub exit_noted: u16,
+    pub exit_noted: u8,
+    /// The largest number of an interval that one of its blocks was drawn at ([`crate::control`]).
+    pub coarsest: u8,
     /// 1 once the stack record reached the ring buffer.
     pub stack_sent: u8,
     /// How the walk of its stack ended: one of [`walk_end`].
@@ -247,6 +262,7 @@ impl SiteCounters {
         exit: Held::NOTHING,
         peak_number: 0,
         exit_noted: 0,
+        coarsest: 0,
         stack_sent: 0,
         end: 0,
     };
@@ -320,52 +336,6 @@ pub struct StackHead {
     pub python_end: u32,
 }
 const _: () = assert!(size_of::<StackHead>() == 96);
-
-/// Names a call between its entry and its return. The stack pointer tells nested calls of one thread apart; the cookie
-/// those that jumped into one another, as glibc's `realloc(NULL, n)` into `malloc`.
-#[repr(C)]
-#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
-#[derive(Clone, Copy, PartialEq, Eq, Hash, Debug, Default)]
-pub struct PendingKey {
-    /// The value of rsp at the function's entry, where its return address lies.
-    pub sp: u64,
-    /// Process id in the upper half, thread id in the lower, as the kernel's first pid namespace has them.
-    pub pid_tgid: u64,
-    /// The attach cookie of the function.
-    pub cookie: u64,
-}
-const _: () = assert!(size_of::<PendingKey>() == 24);
-
-/// A call between its entry and its return, the value of the BPF map `PENDING`.
-#[repr(C)]
-#[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
-#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
-pub struct PendingCall {
-    /// Bytes asked for.
-    pub size: u64,
-    /// The block handed in (realloc), or where the block's address will be stored (posix_memalign).
-    pub pointer: u64,
-    /// What the ledger held of the block handed in; taken out at the entry, because another thread may be given its
-    /// address before the return is seen, and put back when the call fails.
-    pub old: LiveBlock,
-    /// The key that `old` had in `LIVE`; 0 where there is none, or [`TAKEN_OVER`].
-    pub old_key: u64,
-    /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds, with [`UNSAMPLED`] where that holds.
-    pub entered: u64,
-}
-const _: () = assert!(size_of::<PendingCall>() == 64);
-
-/// Set in [`PendingCall::entered`] where the block that the call returns is not to be recorded. (The clock takes 292 years
-/// to get there.)
-pub const UNSAMPLED: u64 = 1 << 63;
-
-impl PendingCall {
-    /// A call of which nothing is known yet.
-    pub const EMPTY: Self = Self { size: 0, pointer: 0, old: LiveBlock::NONE, old_key: 0, entered: 0 };
-}
-
-/// In place of a key: a call inside the call has taken `old` over.
-pub const TAKEN_OVER: u64 = u64::MAX;
 
 /// Index in the BPF map `STATE` of the mapping tables' generation: the walkers use the table of that number modulo 2.
 pub const STATE_GENERATION: u32 = 0;

@@ -56,14 +56,16 @@ pub fn distance(interval: u64, uniform: u32) -> u64 {
     product(interval, product(negative, LN_2))
 }
 
-/// How many blocks a recorded block of so many bytes stands for, in units of 1 / [`ONE`]: 1 / (1 - exp(-size / interval)).
+/// How many blocks a recorded block of so many bytes stands for, in units of 1 / [`ONE`]: 1 / (1 - exp(-size / interval)); one
+/// where all are recorded, at an interval of 0.
 /// One of no bytes is taken for one of one byte.
 #[inline(always)]
 #[must_use]
 pub fn weight(interval: u64, size: u64) -> u64 {
+    if interval == 0 {
+        return ONE;
+    }
     let size = if size == 0 { 1 } else { size };
-    // Nobody asks with 0; but BPF has nowhere to go when it divides by that.
-    let interval = if interval == 0 { 1 } else { interval };
     // exp(-12) is less than half of what can be told.
     if size >= 12 * interval {
         return ONE;
@@ -102,10 +104,10 @@ pub fn weighted_space(size: u64, weight: u64) -> u64 {
     if weight == ONE { size } else { (size * weight + ONE / 2) >> WEIGHT_BITS }
 }
 
-/// The blocks of a sum of weights, rounded; with an interval of 0, where every block is recorded, the sum is that of blocks.
+/// The blocks of a sum of weights, rounded; where there is no `sampling`, the sum is that of blocks.
 #[must_use]
-pub const fn blocks(interval: u64, sum: u64) -> u64 {
-    if interval == 0 { sum } else { (sum >> WEIGHT_BITS) + (sum >> (WEIGHT_BITS - 1) & 1) }
+pub const fn blocks(sampling: bool, sum: u64) -> u64 {
+    if sampling { (sum >> WEIGHT_BITS) + (sum >> (WEIGHT_BITS - 1) & 1) } else { sum }
 }
 
 /// Of two numbers of which one at least has [`BITS`] behind its point.

@@ -9,16 +9,24 @@ use aya_ebpf::{
 };
 
 use crate::{
+    control::NUMBER_SHIFT,
     counters::Counter,
     function::Function,
     limits::MAX_FRAMES,
     live::{self, take},
-    maps::{ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators},
+    maps::{ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators, unbroken_since},
     memo, moments, opaque, python,
     python_records::PythonFrame,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
     sampler, threads, walk,
 };
+
+/// A call's decision: how many bytes, recorded at which interval (its number).
+#[derive(Clone, Copy)]
+pub struct Drawn {
+    pub size: u64,
+    pub interval: u64,
+}
 
 /// Enters a block that the allocator has just returned, at `now`, from a call that was entered at `entered`.
 ///
@@ -27,10 +35,12 @@ use crate::{
 /// being handed to us: the outer call's record takes its place. An older record means that a free was not seen; but if
 /// one of the two allocators was named by the user, it may be of the block that our block is the first part of.
 #[inline(always)]
-pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, entered: u64, now: u64) {
+pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn, entered: u64, now: u64) {
     let site = site(registers, function.allocator());
     let key = function.key_of(address);
-    let block = LiveBlock { size, site, born: now, thread: threads::allocates(key, now) };
+    let Drawn { size, interval } = drawn;
+    let thread = threads::allocates(key, now) | interval << NUMBER_SHIFT;
+    let block = LiveBlock { size, site, born: now, thread };
     if custom_allocators() != 0 {
         let other_key = key ^ CUSTOM_BLOCK;
         // SAFETY: one word of a map value.
@@ -49,7 +59,9 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
             if other.born >= entered {
                 uncount(&other);
             } else {
-                count(Counter::AddressClash, 1);
+                // Between windows, nothing else is to be expected.
+                let expected = !unbroken_since(other.born);
+                count(if expected { Counter::GoneBetweenWindows } else { Counter::AddressClash }, 1);
                 freed(&other, false);
             }
         }
@@ -59,7 +71,8 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
         }
     }
     count_allocated(&block, 1);
-    moments::grown(sampler::stands_for(size).1, now);
+    moments::grown(sampler::stands_for(&block).1, now);
+    count(Counter::RecordedBlocks, 1);
 }
 
 /// Takes back the record of a call inside a call.
@@ -67,7 +80,8 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, size: u64, e
 fn uncount(nested: &LiveBlock) {
     count(Counter::NestedCalls, 1);
     count_allocated(nested, MINUS_ONE);
-    moments::withdrawn(sampler::stands_for(nested.size).1);
+    moments::withdrawn(sampler::stands_for(nested).1);
+    count(Counter::RecordedBlocks, MINUS_ONE);
     uncount_stack(nested);
 }
 
@@ -87,7 +101,7 @@ fn uncount_stack(block: &LiveBlock) {
 /// Counts a block as allocated `times`, which is 1 or, to take it back, -1.
 #[inline(always)]
 fn count_allocated(block: &LiveBlock, times: u64) {
-    let (objects, space) = sampler::stands_for(block.size);
+    let (objects, space) = sampler::stands_for(block);
     let (objects, space) = (objects.wrapping_mul(times), space.wrapping_mul(times));
     count(Counter::AllocObjects, objects);
     count(Counter::AllocSpace, space);
@@ -98,6 +112,9 @@ fn count_allocated(block: &LiveBlock, times: u64) {
             atomic_add(&raw mut (*counters).alloc_objects, objects);
             atomic_add(&raw mut (*counters).alloc_space, space);
             atomic_add((&raw mut (*counters).sizes).cast::<u64>().add(class_of(block.size)), objects);
+            if block.interval() as u8 > (*counters).coarsest {
+                (*counters).coarsest = block.interval() as u8;
+            }
         }
     }
 }
@@ -146,7 +163,7 @@ pub fn put_back(key: u64, block: &LiveBlock) {
 /// Counts a block that was taken as freed, and as temporary or not.
 #[inline(always)]
 pub fn freed(block: &LiveBlock, temporary: bool) {
-    let (objects, space) = sampler::stands_for(block.size);
+    let (objects, space) = sampler::stands_for(block);
     count(Counter::FreedObjects, objects);
     count(Counter::FreedSpace, space);
     moments::shrunk(space);
@@ -168,7 +185,8 @@ pub fn freed(block: &LiveBlock, temporary: bool) {
 pub fn forget(function: Function, address: u64) -> bool {
     match take_handed_in(function, address) {
         Some((key, block)) => {
-            freed(&block, threads::frees_its_last(key));
+            let temporary = threads::frees_its_last(key) && unbroken_since(block.born);
+            freed(&block, temporary);
             true
         }
         None => false,

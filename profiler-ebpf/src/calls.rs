@@ -12,14 +12,15 @@ use aya_ebpf::{
 };
 
 use crate::{
-    account,
+    account::{self, Drawn},
+    control::MAX_INTERVALS,
     counters::Counter,
     function::{Arguments, Function},
     maps::{
-        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, closed, count, custom_allocators, max_size,
-        min_size, sample_interval,
+        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, count, custom_allocators, deaf, max_size, min_size,
     },
-    records::{CallKind, LiveBlock, PendingCall, PendingKey, TAKEN_OVER, UNSAMPLED},
+    pending::{DRAWN_SHIFT, PendingCall, PendingKey, TAKEN_OVER, UNSAMPLED},
+    records::{CallKind, LiveBlock},
     sampler,
     session::{Carried, RUN_AT_RETURN, SKIP_RETURN, session_cookie, session_is_return},
     threads,
@@ -46,7 +47,7 @@ fn pending_key(sp: u64, function: Function) -> PendingKey {
 #[inline(always)]
 fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
     count(Counter::ProbeHits, 1);
-    if closed() {
+    if deaf() {
         return SKIP_RETURN;
     }
     let arguments = Arguments::of(registers);
@@ -56,13 +57,15 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
         count(Counter::FilteredAllocations, 1);
         return SKIP_RETURN;
     }
-    let sampled = sampler::samples(function, registers, size);
+    let drawn_at = sampler::samples(function, registers, size);
+    let sampled = drawn_at.is_some();
+    let drawn = Drawn { size, interval: match drawn_at { Some(number) => number, None => 0 } };
     if !sampled && (!takes_block || arguments.block(function) == 0) {
         return SKIP_RETURN;
     }
     if let Some(cookie) = in_cookie {
         let fits = function.is(CallKind::Allocate);
-        let carried = if fits { Carried::pack(size, now()) } else { Carried::NOTHING };
+        let carried = if fits { Carried::pack(drawn, now()) } else { Carried::NOTHING };
         // SAFETY: the kernel's eight bytes for this call.
         unsafe { *cookie = carried.0 };
         if carried.0 != Carried::NOTHING.0 {
@@ -71,7 +74,7 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
     }
     let mut call = PendingCall::EMPTY;
     call.size = size;
-    call.entered = now();
+    call.entered = now() | drawn.interval << DRAWN_SHIFT;
     call.pointer = arguments.block(function);
     let key = pending_key(registers.rsp, function);
     if takes_block && call.pointer != 0 {
@@ -163,7 +166,7 @@ fn is_known(old_key: u64) -> bool {
 #[inline(always)]
 fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     count(Counter::ProbeHits, 1);
-    if closed() {
+    if deaf() {
         return;
     }
     let mut address = registers.rax;
@@ -172,7 +175,7 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
         if address == 0 {
             failed(carried.entered(now), now);
         } else {
-            account::enter(registers, function, address, carried.size(), carried.entered(now), now);
+            account::enter(registers, function, address, carried.drawn(), carried.entered(now), now);
         }
         return;
     }
@@ -180,7 +183,7 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     let key = pending_key(registers.rsp.wrapping_sub(8), function);
     let Some(call) = PENDING.get_ptr(&key) else {
         // While sampling, most entries leave nothing behind.
-        if sample_interval() == 0 {
+        if sampler::records_all() {
             count(Counter::UnpairedReturn, 1);
         }
         return;
@@ -188,7 +191,8 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     // SAFETY: copied at once; the key is this thread's own.
     let mut call = unsafe { *call };
     let sampled = call.entered & UNSAMPLED == 0;
-    call.entered &= !UNSAMPLED;
+    let interval = call.entered >> DRAWN_SHIFT & (MAX_INTERVALS as u64 - 1);
+    call.entered &= (1 << DRAWN_SHIFT) - 1;
     let _ = PENDING.remove(&key);
     let reallocates = function.takes_block() && call.pointer != 0;
     if reallocates {
@@ -236,7 +240,7 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
             return;
         }
     }
-    account::enter(registers, function, address, call.size, call.entered, now());
+    account::enter(registers, function, address, Drawn { size: call.size, interval }, call.entered, now());
 }
 
 /// Counts a call that returned no memory, unless a call inside it has been counted for that already.
@@ -313,7 +317,7 @@ extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
     let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
     let address = Arguments::of(unsafe { &*ctx.cast::<pt_regs>() }).block(function);
-    if address == 0 || closed() {
+    if address == 0 || deaf() {
         return 0;
     }
     if account::forget(function, address) {

@@ -45,6 +45,9 @@ mod threads;
 mod walk;
 
 #[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/control.rs"]
+mod control;
+#[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/counters.rs"]
 mod counters;
 #[allow(dead_code, reason = "part of it is for the user side")]
@@ -53,6 +56,9 @@ mod limits;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/mappings.rs"]
 mod mapping_records;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/pending.rs"]
+mod pending;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/pools.rs"]
 mod pool_records;

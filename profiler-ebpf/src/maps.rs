@@ -12,15 +12,16 @@ use aya_ebpf::{
 };
 
 use crate::{
+    control::Control,
     counters::{COUNTER_SLOTS, Counter},
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES, THREAD_SLOTS},
     live::Part,
     memo::{MEMO_FRAMES, Memo},
+    pending::{PendingCall, PendingKey},
     pool_records::PoolSample,
     python_records::{CodeRecord, KnownContent, PythonFrame, PythonLayout},
     records::{
-        MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
-        STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
+        MAX_THREAD_NAMES, Moments, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
     },
     sampler::Sampler,
     sampling::AllocatorCode,
@@ -62,6 +63,10 @@ pub static THREADS: Array<ThreadState> = Array::with_max_entries(THREAD_SLOTS, 0
 /// [`THREADS`].
 #[map]
 pub static SAMPLERS: Array<Sampler> = Array::with_max_entries(1, 0);
+
+/// What the user side tells the probes while they run, in its one element.
+#[map]
+pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 
 /// Where the functions of the target's allocators lie, in its one element.
 #[map]
@@ -219,9 +224,10 @@ static MAX_SIZE: u64 = u64::MAX;
 /// Not 0 where the user named an allocator. Without one, what is only for them is dead code to the verifier.
 #[unsafe(no_mangle)]
 static CUSTOM_ALLOCATORS: u32 = 0;
-/// Mean bytes from one sample to the next; 0 where every block is recorded, which makes dead code of all sampling.
+/// Not 0 where blocks are sampled, or may be some time. Without, all sampling is dead code to the verifier, and sums are those
+/// of blocks; with it, they are those of weights.
 #[unsafe(no_mangle)]
-static SAMPLE_INTERVAL: u64 = 0;
+static SAMPLING: u32 = 0;
 /// The target's process id in its own pid namespace.
 #[unsafe(no_mangle)]
 static TARGET_PID: u32 = 0;
@@ -252,7 +258,7 @@ constant!(live_parts, LIVE_PARTS, u32);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);
-constant!(sample_interval, SAMPLE_INTERVAL, u64);
+constant!(sampling, SAMPLING, u32);
 constant!(target_pid, TARGET_PID, u32);
 constant!(task_fsbase, TASK_FSBASE, u32);
 constant!(pid_namespace_device, PID_NAMESPACE_DEVICE, u64);
@@ -298,6 +304,26 @@ pub fn count(counter: Counter, amount: u64) {
 #[inline(always)]
 pub fn closed() -> bool {
     STATE.get(STATE_CLOSED).is_none_or(|closed| *closed != 0)
+}
+
+/// What the user side tells; nothing where that cannot be.
+#[inline(always)]
+pub fn control() -> Option<&'static Control> {
+    CONTROL.get(0)
+}
+
+/// Whether nothing is to be recorded: the ledger is closed, or it is the time between two windows.
+#[inline(always)]
+pub fn deaf() -> bool {
+    // SAFETY: a word of a map value, which the user side may write.
+    closed() || control().is_none_or(|control| unsafe { core::ptr::read_volatile(&raw const control.paused) } != 0)
+}
+
+/// Whether the probes have seen every call since this time.
+#[inline(always)]
+pub fn unbroken_since(time: u64) -> bool {
+    // SAFETY: as above.
+    control().is_some_and(|control| unsafe { core::ptr::read_volatile(&raw const control.unbroken_since) } <= time)
 }
 
 /// The generation of the mapping tables to use.

@@ -21,10 +21,14 @@ mod search;
 mod threads;
 mod walk;
 
+#[path = "../../profiler-common/src/control.rs"]
+mod control;
 #[path = "../../profiler-common/src/counters.rs"]
 mod counters;
 #[path = "../../profiler-common/src/limits.rs"]
 mod limits;
+#[path = "../../profiler-common/src/pending.rs"]
+mod pending;
 #[path = "../../profiler-common/src/pools.rs"]
 mod pool_records;
 #[path = "../../profiler-common/src/python.rs"]

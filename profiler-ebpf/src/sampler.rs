@@ -10,10 +10,13 @@ use aya_ebpf::{
 };
 
 use crate::{
+    control::{EXACT, MAX_INTERVALS, MEASURE_ONLY},
     counters::Counter,
     function::Function,
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
-    maps::{ALLOCATOR_CODE, SAMPLERS, count, sample_interval},
+    maps::{ALLOCATOR_CODE, SAMPLERS, control, count, sampling as may_sample},
+    opaque,
+    records::LiveBlock,
     sampling, threads,
 };
 
@@ -21,7 +24,7 @@ use crate::{
 /// entry, one after the other.
 #[repr(C)]
 pub struct Sampler {
-    /// The thread's id.
+    /// The thread's id, and above it the number of the interval that its distance was drawn at.
     thread: u64,
     /// Bytes to its next sample.
     distance: u64,
@@ -40,10 +43,26 @@ fn sampler() -> Option<*mut Sampler> {
     SAMPLERS.get_ptr_mut(threads::current() as u32 & (THREAD_SLOTS - 1))
 }
 
+/// Number of the interval that is in force.
+#[inline(always)]
+fn current() -> u64 {
+    if may_sample() == 0 {
+        return EXACT;
+    }
+    // SAFETY: a word of a map value, which the user side may write.
+    control().map_or(MEASURE_ONLY, |control| unsafe { core::ptr::read_volatile(&raw const control.current) })
+}
+
+/// Whether every block is recorded.
+#[inline(always)]
+pub fn records_all() -> bool {
+    current() == EXACT
+}
+
 /// Notes whether this thread is in a call that was handed a recorded block.
 #[inline(always)]
 pub fn note_reallocating(is: bool) {
-    if sample_interval() != 0
+    if may_sample() != 0
         && let Some(sampler) = sampler()
     {
         // SAFETY: a word of a map value.
@@ -56,28 +75,37 @@ pub fn note_reallocating(is: bool) {
 #[inline(always)]
 pub fn may_be_reallocating() -> bool {
     // SAFETY: a word of a map value.
-    sample_interval() == 0 || sampler().is_some_and(|sampler| unsafe { (*sampler).reallocating } != 0)
+    records_all() || sampler().is_some_and(|sampler| unsafe { (*sampler).reallocating } != 0)
 }
 
-/// Whether the block that this call is to return is recorded.
+/// The number of the interval at which the block that this call is to return is recorded; `None` where it is not.
 #[inline(always)]
-pub fn samples(function: Function, registers: &pt_regs, size: u64) -> bool {
-    if sample_interval() == 0 {
-        return true;
+pub fn samples(function: Function, registers: &pt_regs, size: u64) -> Option<u64> {
+    let number = current();
+    if number == EXACT {
+        return Some(EXACT);
     }
-    draws(function, registers, if size == 0 { 1 } else { size })
+    if number == MEASURE_ONLY {
+        count(Counter::MeasuredAllocations, 1);
+        count(Counter::MeasuredSpace, size);
+        return None;
+    }
+    draws(function, registers, if size == 0 { 1 } else { size }, number).then_some(number)
 }
 
 #[inline(always)]
-fn draws(function: Function, registers: &pt_regs, bytes: u64) -> bool {
-    let thread = threads::current() & 0xffff_ffff;
+fn draws(function: Function, registers: &pt_regs, bytes: u64, number: u64) -> bool {
+    let id = threads::current() & 0xffff_ffff;
+    let thread = id | number << 32;
     let Some(sampler) = sampler() else { return false };
     // SAFETY: a map value; a thread that shares it may make this one draw anew, which does no harm.
     let sampler = unsafe { &mut *sampler };
     let mut return_address = 0u64;
     // SAFETY: the helper checks the user address.
     unsafe { bpf_probe_read_user((&raw mut return_address).cast(), 8, registers.rsp as *const _) };
-    let ours = sampler.thread == thread;
+    let ours = sampler.thread & 0xffff_ffff == id;
+    // What is left of a distance says nothing of one at another interval.
+    let goes_on = sampler.thread == thread;
     // One function of an allocator has jumped into another: the call has been decided on. Where the first has a return
     // probe, be it another tracer's, the kernel has put its trampoline in the place of the return address, which is the
     // first instruction of a page (`xol_get_trampoline` of kernel/events/uprobes.c).
@@ -90,14 +118,15 @@ fn draws(function: Function, registers: &pt_regs, bytes: u64) -> bool {
     sampler.sp = registers.rsp;
     sampler.return_address = return_address;
     sampler.function = function.0;
-    let distance = if ours { sampler.distance } else { sample_distance(0) };
+    let distance = if goes_on { sampler.distance } else { sample_distance(number) };
     if distance >= bytes {
         sampler.distance = distance - bytes;
         count(Counter::UnsampledAllocations, 1);
+        count(Counter::UnsampledSpace, bytes);
         threads::allocates_another();
         return false;
     }
-    sampler.distance = sample_distance(0);
+    sampler.distance = sample_distance(number);
     !is_of_an_allocator(return_address)
 }
 
@@ -121,29 +150,37 @@ fn is_of_an_allocator(return_address: u64) -> bool {
     false
 }
 
-/// A distance to the next sample, in bytes. (A function of its own is verified once; it takes what no one needs, because
-/// it must take something.)
+/// The mean bytes of an interval.
+#[inline(always)]
+fn interval_of(number: u64) -> u64 {
+    // SAFETY: masked to the array's length; the user side writes it before the number is used.
+    control().map_or(0, |control| unsafe {
+        *control.intervals.get_unchecked(opaque(number) as usize & (MAX_INTERVALS - 1))
+    })
+}
+
+/// A distance to the next sample, in bytes. (A function of its own is verified once.)
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sample_distance(_nothing: u64) -> u64 {
+extern "C" fn sample_distance(number: u64) -> u64 {
     // SAFETY: a helper without arguments.
     let uniform = unsafe { bpf_get_prandom_u32() };
-    sampling::distance(sample_interval(), uniform)
+    sampling::distance(interval_of(number), uniform)
 }
 
 /// The weight of a block of so many bytes, in units of 1 / [`sampling::ONE`].
 #[inline(never)]
 #[unsafe(no_mangle)]
-extern "C" fn sample_weight(size: u64) -> u64 {
-    sampling::weight(sample_interval(), size)
+extern "C" fn sample_weight(size: u64, number: u64) -> u64 {
+    sampling::weight(interval_of(number), size)
 }
 
-/// Blocks and bytes that a block of this size stands for.
+/// Blocks and bytes that a block stands for.
 #[inline(always)]
-pub fn stands_for(size: u64) -> (u64, u64) {
-    if sample_interval() == 0 {
-        return (1, size);
+pub fn stands_for(block: &LiveBlock) -> (u64, u64) {
+    if may_sample() == 0 {
+        return (1, block.size);
     }
-    let weight = sample_weight(size);
-    (weight, sampling::weighted_space(size, weight))
+    let weight = if block.interval() == EXACT { sampling::ONE } else { sample_weight(block.size, block.interval()) };
+    (weight, sampling::weighted_space(block.size, weight))
 }

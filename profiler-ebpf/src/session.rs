@@ -3,39 +3,48 @@
 
 use core::ffi::c_void;
 
-use crate::records::{KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN};
+use crate::{
+    account::Drawn,
+    control::MAX_INTERVALS,
+    records::{KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN},
+};
 
-/// What the kernel carries from a session's entry to its return: the size in the low 40 bits, the time of the entry in
-/// units of 1,024 ns in the high 24. A call that does not fit waits in `PENDING`.
+/// What the kernel carries from a session's entry to its return: the size in the low 35 bits, the number of the interval that
+/// it was drawn at in the next 5, the time of the entry in units of 1,024 ns in the high 24. A call that does not fit waits in
+/// `PENDING`.
 #[derive(Clone, Copy)]
 pub struct Carried(pub u64);
 
 impl Carried {
     /// Nothing: the call waits in `PENDING`.
     pub const NOTHING: Self = Self(u64::MAX);
-    const SIZE_BITS: u32 = 40;
+    const SIZE_BITS: u32 = 35;
+    const TIME_SHIFT: u32 = 40;
     const UNIT_SHIFT: u32 = 10;
 
     #[inline(always)]
-    pub fn pack(size: u64, now: u64) -> Self {
-        if size >> Self::SIZE_BITS != 0 {
+    pub fn pack(drawn: Drawn, now: u64) -> Self {
+        if drawn.size >> Self::SIZE_BITS != 0 {
             return Self::NOTHING;
         }
-        Self(size | now >> Self::UNIT_SHIFT << Self::SIZE_BITS)
+        Self(drawn.size | drawn.interval << Self::SIZE_BITS | now >> Self::UNIT_SHIFT << Self::TIME_SHIFT)
     }
 
     #[inline(always)]
-    pub fn size(self) -> u64 {
-        self.0 & ((1 << Self::SIZE_BITS) - 1)
+    pub fn drawn(self) -> Drawn {
+        Drawn {
+            size: self.0 & ((1 << Self::SIZE_BITS) - 1),
+            interval: self.0 >> Self::SIZE_BITS & (MAX_INTERVALS as u64 - 1),
+        }
     }
 
     /// The time of the entry, rounded down to a unit; `now` resolves the missing high bits. A call longer than 17
     /// seconds is taken to have begun later than it did.
     #[inline(always)]
     pub fn entered(self, now: u64) -> u64 {
-        let elapsed = ((now >> Self::UNIT_SHIFT << Self::SIZE_BITS)
-            .wrapping_sub(self.0 & !((1 << Self::SIZE_BITS) - 1)))
-            >> Self::SIZE_BITS;
+        let elapsed = ((now >> Self::UNIT_SHIFT << Self::TIME_SHIFT)
+            .wrapping_sub(self.0 & !((1 << Self::TIME_SHIFT) - 1)))
+            >> Self::TIME_SHIFT;
         (now >> Self::UNIT_SHIFT).wrapping_sub(elapsed) << Self::UNIT_SHIFT
     }
 }

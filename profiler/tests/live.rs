@@ -20,6 +20,8 @@ mod allocators_names;
 mod allocators_rust;
 #[path = "live/allocators_table.rs"]
 mod allocators_table;
+#[path = "live/budget.rs"]
+mod budget;
 #[path = "live/calls.rs"]
 mod calls;
 #[path = "live/changes.rs"]
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         run::CASES,
         sampling::CASES,
         recordings::CASES,
+        budget::CASES,
         reports::CASES,
         moments::CASES,
         oracle::CASES,

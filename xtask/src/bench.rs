@@ -23,6 +23,10 @@ enum What {
     Walk,
     /// A pair of malloc and free under heapscope, beside probes that do nothing (needs root)
     Cost,
+    /// heapscope's own CPU time and memory, time to the first probe and to the report (needs root)
+    Weight,
+    /// Requests a second of redis and of a Python service with a budget of 5%, beside untouched runs (needs root, redis-server)
+    Budget,
     /// Ten million live blocks from 131,072 sites: memory, time, cost of a call (needs root and 6 GB of memory)
     Ledger,
     /// 200 runs sampled anew: whether estimates are unbiased and their errors right (needs root)
@@ -40,6 +44,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     let (name, object) = match options.what {
         What::Walk => ("walk", Some(ebpf::build_measuring_object(workspace)?)),
         What::Cost => ("cost", Some(ebpf::build_measuring_object(workspace)?)),
+        What::Weight => ("weight", None),
+        What::Budget => ("budget", None),
         What::Ledger => ("ledger", None),
         What::Sampling => ("sampling", None),
         What::Recording => ("recording", None),

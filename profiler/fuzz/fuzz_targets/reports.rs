@@ -82,6 +82,7 @@ impl Site<'_> {
         SiteReport {
             totals: Totals { inuse_space, inuse_objects, alloc_space, alloc_objects },
             errors: None,
+            kept: None,
             oldest: self.oldest.map(|seconds| Duration::from_secs(seconds.into())),
             allocator: self.allocator.to_owned(),
             stack: self.stack.iter().map(frame).collect(),
@@ -129,6 +130,7 @@ fn profile(input: &Input<'_>) -> Profile {
         },
         history: History::default(),
         sites,
+        windowed: None,
         code: Vec::new(),
         mapped: None,
         python: None,

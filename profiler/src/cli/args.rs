@@ -7,6 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::{
+    budget_args::BudgetArgs,
     doctor_args::{self, DoctorArgs},
     report_args::{DIFF_EXAMPLES, DiffArgs, REPORT_EXAMPLES, ReportArgs},
     top_args::{self, TopArgs},
@@ -148,14 +149,8 @@ pub(super) struct CommonArgs {
     #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
 
-    /// Record every block; the default
-    #[arg(long, conflicts_with = "sample")]
-    exact: bool,
-
-    /// Record one block in so many bytes on average and show estimates with their errors: a fraction of the cost (512KiB is
-    /// what other samplers take; docs/sampling.md)
-    #[arg(long, value_name = "SIZE", value_parser = values::sample_interval)]
-    sample: Option<u64>,
+    #[command(flatten)]
+    budget: BudgetArgs,
 
     /// Write a report: .html page, .svg flamegraph, .hscope recording, .json … by the ending; may be given several times; `-` is
     /// standard output
@@ -273,18 +268,22 @@ impl MarkArgs {
 
 impl AttachArgs {
     pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
-        Ok(AttachOptions { target: self.target, common: self.common.options()? })
+        Ok(AttachOptions { target: self.target, common: self.common.options(true)? })
     }
 }
 
 impl RunArgs {
     pub(super) fn options(self) -> anyhow::Result<RunOptions> {
-        Ok(RunOptions { command: self.command, python_all: self.python_all, common: self.common.options()? })
+        Ok(RunOptions {
+            command: self.command,
+            python_all: self.python_all,
+            common: self.common.options(false)?,
+        })
     }
 }
 
 impl CommonArgs {
-    pub(super) fn options(self) -> anyhow::Result<CommonOptions> {
+    pub(super) fn options(self, attaches: bool) -> anyhow::Result<CommonOptions> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
         {
@@ -321,7 +320,7 @@ impl CommonArgs {
             min_age: self.min_age,
             min_size: self.min_size,
             max_size: self.max_size,
-            sample_interval: self.sample.unwrap_or(0),
+            budget: self.budget.options(attaches),
             allocators: self.allocator,
             mmap: self.mmap,
             at: self.at.at(),

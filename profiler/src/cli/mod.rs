@@ -1,6 +1,7 @@
 //! The command line: flags become plain options, and nothing below knows clap.
 
 mod args;
+mod budget_args;
 mod doctor_args;
 mod report_args;
 mod top_args;

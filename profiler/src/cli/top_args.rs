@@ -37,7 +37,7 @@ pub(super) struct TopArgs {
 
 impl TopArgs {
     pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
-        let common = self.common.options()?;
+        let common = self.common.options(false)?;
         if common.children {
             bail!(
                 "heapscope top shows one process: run it for each of the children, or use: heapscope attach {} --children",
@@ -48,6 +48,7 @@ impl TopArgs {
             (!common.outputs.is_empty(), "--output", "the key w writes a report"),
             (common.interval.is_some(), "--interval", "the view is brought up to date each second"),
             (common.min_age.is_some(), "--min-age", "the key a sorts by age"),
+            (common.budget.percent.is_some(), "--budget", "--sample bounds its cost"),
             (common.at != At::End, "--at", "it shows the present"),
         ];
         if let Some((_, flag, instead)) = meaningless.iter().find(|(is_given, ..)| *is_given) {

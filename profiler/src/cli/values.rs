@@ -22,6 +22,22 @@ pub(super) fn sample_interval(text: &str) -> Result<u64, String> {
     }
 }
 
+/// Percent of a process's CPU time; `None` for no budget.
+#[derive(Clone, Copy, PartialEq, Debug)]
+pub(super) struct Budget(pub(super) Option<f64>);
+
+/// `5%`, `0.5`, `off`.
+pub(super) fn budget(text: &str) -> Result<Budget, String> {
+    if text == "off" {
+        return Ok(Budget(None));
+    }
+    let percent = text.strip_suffix('%').unwrap_or(text).trim().parse::<f64>().ok();
+    percent
+        .filter(|percent| *percent > 0.0 && *percent < 100.0)
+        .map(|percent| Budget(Some(percent)))
+        .ok_or_else(|| "write a share of the CPU time between 0% and 100%, such as 5%, or `off`".into())
+}
+
 /// `30s`, `2m`, `500ms`; a bare number is seconds.
 pub(super) fn duration(text: &str) -> Result<Duration, String> {
     if let Ok(seconds) = text.parse::<u32>() {

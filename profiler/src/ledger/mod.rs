@@ -8,10 +8,12 @@ pub mod estimate;
 pub mod mappings;
 pub mod timeline;
 pub mod window;
+pub mod windows;
 
 use std::collections::{HashMap, hash_map::Entry};
 
 use profiler_common::{
+    control::Control,
     records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters},
     sampling,
 };
@@ -28,11 +30,20 @@ pub struct SiteAccount {
     pub alloc_space: u64,
     /// Blocks allocated since attach.
     pub alloc_objects: u64,
+    /// How far the two may be off where they were seen in windows alone.
+    pub alloc_error: Option<Held>,
     /// Live blocks that pass the filter.
     pub inuse: Held,
+    /// Blocks that pass the filter and were not seen freed, but are older than the last gap between two windows, in which frees
+    /// are not seen: they may live or not.
+    pub unknown: Held,
+    /// `inuse` and `unknown` together by the window that they were born in, sorted by that; empty without windows.
+    pub windows: Vec<(u64, Held)>,
+    /// The largest interval, by its number, that one of its blocks was drawn at.
+    pub coarsest: u8,
     /// How far `inuse` may be off; nothing where every block is recorded.
     pub inuse_variance: Variance,
-    /// When the oldest of those was allocated, in nanoseconds of the clock that `LiveBlock::born` uses.
+    /// When the oldest of those and of `unknown` was allocated, in nanoseconds of the clock that `LiveBlock::born` uses.
     pub oldest_born: Option<u64>,
     /// Blocks freed by the thread that had allocated them and no other since.
     pub temporary_objects: u64,
@@ -42,11 +53,11 @@ pub struct SiteAccount {
     pub exit: Held,
     /// Allocations by size class ([`largest_of_class`]).
     pub alloc_sizes: [u64; SIZE_CLASSES],
-    /// The live blocks of `inuse` by size class.
+    /// The blocks of `inuse` and `unknown` by size class.
     pub inuse_sizes: [u64; SIZE_CLASSES],
-    /// The live blocks of `inuse` by the number of their thread's name, sorted by that.
+    /// The same by the number of their thread's name, sorted by that.
     pub threads: Vec<(u64, Held)>,
-    /// The live blocks of `inuse` by generation, sorted by that: those from before the first mark are of generation 0,
+    /// The same by generation, sorted by that: those from before the first mark are of generation 0,
     /// those from between the first and the second of generation 1, and so on.
     pub generations: Vec<(u64, Held)>,
     /// The live blocks of `inuse` by the span of time in which they were born ([`Account::spans`]), sorted by that.
@@ -54,7 +65,7 @@ pub struct SiteAccount {
 }
 
 /// Adds up blocks and sites.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub struct Ledger {
     sites: HashMap<u64, SiteAccount>,
     /// Blocks born later than this are too young to be counted.
@@ -62,9 +73,12 @@ pub struct Ledger {
     /// The marks' times, ascending.
     marks: Vec<u64>,
     moments: Moments,
-    /// 0 where every block is recorded. Else blocks are weighted, in units of 1 / [`sampling::ONE`], until the account is
-    /// closed.
-    sample_interval: u64,
+    /// Whether blocks are weighted, in units of 1 / [`sampling::ONE`], until the account is closed.
+    sampling: bool,
+    /// What they are weighted by.
+    control: Control,
+    /// When windows were opened, ascending.
+    windows: Vec<u64>,
     unfiltered_objects: i128,
     births: Births,
 }
@@ -85,18 +99,40 @@ pub struct Account {
     pub discrepancy: u64,
 }
 
+impl Default for Ledger {
+    fn default() -> Self {
+        Self::new(None, Vec::new(), Moments::default())
+    }
+}
+
 impl Ledger {
     /// An empty ledger. With `born_by`, only blocks allocated at that time or earlier are counted as live (minimum
     /// age); the allocation counters are not affected. `marks`, ascending, bound the generations.
     #[must_use]
     pub fn new(born_by: Option<u64>, marks: Vec<u64>, moments: Moments) -> Self {
-        Self { born_by, marks, moments, ..Self::default() }
+        Self {
+            sites: HashMap::new(),
+            born_by,
+            marks,
+            moments,
+            sampling: false,
+            control: Control::EXACT,
+            windows: Vec::new(),
+            births: Births::default(),
+            unfiltered_objects: 0,
+        }
     }
 
-    /// The same, of blocks sampled at this mean interval in bytes; 0 where every block is recorded.
+    /// The same, of blocks drawn at the intervals that the probes were told; whether they may have been.
     #[must_use]
-    pub fn sampled(self, interval: u64) -> Self {
-        Self { sample_interval: interval, ..self }
+    pub fn drawn(self, sampling: bool, control: Control) -> Self {
+        Self { sampling, control, ..self }
+    }
+
+    /// The same, of blocks recorded in windows that were opened at these times.
+    #[must_use]
+    pub fn in_windows(self, windows: Vec<u64>) -> Self {
+        Self { windows, ..self }
     }
 
     /// The same, with births counted in these spans of time.
@@ -114,6 +150,7 @@ impl Ledger {
         add(&mut account.peak, counters.held_at_peak(&self.moments));
         add(&mut account.exit, counters.held_at_exit());
         add_each(&mut account.alloc_sizes, &counters.sizes);
+        account.coarsest = account.coarsest.max(counters.coarsest);
         self.unfiltered_objects += i128::from(counters.alloc_objects) - i128::from(counters.freed_objects);
     }
 
@@ -127,31 +164,39 @@ impl Ledger {
     }
 
     fn add_blocks_of_site(&mut self, blocks: &[LiveBlock]) {
-        let interval = self.sample_interval;
-        let objects: i128 =
-            blocks.iter().map(|block| i128::from(stands_for(interval, block.size).objects)).sum();
+        let objects: i128 = blocks.iter().map(|block| i128::from(self.stands_for(block).objects)).sum();
         self.unfiltered_objects -= objects;
         let born_by = self.born_by;
         let is_old_enough = |block: &&LiveBlock| born_by.is_none_or(|latest| block.born <= latest);
         let Some(first) = blocks.iter().find(is_old_enough) else { return };
-        let account = self.sites.entry(first.site).or_default();
+        let mut account = self.sites.remove(&first.site).unwrap_or_default();
         // Neighbours are mostly of one thread and one generation: they are added up before they are looked for.
         let mut alike: Option<(u64, u64, Held)> = None;
         for block in blocks.iter().filter(is_old_enough) {
-            let one = stands_for(interval, block.size);
-            add(&mut account.inuse, one);
-            account.inuse_variance.add_block(interval, block.size);
+            let one = self.stands_for(block);
+            if block.born >= self.control.unbroken_since {
+                add(&mut account.inuse, one);
+                account.inuse_variance.add_block(self.control.interval(block.interval()), block.size);
+            } else {
+                add(&mut account.unknown, one);
+            }
+            if !self.windows.is_empty() {
+                let window = self.windows.partition_point(|opened| *opened <= block.born);
+                add_to(&mut account.windows, window as u64, one);
+            }
             account.oldest_born =
                 Some(account.oldest_born.map_or(block.born, |oldest| oldest.min(block.born)));
             if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
                 *class = class.saturating_add(one.objects);
             }
-            self.births.count(account, block.born, one);
+            self.births.count(&mut account, block.born, one);
             let generation = self.marks.partition_point(|mark| *mark <= block.born) as u64;
             match &mut alike {
-                Some((thread, of, held)) if (*thread, *of) == (block.thread, generation) => add(held, one),
+                Some((thread, of, held)) if (*thread, *of) == (block.thread_name(), generation) => {
+                    add(held, one);
+                }
                 _ => {
-                    if let Some(before) = alike.replace((block.thread, generation, one)) {
+                    if let Some(before) = alike.replace((block.thread_name(), generation, one)) {
                         account.add_alike(before);
                     }
                 }
@@ -160,7 +205,17 @@ impl Ledger {
         if let Some(alike) = alike {
             account.add_alike(alike);
         }
+        self.sites.insert(first.site, account);
         self.births.bound(&mut self.sites);
+    }
+
+    /// What a recorded block stands for: itself alone, or, sampled, so many as its weight says.
+    fn stands_for(&self, block: &LiveBlock) -> Held {
+        if !self.sampling {
+            return Held { objects: 1, space: block.size };
+        }
+        let weight = sampling::weight(self.control.interval(block.interval()), block.size);
+        Held { objects: weight, space: sampling::weighted_space(block.size, weight) }
     }
 
     /// Enters what another ledger holds, which is to have the same filter, marks and spans.
@@ -181,22 +236,23 @@ impl Ledger {
     /// Sums up. Sites that never allocated are left out.
     #[must_use]
     pub fn close(self) -> Account {
-        let interval = self.sample_interval;
         let scaled = self.sites.into_iter().map(|(site, mut account)| {
-            account.count_blocks(interval);
+            if self.sampling {
+                account.count_blocks();
+            }
             (site, account)
         });
         let mut sites: Vec<(u64, SiteAccount)> =
-            scaled.filter(|(_, account)| account.alloc_objects > 0 || account.inuse.objects > 0).collect();
+            scaled.filter(|(_, account)| account.alloc_objects > 0 || account.kept().objects > 0).collect();
         sites.sort_by(|(key_a, a), (key_b, b)| {
-            (b.inuse.space, b.alloc_space, key_a).cmp(&(a.inuse.space, a.alloc_space, key_b))
+            (b.kept().space, b.alloc_space, key_a).cmp(&(a.kept().space, a.alloc_space, key_b))
         });
         let mut totals = SiteAccount::default();
         for (_, account) in &sites {
             totals.add(account);
         }
         let discrepancy = u64::try_from(self.unfiltered_objects.unsigned_abs()).unwrap_or(u64::MAX);
-        let discrepancy = sampling::blocks(interval, discrepancy);
+        let discrepancy = sampling::blocks(self.sampling, discrepancy);
         Account { sites, totals, moments: self.moments, spans: self.births.spans, discrepancy }
     }
 }
@@ -209,17 +265,23 @@ impl Account {
 }
 
 impl SiteAccount {
+    /// All that was not seen freed: without windows, what is live.
+    #[must_use]
+    pub fn kept(&self) -> Held {
+        let mut kept = self.inuse;
+        add(&mut kept, self.unknown);
+        kept
+    }
+
     /// From sums of weights to blocks.
-    fn count_blocks(&mut self, interval: u64) {
-        if interval == 0 {
-            return;
-        }
-        let held = [&mut self.inuse, &mut self.peak, &mut self.exit].map(|held| &mut held.objects);
+    fn count_blocks(&mut self) {
+        let held = [&mut self.inuse, &mut self.unknown, &mut self.peak, &mut self.exit]
+            .map(|held| &mut held.objects);
         let held = held.into_iter().chain([&mut self.alloc_objects, &mut self.temporary_objects]);
         let of_parts = self.threads.iter_mut().chain(&mut self.generations).chain(&mut self.births);
-        let of_parts = of_parts.map(|(_, held)| &mut held.objects);
+        let of_parts = of_parts.chain(&mut self.windows).map(|(_, held)| &mut held.objects);
         let of_sizes = self.alloc_sizes.iter_mut().chain(&mut self.inuse_sizes);
-        held.chain(of_parts).chain(of_sizes).for_each(|sum| *sum = sampling::blocks(interval, *sum));
+        held.chain(of_parts).chain(of_sizes).for_each(|sum| *sum = sampling::blocks(true, *sum));
     }
 
     /// Adds live blocks of one thread and one generation to these.
@@ -235,12 +297,17 @@ impl SiteAccount {
         self.inuse_variance += other.inuse_variance;
         self.oldest_born = [self.oldest_born, other.oldest_born].into_iter().flatten().min();
         add(&mut self.inuse, other.inuse);
+        add(&mut self.unknown, other.unknown);
+        self.coarsest = self.coarsest.max(other.coarsest);
         add(&mut self.peak, other.peak);
         add(&mut self.exit, other.exit);
         add_each(&mut self.alloc_sizes, &other.alloc_sizes);
         add_each(&mut self.inuse_sizes, &other.inuse_sizes);
         for (thread, held) in &other.threads {
             add_to(&mut self.threads, *thread, *held);
+        }
+        for (window, held) in &other.windows {
+            add_to(&mut self.windows, *window, *held);
         }
         for (generation, held) in &other.generations {
             add_to(&mut self.generations, *generation, *held);
@@ -249,15 +316,6 @@ impl SiteAccount {
             add_to(&mut self.births, *span, *held);
         }
     }
-}
-
-/// What a recorded block stands for: itself alone, or, sampled at this interval, so many as its weight says.
-fn stands_for(interval: u64, size: u64) -> Held {
-    if interval == 0 {
-        return Held { objects: 1, space: size };
-    }
-    let weight = sampling::weight(interval, size);
-    Held { objects: weight, space: sampling::weighted_space(size, weight) }
 }
 
 fn add(sum: &mut Held, more: Held) {

@@ -6,6 +6,7 @@
 use std::{collections::VecDeque, time::Duration};
 
 use profiler_common::{
+    control::Control,
     records::{Held, SiteCounters},
     sampling,
 };
@@ -28,15 +29,14 @@ pub struct SiteCount {
 }
 
 impl SiteCount {
-    /// Takes the counters as the probes have them, of blocks sampled at this mean interval in bytes; 0 where every block
-    /// is recorded.
+    /// Takes the counters as the probes have them, of blocks that may have been sampled as the probes were told.
     #[must_use]
-    pub fn of(site: u64, counters: &SiteCounters, interval: u64) -> Self {
+    pub fn of(site: u64, counters: &SiteCounters, sampling: bool, control: &Control) -> Self {
         let Held { objects, space } = counters.held();
-        let blocks = |weight| sampling::blocks(interval, weight);
+        let blocks = |weight| sampling::blocks(sampling, weight);
         let held = Held { objects: blocks(objects), space };
         let mut sizes = counters.sizes;
-        if interval > 0 {
+        if sampling {
             sizes.iter_mut().for_each(|size| *size = blocks(*size));
         }
         Self {
@@ -44,7 +44,7 @@ impl SiteCount {
             allocated: Held { objects: blocks(counters.alloc_objects), space: counters.alloc_space },
             temporary_objects: blocks(counters.temporary_objects),
             held,
-            variance: Variance::of(interval, held, &sizes),
+            variance: Variance::of(control.interval(counters.coarsest.into()), held, &sizes),
         }
     }
 }

@@ -10,6 +10,7 @@ pub mod rights;
 use std::path::PathBuf;
 
 use profiler_common::{
+    control::Control,
     counters::Counter,
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
     python::PythonFrame,
@@ -77,9 +78,10 @@ pub struct ProbeSettings {
     pub min_size: u64,
     /// Largest allocation to record, in bytes.
     pub max_size: u64,
-    /// Mean bytes from one sample to the next, at most [`profiler_common::sampling::MAX_INTERVAL`]; 0 to record every
-    /// block.
-    pub sample_interval: u64,
+    /// Whether blocks are to be sampled, or may be some time.
+    pub sampling: bool,
+    /// What the probes are told first; without sampling, [`Control::EXACT`].
+    pub control: Control,
     /// Whether there are allocators that the user named.
     pub custom_allocators: bool,
     /// Whether mmap, munmap and mremap are to be watched.

@@ -90,13 +90,17 @@ fn title(profile: &Profile, options: &ReportOptions) -> String {
     let command = cut_middle(&clean(&profile.target.command), COMMAND_WIDTH);
     let (what, inverted) =
         (options.metric.words(), if options.invert { ", who asked at the bottom" } else { "" });
+    let what = match (profile.windowed.is_some(), options.metric) {
+        (true, Metric::InuseSpace) => "kept bytes",
+        _ => what,
+    };
     format!("heapscope: {what} of {command} (pid {}){inverted}", profile.target.pid)
 }
 
 fn subtitle(profile: &Profile, options: &ReportOptions, total: Live) -> String {
     let since = if profile.mode.command == "run" { "start" } else { "attach" };
     let error = |part: fn(&Totals) -> u64, unit: fn(u64) -> String| {
-        plus_minus(profile.errors.as_ref().map(part), unit)
+        plus_minus(profile.errors.as_ref().filter(|_| profile.windowed.is_none()).map(part), unit)
     };
     let sum = match options.metric {
         Metric::InuseSpace => format!(
@@ -124,6 +128,17 @@ fn subtitle(profile: &Profile, options: &ReportOptions, total: Live) -> String {
         }
     };
     let age = profile.mode.min_age.map(|age| format!(", at least {} old", span(age))).unwrap_or_default();
+    let is_of_live = matches!(options.metric, Metric::InuseSpace | Metric::InuseObjects);
+    if let Some(windowed) = profile.windowed.as_ref().filter(|_| is_of_live) {
+        return format!(
+            "{} in {} allocated in {} windows ({} of {}) and not seen freed since: they may be gone",
+            bytes(windowed.kept.held.space),
+            blocks(windowed.kept.held.objects),
+            count(windowed.count),
+            span(windowed.observed),
+            span(profile.duration)
+        );
+    }
     let at = match profile.mode.at {
         At::End => "",
         At::Peak => ", at its peak",

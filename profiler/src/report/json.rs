@@ -10,6 +10,7 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
+    json_budget::{KeptView, RecordedView, WindowsView},
     json_history::{HistoryView, SiteHistoryView},
     json_mapped::MappingsView,
     json_pools::PythonView,
@@ -49,6 +50,8 @@ struct Document<'a> {
     mappings: Option<MappingsView<'a>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     python: Option<PythonView<'a>>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    windows: Option<WindowsView>,
 }
 
 #[derive(Serialize)]
@@ -63,6 +66,8 @@ struct ModeView<'a> {
     sampling: &'a str,
     #[serde(skip_serializing_if = "Option::is_none")]
     sample_interval: Option<u64>,
+    budget_percent: Option<f64>,
+    recorded: Vec<RecordedView>,
     at: &'static str,
     command: &'a str,
     probes: &'a str,
@@ -102,6 +107,8 @@ struct Site<'a> {
     totals: TotalsView,
     #[serde(skip_serializing_if = "Option::is_none")]
     standard_errors: Option<TotalsView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    kept: Option<KeptView>,
     oldest_seconds: Option<f64>,
     allocator: &'a str,
     #[serde(flatten)]
@@ -141,6 +148,7 @@ impl<'a> Document<'a> {
             sites: &profile.sites,
             mappings: profile.mapped.as_ref().map(MappingsView::of),
             python: profile.python.as_ref().map(PythonView::of),
+            windows: profile.windowed.as_ref().map(WindowsView::of),
         }
     }
 }
@@ -150,6 +158,8 @@ impl<'a> ModeView<'a> {
         Self {
             sampling: mode.sampling(),
             sample_interval: mode.sample_interval,
+            budget_percent: mode.budget.percent,
+            recorded: mode.budget.steps.iter().map(RecordedView::of).collect(),
             at: mode.at.label(),
             command: &mode.command,
             probes: &mode.probes,
@@ -195,6 +205,7 @@ fn sites<S: Serializer>(sites: &[SiteReport], serializer: S) -> Result<S::Ok, S:
     serializer.collect_seq(sites.iter().map(|site| Site {
         totals: TotalsView::of(site.totals),
         standard_errors: site.errors.map(TotalsView::of),
+        kept: site.kept.as_ref().map(KeptView::of),
         oldest_seconds: site.oldest.map(|age| age.as_secs_f64()),
         allocator: &site.allocator,
         history: SiteHistoryView::of(&site.history),

@@ -126,6 +126,7 @@ mod tests {
 
     fn profile(mapped: Option<MappedMemory>) -> Profile {
         Profile {
+            windowed: None,
             errors: None,
             target: TargetInfo::default(),
             started: std::time::SystemTime::UNIX_EPOCH,

@@ -49,6 +49,17 @@ impl Metric {
         if self == Self::Temporary { site.history.temporary_objects } else { self.of_totals(&site.totals) }
     }
 
+    /// What pictures and tables show of a site: its number, but of live blocks those that it kept where it is not known which of
+    /// them live.
+    #[must_use]
+    pub fn visible(self, site: &SiteReport) -> u64 {
+        match (self, site.kept) {
+            (Self::InuseSpace, Some(kept)) => kept.held.space,
+            (Self::InuseObjects, Some(kept)) => kept.held.objects,
+            _ => self.of(site),
+        }
+    }
+
     /// The number of these totals. They do not know of temporary blocks: [`Self::sum`] does.
     #[must_use]
     pub const fn of_totals(self, totals: &Totals) -> u64 {

@@ -4,6 +4,7 @@
 //! as the error that it is; the caller decides that it is none.
 
 pub mod annotate;
+pub mod budget;
 pub mod csv;
 pub mod dhat;
 pub mod diff;
@@ -17,6 +18,7 @@ pub mod heaptrack;
 pub mod history;
 pub mod html;
 pub mod json;
+mod json_budget;
 mod json_history;
 mod json_mapped;
 mod json_pools;
@@ -37,6 +39,7 @@ pub mod tracemalloc;
 pub mod units;
 pub mod verdict;
 pub mod view;
+mod windows;
 pub mod wrap;
 
 #[cfg(test)]

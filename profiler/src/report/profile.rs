@@ -7,7 +7,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use profiler_common::records::Held;
+
 use super::{
+    budget::{BudgetReport, Kept, Recorded, Windowed},
     history::{History, SiteHistory},
     mapped::MappedMemory,
     pools::PythonMemory,
@@ -36,6 +39,17 @@ pub struct Totals {
     pub alloc_space: u64,
     /// Blocks allocated since attach.
     pub alloc_objects: u64,
+}
+
+impl Totals {
+    /// The same errors, but of what was allocated those given, if there are any.
+    #[must_use]
+    pub fn with_alloc(self, error: Option<Held>) -> Self {
+        match error {
+            Some(Held { objects, space }) => Self { alloc_objects: objects, alloc_space: space, ..self },
+            None => self,
+        }
+    }
 }
 
 /// The moment that a profile's live memory is of.
@@ -67,8 +81,10 @@ impl At {
 pub struct Mode {
     /// The moment that `inuse_space` and `inuse_objects` are of.
     pub at: At,
-    /// Mean bytes from one sample to the next; `None` where every allocation was recorded.
+    /// Mean bytes from one sample to the next, at most; `None` where every allocation was recorded.
     pub sample_interval: Option<u64>,
+    /// The budget, and what it led to.
+    pub budget: BudgetReport,
     /// `attach` or `run`.
     pub command: String,
     /// `session`, `multi` or `perf`: how the probes were attached.
@@ -84,8 +100,14 @@ pub struct Mode {
 impl Mode {
     /// The name that reports use for how allocations were chosen.
     #[must_use]
-    pub const fn sampling(&self) -> &'static str {
-        if self.sample_interval.is_some() { "sampled" } else { "exact" }
+    pub fn sampling(&self) -> &'static str {
+        if self.budget.steps.iter().any(|(_, recorded)| matches!(recorded, Recorded::Windows(_))) {
+            "windows"
+        } else if self.sample_interval.is_some() {
+            "sampled"
+        } else {
+            "exact"
+        }
     }
 }
 
@@ -133,6 +155,17 @@ pub struct SiteReport {
     pub stack: Vec<Arc<Frame>>,
     /// Moments, sizes, threads.
     pub history: SiteHistory,
+    /// What it kept, where calls were seen in windows only.
+    pub kept: Option<Kept>,
+}
+
+impl SiteReport {
+    /// What the pictures and the table show of it: live blocks, or what it kept where it is not known what is live.
+    #[must_use]
+    pub fn shown(&self) -> Held {
+        let Totals { inuse_objects, inuse_space, .. } = self.totals;
+        self.kept.map_or(Held { objects: inuse_objects, space: inuse_space }, |kept| kept.held)
+    }
 }
 
 /// A file with code as it was mapped into the target.
@@ -169,6 +202,8 @@ pub struct Profile {
     pub history: History,
     /// The sites, most live bytes first.
     pub sites: Vec<SiteReport>,
+    /// Windows, if calls were seen in such only.
+    pub windowed: Option<Windowed>,
     /// Where the frames' files were mapped. Two may overlap where one came after the other.
     pub code: Vec<CodeMapping>,
     /// Mapped memory, if it was watched.

@@ -132,7 +132,7 @@ fn stack_warnings(quality: &Quality) -> Vec<String> {
 
 fn notes(profile: &Profile) -> Vec<String> {
     let quality = &profile.quality;
-    let mut notes = Vec::new();
+    let mut notes = profile.mode.budget.notes();
     if let Some(interval) = profile.mode.sample_interval {
         notes.push(format!(
             "All numbers are estimates from samples, one in {} on average; {} not sampled. ± is the standard error: the true \
@@ -157,7 +157,9 @@ fn notes(profile: &Profile) -> Vec<String> {
     }
     if let Some(overhead) = quality.overhead_percent.filter(|overhead| overhead.is_finite()) {
         let hits = counted(quality.probe_hits, "probe hit", "probe hits");
-        notes.push(format!("{hits} took about {overhead:.1}% of the target's CPU time."));
+        let budget = profile.mode.budget.percent;
+        let budget = budget.map(|percent| format!("; the budget is {percent}%")).unwrap_or_default();
+        notes.push(format!("{hits} took about {overhead:.1}% of the target's CPU time{budget}."));
     }
     notes
 }

@@ -63,8 +63,10 @@ impl Stacks {
     /// The sites of `profile` that have anything of the metric.
     pub(super) fn of(profile: &Profile, options: &ReportOptions) -> Self {
         let mut stacks = Self::default();
-        let live =
-            |site: &SiteReport| Live { bytes: options.metric.of(site), blocks: blocks_of(site, options) };
+        let live = |site: &SiteReport| Live {
+            bytes: options.metric.visible(site),
+            blocks: blocks_of(site, options),
+        };
         for (site, more) in profile.sites.iter().map(|site| (site, live(site))) {
             if more == Live::default() {
                 continue;
@@ -102,7 +104,7 @@ impl Stacks {
 /// The blocks that a site's part of the metric is in.
 fn blocks_of(site: &SiteReport, options: &ReportOptions) -> u64 {
     match options.metric {
-        Metric::InuseSpace | Metric::InuseObjects => site.totals.inuse_objects,
+        Metric::InuseSpace | Metric::InuseObjects => Metric::InuseObjects.visible(site),
         Metric::AllocSpace | Metric::AllocObjects => site.totals.alloc_objects,
         Metric::Temporary => site.history.temporary_objects,
     }

@@ -3,6 +3,7 @@
 use std::io::{self, Write};
 
 use super::{
+    budget::Windowed,
     facts,
     mapped::MappedMemory,
     metric::Metric,
@@ -11,6 +12,7 @@ use super::{
     quality::{Weight, nothing_live, remarks},
     units::{blocks, bytes, count, counted, percent, plus_minus, span},
     verdict::verdict,
+    windows,
 };
 use crate::symbolize::{
     fold::{cut_middle, fold, shorten},
@@ -31,12 +33,12 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     write_head(profile, width, out)?;
     let metric = options.metric;
     let counts = |site: &&SiteReport| match metric {
-        Metric::InuseSpace => site.totals.inuse_space > 0 || site.totals.inuse_objects > 0,
-        _ => metric.of(site) > 0,
+        Metric::InuseSpace => metric.visible(site) > 0 || Metric::InuseObjects.visible(site) > 0,
+        _ => metric.visible(site) > 0,
     };
     let mut live: Vec<&SiteReport> = profile.sites.iter().filter(counts).collect();
     live.sort_by_key(|site| {
-        std::cmp::Reverse((metric.of(site), site.totals.inuse_space, site.totals.inuse_objects))
+        std::cmp::Reverse((metric.visible(site), site.totals.inuse_space, Metric::InuseObjects.visible(site)))
     });
     if metric != Metric::InuseSpace {
         writeln!(
@@ -53,6 +55,7 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
         write_wrapped(&nothing_live(profile), "", "", width, out)?;
     } else {
         write_sites(profile, options, width, &live, out)?;
+        write_rest(profile, options, &live, out)?;
     }
     if let Some(mapped) = &profile.mapped {
         write_mapped(mapped, options, width, out)?;
@@ -114,9 +117,9 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let command = cut_middle(&command, width.saturating_sub("heapscope: ".len() + behind.len()));
     writeln!(out, "heapscope: {command}{behind}")?;
     let how = if profile.mode.command == "run" { "followed for" } else { "attached for" };
+    let totals = &profile.totals;
     let conditions = format!("{how} {}{}", span(profile.duration), conditions(profile));
     write_wrapped(&conditions, "", "  ", width, out)?;
-    let totals = &profile.totals;
     let error = |part: fn(&Totals) -> u64| profile.errors.as_ref().map(part);
     let both = |space: u64, space_error, objects: u64, objects_error, how: &str| {
         format!(
@@ -141,7 +144,9 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
         error(|totals| totals.alloc_objects),
         "allocated",
     );
-    write_wrapped(&format!("{live}; {all}"), "", "  ", width, out)?;
+    let live = profile.windowed.as_ref().map_or(live, windows::kept_in_all);
+    let at_least = if profile.windowed.as_ref().is_some_and(Windowed::is_slow) { "at least " } else { "" };
+    write_wrapped(&format!("{live}; {at_least}{all}"), "", "  ", width, out)?;
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
 
@@ -149,7 +154,9 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
 pub(super) fn conditions(profile: &Profile) -> String {
     let mut conditions = format!(", {}", profile.mode.sampling());
     if let Some(interval) = profile.mode.sample_interval {
-        conditions.push_str(&format!(" once in {} on average", bytes(interval)));
+        let sampled = if profile.windowed.is_some() { ", sampled" } else { "" };
+        let most = if profile.mode.budget.steps.len() > 1 { " at the most" } else { "" };
+        conditions.push_str(&format!("{sampled} once in {} on average{most}", bytes(interval)));
     }
     for (word, size) in [("at least", profile.mode.min_size), ("at most", profile.mode.max_size)] {
         if let Some(size) = size {
@@ -169,30 +176,9 @@ fn write_sites(
     live: &[&SiteReport],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let row = |[rank, live, error, share, blocks, allocated, oldest, allocator]: [&str; 8]| {
-        let error = if profile.errors.is_some() { format!(" {error:<6}") } else { String::new() };
-        format!(
-            "{rank:>4}  {live:>10}{error}  {share:>6}  {blocks:>12}  {allocated:>10}  {oldest:>12}  {allocator}"
-        )
-    };
-    writeln!(
-        out,
-        "\n{}",
-        row(["#", "live", "error", "share", "live blocks", "allocated", "oldest", "allocator"])
-    )?;
+    writeln!(out, "\n{}", row_of(profile, options, None))?;
     for (i, site) in live.iter().take(options.sites).enumerate() {
-        let totals = &site.totals;
-        let numbers = row([
-            &(i + 1).to_string(),
-            &bytes(totals.inuse_space),
-            &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
-            &percent(options.metric.of(site), options.metric.sum(profile)),
-            &count(totals.inuse_objects),
-            &bytes(totals.alloc_space),
-            &site.oldest.map_or_else(|| String::from("-"), span),
-            &clean(&site.allocator),
-        ]);
-        writeln!(out, "{}", cut_middle(&numbers, width))?;
+        writeln!(out, "{}", cut_middle(&row_of(profile, options, Some((i + 1, site))), width))?;
         let stack = fold(&site.stack, options.full_stacks);
         for line in shorten(&stack, width - INDENT.len(), STACK_LINES) {
             writeln!(out, "{INDENT}{line}")?;
@@ -200,23 +186,65 @@ fn write_sites(
         if stack.is_empty() {
             writeln!(out, "{INDENT}[no stack]")?;
         }
-        let verdict = verdict(profile, site).text;
-        for line in std::iter::once(verdict).chain(facts::of_site(profile, site)) {
+        // It is judged by what lived over time, which is not known in windows.
+        let verdict = profile.windowed.is_none().then(|| verdict(profile, site).text);
+        for line in verdict.into_iter().chain(facts::of_site(profile, site)) {
             writeln!(out, "{INDENT}{}", cut_middle(&line, width - INDENT.len()))?;
         }
     }
+    Ok(())
+}
+
+/// The numbers of a site, or the heads of their columns.
+fn row_of(profile: &Profile, options: &ReportOptions, site: Option<(usize, &SiteReport)>) -> String {
+    if let Some(windowed) = &profile.windowed {
+        return windows::row(windowed, profile.duration, site);
+    }
+    let row = |[rank, live, error, share, blocks, allocated, oldest, allocator]: [&str; 8]| {
+        let error = if profile.errors.is_some() { format!(" {error:<6}") } else { String::new() };
+        format!(
+            "{rank:>4}  {live:>10}{error}  {share:>6}  {blocks:>12}  {allocated:>10}  {oldest:>12}  {allocator}"
+        )
+    };
+    let Some((rank, site)) = site else {
+        return row(["#", "live", "error", "share", "live blocks", "allocated", "oldest", "allocator"]);
+    };
+    let totals = &site.totals;
+    row([
+        &rank.to_string(),
+        &bytes(totals.inuse_space),
+        &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
+        &percent(options.metric.of(site), options.metric.sum(profile)),
+        &count(totals.inuse_objects),
+        &bytes(totals.alloc_space),
+        &site.oldest.map_or_else(|| String::from("-"), span),
+        &clean(&site.allocator),
+    ])
+}
+
+fn write_rest(
+    profile: &Profile,
+    options: &ReportOptions,
+    live: &[&SiteReport],
+    out: &mut dyn Write,
+) -> io::Result<()> {
     let rest = &live[live.len().min(options.sites)..];
     if !rest.is_empty() {
         let metric = options.metric;
-        let rest_of_it = rest.iter().fold(0u64, |sum, site| sum.saturating_add(metric.of(site)));
-        let sites = if rest.len() == 1 { "site holds" } else { "sites hold" };
+        let rest_of_it = rest.iter().fold(0u64, |sum, site| sum.saturating_add(metric.visible(site)));
+        let sites = match (profile.windowed.is_some(), rest.len()) {
+            (false, 1) => "site holds",
+            (false, _) => "sites hold",
+            (true, 1) => "site has kept",
+            (true, _) => "sites have kept",
+        };
         writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), metric.shown(rest_of_it))?;
     }
     Ok(())
 }
 
 /// `±4%`: a standard error as a share of its estimate.
-fn relative(error: u64, estimate: u64) -> String {
+pub(super) fn relative(error: u64, estimate: u64) -> String {
     format!("±{}", percent(error, estimate))
 }
 
@@ -281,6 +309,7 @@ mod tests {
             quality: Quality { unmatched_frees: u64::MAX, ..Quality::default() },
             history: History::default(),
             sites: Vec::new(),
+            windowed: None,
             code: Vec::new(),
             mapped: None,
             python: None,

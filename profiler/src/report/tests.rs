@@ -7,15 +7,15 @@ mod moments;
 mod recordings;
 mod schema;
 mod views;
+mod windows;
 
 use std::{
     fs,
     path::PathBuf,
-    sync::Arc,
     time::{Duration, UNIX_EPOCH},
 };
 
-use self::moments::{code, history, site_history};
+use self::moments::{code, history, site};
 use super::{
     format::{Format, write_report},
     options::ReportOptions,
@@ -54,22 +54,6 @@ fn runtime(function: &str) -> Frame {
     frame(function, "/lib/x86_64-linux-gnu/libc.so.6", 0, FrameRole::Runtime)
 }
 
-fn site(space: u64, objects: u64, oldest: f64, leaf_first: Vec<Frame>) -> SiteReport {
-    SiteReport {
-        totals: Totals {
-            inuse_space: space,
-            inuse_objects: objects,
-            alloc_space: space * 3,
-            alloc_objects: objects * 2,
-        },
-        errors: None,
-        oldest: (objects > 0).then(|| Duration::from_secs_f64(oldest)),
-        allocator: "glibc".into(),
-        stack: leaf_first.into_iter().map(Arc::new).collect(),
-        history: site_history(space, objects),
-    }
-}
-
 fn profile(sites: Vec<SiteReport>) -> Profile {
     let sum = |part: fn(&Totals) -> u64| sites.iter().map(|site| part(&site.totals)).sum();
     Profile {
@@ -82,8 +66,8 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
             command: "attach".into(),
             probes: "session".into(),
             min_size: Some(16),
-            max_size: None,
             min_age: Some(Duration::from_secs(5)),
+            ..Mode::default()
         },
         totals: Totals {
             inuse_space: sum(|t| t.inuse_space),
@@ -107,6 +91,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         },
         history: history(),
         sites,
+        windowed: None,
         code: code(),
         mapped: None,
         python: None,

@@ -23,7 +23,7 @@ use super::{
     mapped::Mapped,
     naming::Namer,
     observation::Observation,
-    options::{CommonOptions, OutputSpec},
+    options::{BudgetOptions, CommonOptions, OutputSpec},
     output::Outputs,
     signals::StopFlag,
     watch::{Ended, Printer, report_options, watch},
@@ -74,6 +74,8 @@ impl Children {
             quiet: true,
             children: false,
             max_memory: options.max_memory / SHARE,
+            // A child is short-lived, and its beginning worth more than the cost of it.
+            budget: BudgetOptions { measure_first: false, ..options.budget },
             ..options.clone()
         };
         let mut children = Self {

@@ -2,6 +2,7 @@
 
 use std::{collections::HashMap, time::Duration};
 
+use profiler_common::control::Control;
 use profiler_common::records::{Held, Moments, NO_NAME, SIZE_CLASSES, largest_of_class};
 
 use super::observation::Observation;
@@ -10,6 +11,7 @@ use crate::{
         Account, SiteAccount,
         estimate::{StandardError, Variance},
     },
+    probe::error::ProbeError,
     report::{
         history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
         profile::{At, Totals},
@@ -22,17 +24,27 @@ pub(super) struct Details {
     moments: Moments,
     thread_names: HashMap<u64, String>,
     at: At,
-    sample_interval: u64,
+    /// The moment that was asked for.
+    asked: At,
+    /// Whether the numbers are estimates.
+    estimates: bool,
+    control: Control,
+    /// Whether there were windows, so that no moment but the end is known.
+    windows: bool,
 }
 
 impl Details {
     /// Reads what the account lacks; the totals are to be of this moment.
     pub(super) fn read(observation: &Observation, account: &Account, at: At) -> anyhow::Result<Self> {
+        let windows = observation.governor.had_windows();
         Ok(Self {
             moments: account.moments,
             thread_names: observation.thread_names()?,
-            at,
-            sample_interval: observation.sample_interval,
+            at: if windows { At::End } else { at },
+            asked: at,
+            estimates: observation.governor.largest_interval() > 0,
+            control: *observation.probe.control(),
+            windows,
         })
     }
 
@@ -53,7 +65,7 @@ impl Details {
 
     /// The standard errors of [`Self::totals`], where they are estimates.
     pub(super) fn errors(&self, sums: &SiteAccount) -> Option<Totals> {
-        (self.sample_interval > 0).then(|| errors(self.variances(sums)))
+        self.estimates.then(|| errors(self.variances(sums)).with_alloc(sums.alloc_error))
     }
 
     /// Those of the sums over all sites, which are sampled independently of one another.
@@ -64,12 +76,12 @@ impl Details {
                 *sum += variance;
             }
         }
-        (self.sample_interval > 0).then(|| errors(all))
+        self.estimates.then(|| errors(all).with_alloc(account.totals.alloc_error))
     }
 
     /// Of what lived at the moment that was asked for, and of what was allocated.
     fn variances(&self, sums: &SiteAccount) -> [Variance; 2] {
-        let of = |held| Variance::of(self.sample_interval, held, &sums.alloc_sizes);
+        let of = |held| Variance::of(self.interval(sums), held, &sums.alloc_sizes);
         let live = match self.at {
             At::End => sums.inuse_variance,
             At::Peak => of(sums.peak),
@@ -81,15 +93,27 @@ impl Details {
     /// The standard error of parts that together make up a number, each of what one site allocated, if it is an estimate.
     fn error<'a>(&self, parts: impl Iterator<Item = (Held, &'a SiteAccount)>) -> Option<Held> {
         let of =
-            |(held, sums): (Held, &SiteAccount)| Variance::of(self.sample_interval, held, &sums.alloc_sizes);
-        (self.sample_interval > 0).then(|| {
+            |(held, sums): (Held, &SiteAccount)| Variance::of(self.interval(sums), held, &sums.alloc_sizes);
+        self.estimates.then(|| {
             let StandardError { objects, space } = parts.map(of).sum::<Variance>().standard_error();
             Held { objects, space }
         })
     }
 
-    /// What to say where the moment asked for has not come.
+    /// The largest interval that a site's blocks were drawn at: where the blocks are gone, errors are those of this one, and
+    /// so too large rather than too small.
+    fn interval(&self, sums: &SiteAccount) -> u64 {
+        self.control.interval(sums.coarsest.into())
+    }
+
+    /// What to say where the moment asked for has not come, or is not known.
     pub(super) fn warning(&self) -> Option<String> {
+        if self.windows && self.asked != At::End {
+            return Some(format!(
+                "What was live at the {} is not known, because calls were seen in windows only: what is shown is the end.",
+                self.asked.label()
+            ));
+        }
         (self.at == At::Exit && self.moments.exit_time == 0)
             .then(|| "The process did not call exit while it was watched: what is shown is its end.".into())
     }
@@ -99,7 +123,7 @@ impl Details {
         let recorded = &observation.history;
         let moment = |time, held, of_site: fn(&SiteAccount) -> Held| {
             let error = || self.error(account.sites.iter().map(|(_, sums)| (of_site(sums), sums)));
-            (time != 0).then(|| Moment { after: recorded.after(time), held, error: error() })
+            (time != 0 && !self.windows).then(|| Moment { after: recorded.after(time), held, error: error() })
         };
         let mut generations = Vec::new();
         if !recorded.marks.is_empty() {
@@ -128,7 +152,11 @@ impl Details {
             exit: moment(self.moments.exit_time, account.totals.exit, |sums| sums.exit),
             end: account.totals.inuse,
             generations,
-            snapshots: recorded.timeline.snapshots().iter().map(snapshot).collect(),
+            snapshots: if self.windows {
+                Vec::new()
+            } else {
+                recorded.timeline.snapshots().iter().map(snapshot).collect()
+            },
             birth_span: Duration::from_nanos(account.spans.step()),
             births: numbered(&account.totals.births),
         }
@@ -147,7 +175,11 @@ impl Details {
             sizes: sizes(sums),
             threads,
             generations: numbered(generations),
-            over_time: observation.history.timeline.changes(site).to_vec(),
+            over_time: if self.windows {
+                Vec::new()
+            } else {
+                observation.history.timeline.changes(site).to_vec()
+            },
             births: numbered(&sums.births),
         }
     }
@@ -158,6 +190,18 @@ impl Details {
             None if number == NO_NAME => "[name not kept]".to_owned(),
             None => format!("[name {number} lost]"),
         }
+    }
+}
+
+impl Observation {
+    /// The names of the target's threads by their numbers in the account.
+    fn thread_names(&self) -> Result<HashMap<u64, String>, ProbeError> {
+        let mut names = HashMap::new();
+        self.probe.thread_names(|number, name| {
+            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
+            names.insert(number, String::from_utf8_lossy(name).into_owned());
+        })?;
+        Ok(names)
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::{Duration, Instant};
 
-use profiler_common::{records::Held, sampling};
+use profiler_common::{records::Held, sampling::blocks};
 
 use super::naming::monotonic_nanoseconds;
 use crate::{
@@ -66,10 +66,10 @@ impl History {
         }
         let began = Instant::now();
         let mut held = Vec::new();
-        let interval = probe.sample_interval();
+        let sampling = probe.sampling();
         probe.sites(|site, counters| {
             let Held { objects, space } = counters.held();
-            held.push((site, Held { objects: sampling::blocks(interval, objects), space }));
+            held.push((site, Held { objects: blocks(sampling, objects), space }));
         })?;
         self.timeline.add(after, process.rss_bytes().ok(), began.elapsed(), held);
         Ok(())

@@ -5,10 +5,13 @@
 
 mod attach;
 mod blocks;
+mod budget;
 mod children;
 mod code;
+mod dangers;
 mod details;
 mod doctor;
+mod governor;
 mod history;
 mod listener;
 mod lookout;
@@ -32,6 +35,8 @@ mod signals;
 mod status;
 mod top;
 mod watch;
+mod windowed;
+mod windows;
 
 pub use attach::attach;
 pub use doctor::doctor;

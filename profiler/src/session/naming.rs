@@ -2,7 +2,10 @@
 
 use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use profiler_common::records::{OVERFLOW_SITE, walk_end};
+use profiler_common::{
+    counters::Counter,
+    records::{OVERFLOW_SITE, walk_end},
+};
 
 use super::{
     details::Details,
@@ -14,8 +17,9 @@ use super::{
 use crate::{
     ledger::Account,
     probe::{AttachMethod, Counters},
+    report::budget::Windowed,
     report::mapped::MappedMemory,
-    report::profile::{Mode, Profile, Quality, SiteReport, TargetInfo},
+    report::profile::{At, Mode, Profile, Quality, SiteReport, TargetInfo},
     symbolize::{
         frame::Frame,
         perf_map::PerfMap,
@@ -32,6 +36,8 @@ pub(super) struct Taken {
     account: Account,
     details: Details,
     counters: Counters,
+    /// Windows, if there were some.
+    windowed: Option<Windowed>,
 }
 
 impl Taken {
@@ -40,8 +46,13 @@ impl Taken {
         let now = monotonic_nanoseconds();
         let mut account = observation.account(now, options.min_age)?;
         let details = Details::read(observation, &account, options.at)?;
-        account.sort_by_space(|sums| details.totals(sums).inuse_space);
-        Ok(Self { now, account, details, counters: observation.counters()? })
+        let counters = observation.counters()?;
+        let windowed = observation.windowed(&account, counters.get(Counter::GoneBetweenWindows));
+        account.sort_by_space(|sums| match windowed {
+            Some(_) => sums.kept().space,
+            None => details.totals(sums).inuse_space,
+        });
+        Ok(Self { now, account, details, counters, windowed })
     }
 
     /// Sites that have allocated.
@@ -119,7 +130,7 @@ impl Namer {
         taken: &Taken,
         sites: usize,
     ) -> Profile {
-        let Taken { now, account, details, counters } = taken;
+        let Taken { now, account, details, counters, windowed } = taken;
         let now = *now;
         self.unmatched = 0;
         let shown = account.sites.iter().take(sites).filter_map(|(site, _)| observation.stacks.get(site));
@@ -146,6 +157,9 @@ impl Namer {
                     allocator,
                     stack,
                     history: details.site(observation, *site, sums),
+                    kept: windowed
+                        .as_ref()
+                        .map(|_| observation.governor.windowed.kept(sums, observation.duration())),
                 }
             })
             .collect();
@@ -159,6 +173,8 @@ impl Namer {
         });
         let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
         let mut quality = self.quality(observation, account, counters);
+        let of_windows = windowed.iter().flat_map(|windowed| windowed.warnings(observation.duration()));
+        quality.warnings.splice(0..0, of_windows);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
             mapped.tell_quality(counters, inside, &mut quality);
@@ -176,6 +192,7 @@ impl Namer {
             quality,
             history: details.history(observation, account),
             sites: named,
+            windowed: windowed.clone(),
             code: observation.code.mapped_files(),
             mapped,
             python,
@@ -195,8 +212,9 @@ impl Namer {
     /// How it is observed.
     pub(super) fn mode(&self, observation: &Observation, options: &CommonOptions) -> Mode {
         Mode {
-            at: options.at,
-            sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
+            at: if observation.governor.had_windows() { At::End } else { options.at },
+            sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
+            budget: observation.governor.report(),
             command: self.command.into(),
             probes: observation.method().label().into(),
             min_size: options.min_size,
@@ -295,7 +313,6 @@ fn without_main_thread(method: AttachMethod) -> String {
 
 /// Everything that the reader must know before trusting a number.
 fn warnings(observation: &Observation, account: &Account, counters: &Counters) -> Vec<String> {
-    use profiler_common::counters::Counter;
     let mut warnings = observation.warnings.clone();
     warnings.extend(observation.lookout.warning());
     if counters.get(Counter::ProbeHits) == 0 && !observation.allocators.is_empty() {

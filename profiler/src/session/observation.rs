@@ -20,6 +20,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     blocks::read_blocks,
     code::{Change, CodeMap},
+    dangers::refuse_dangerous,
+    governor::{Governor, first_control},
     history::History,
     lookout::Lookout,
     mapped::{self, Mapped},
@@ -34,7 +36,7 @@ use super::{
 use crate::{
     ledger::{Account, Ledger},
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
-    report::units,
+    report::{budget::Recorded, units},
     symbolize::label,
     target::{module::Module, process::Process},
 };
@@ -59,6 +61,12 @@ pub(super) struct Reading {
     pub(super) counters: Counters,
     pub(super) sites: usize,
     pub(super) overhead_percent: Option<f64>,
+    pub(super) budget_percent: Option<f64>,
+    pub(super) recorded: Recorded,
+    /// Whether the budget cannot be kept, which ends the observation.
+    pub(super) let_go: bool,
+    /// What the user is to be told.
+    pub(super) said: Vec<String>,
     /// Whether the target has replaced its program, which ends the observation.
     pub(super) replaced: bool,
 }
@@ -79,8 +87,7 @@ pub(super) struct Observation {
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
-    /// Mean bytes from one sample to the next; 0 where every block is recorded.
-    pub(super) sample_interval: u64,
+    pub(super) governor: Governor,
     pub(super) sampled_code: SampledCode,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
     pub(super) outdated: u64,
@@ -89,7 +96,7 @@ pub(super) struct Observation {
     pub(super) probe: EbpfProbe,
     began: Instant,
     lasted: Option<Duration>,
-    meter: OverheadMeter,
+    pub(super) meter: OverheadMeter,
     pub(super) lookout: Lookout,
     pub(super) history: History,
     /// The recording that is written meanwhile, if there is one.
@@ -105,12 +112,14 @@ impl Observation {
         let lookout = Lookout::new(process.pid, options.children);
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
+        let (sampling, control) = first_control(&options.budget);
         let probe = EbpfProbe::load(&ProbeSettings {
             pid: process.pid,
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
-            sample_interval: options.sample_interval,
+            sampling,
+            control,
             custom_allocators: !options.allocators.is_empty(),
             mappings: options.mmap,
             python: true,
@@ -132,7 +141,7 @@ impl Observation {
             pools: None,
             mapped: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
-            sample_interval: options.sample_interval,
+            governor: Governor::new(&options.budget, &control),
             sampled_code: SampledCode::default(),
             outdated: 0,
             left_out: 0,
@@ -150,12 +159,18 @@ impl Observation {
                     .into(),
             );
         }
-        observation.started = SystemTime::now();
-        observation.began = Instant::now();
-        observation.history = History::begin(options.interval);
         observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
+        observation.start_clock(options);
         observation.take_up(&change)?;
+        observation.decide_first(options)?;
         Ok(observation)
+    }
+
+    /// The observation begins now.
+    pub(super) fn start_clock(&mut self, options: &CommonOptions) {
+        self.started = SystemTime::now();
+        self.began = Instant::now();
+        self.history = History::begin(options.interval);
     }
 
     /// How the probes are attached.
@@ -215,14 +230,23 @@ impl Observation {
         self.keep_up();
         self.python_begins()?;
         self.history.snapshot(&self.probe, &self.process, self.duration(), false)?;
-        let overhead_percent = self.meter.measure(&self.probe, &self.process, &counters);
-        let replaced = self.probe.closed()?;
-        Ok(Reading { counters, sites: self.stacks.len(), overhead_percent, replaced })
+        self.govern(&counters)?;
+        Ok(Reading {
+            sites: self.stacks.len(),
+            overhead_percent: self.meter.percent(),
+            budget_percent: self.governor.percent(),
+            recorded: self.governor.recorded(self.probe.control()),
+            let_go: self.governor.let_go,
+            said: self.governor.said(),
+            replaced: self.probe.closed()?,
+            counters,
+        })
     }
 
     /// Takes the probes out and takes in what is left.
     pub(super) fn end(&mut self) {
         self.lasted.get_or_insert_with(|| self.began.elapsed());
+        self.end_windows();
         self.probe.detach();
         self.keep_up();
         // Without the last snapshot the others are as true as before.
@@ -243,8 +267,10 @@ impl Observation {
     pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
         let marks = self.history.marks.iter().map(|mark| mark.time).collect();
+        let windowed = &self.governor.windowed;
         let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
-            .sampled(self.sample_interval)
+            .drawn(self.probe.sampling(), self.known())
+            .in_windows(windowed.stretches.iter().map(|stretch| stretch.began).collect())
             .with_births(self.history.spans_until(now));
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
@@ -253,7 +279,9 @@ impl Observation {
                 ledger.add_site(site, &counters);
             }
         })?;
-        Ok(ledger.close())
+        let mut account = ledger.close();
+        windowed.apply(&mut account, self.probe.sampling());
+        Ok(account)
     }
 
     /// Whether a site has mapped memory or opened pools, and not allocated blocks. One whose stack is lost may have done
@@ -275,16 +303,6 @@ impl Observation {
         let (space, objects) =
             (units::bytes(counters.inuse_space()), units::blocks(counters.inuse_objects()));
         Ok(format!("{name}, after {}: {space} live in {objects}", units::span(self.history.after(time))))
-    }
-
-    /// The names of the target's threads by their numbers in the account.
-    pub(super) fn thread_names(&self) -> Result<HashMap<u64, String>, ProbeError> {
-        let mut names = HashMap::new();
-        self.probe.thread_names(|number, name| {
-            let name = name.split(|byte| *byte == 0).next().unwrap_or_default();
-            names.insert(number, String::from_utf8_lossy(name).into_owned());
-        })?;
-        Ok(names)
     }
 
     fn new_stacks(&mut self) -> Vec<StackRecord> {
@@ -378,20 +396,3 @@ impl Observation {
 
 /// A stack is cut at this many frames.
 pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
-
-/// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
-/// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
-pub(super) fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
-    use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
-    let release = rustix::system::uname().release().to_string_lossy().into_owned();
-    if process.seccomp != Seccomp::Disabled
-        && kernel_version(&release).is_some_and(|version| ((6, 11)..(6, 14)).contains(&version))
-    {
-        anyhow::bail!(
-            "process {} runs under seccomp, and on kernel {release} a return probe could kill it. Use kernel 6.14 or \
-             later, or start the process without its seccomp filter",
-            process.pid
-        );
-    }
-    Ok(())
-}

@@ -94,8 +94,8 @@ pub struct CommonOptions {
     pub min_size: Option<u64>,
     /// Record only allocations of at most so many bytes.
     pub max_size: Option<u64>,
-    /// Mean bytes from one sample to the next; 0 to record every block.
-    pub sample_interval: u64,
+    /// How much to record, and what that may cost.
+    pub budget: BudgetOptions,
     /// Allocators that the target is said to have beside those known by their names.
     pub allocators: Vec<CustomAllocator>,
     /// Keep an account of mapped memory too.
@@ -120,6 +120,19 @@ pub struct CommonOptions {
     pub quiet: bool,
 }
 
+/// How much to record, and what that may cost.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct BudgetOptions {
+    /// Percent of the target's CPU time that the probes may take; `None` for as much as it takes.
+    pub percent: Option<f64>,
+    /// Every block, or nothing.
+    pub exact: bool,
+    /// Samples: mean bytes from one to the next, or more where the budget wants it.
+    pub sample: Option<u64>,
+    /// Whether the target runs already, so that it can be measured before anything is recorded.
+    pub measure_first: bool,
+}
+
 impl CommonOptions {
     /// Those with which heapscope watches itself, to learn what that costs.
     pub(super) fn watching_ourselves(method: AttachMethod, max_memory: u64) -> Self {
@@ -131,7 +144,7 @@ impl CommonOptions {
             min_age: None,
             min_size: None,
             max_size: None,
-            sample_interval: 0,
+            budget: BudgetOptions::default(),
             allocators: Vec::new(),
             mmap: false,
             at: At::End,

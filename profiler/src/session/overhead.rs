@@ -1,7 +1,10 @@
 //! What the probes cost the target: hits times the calibrated cost of a trap, plus the measured run time of our
 //! programs, as a share of the target's CPU time.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
 use profiler_common::counters::Counter;
 
@@ -16,10 +19,65 @@ use crate::{
 
 /// How often the share is computed.
 const EVERY: Duration = Duration::from_secs(1);
+/// In the beginning, seconds are shorter: so many.
+const EARLY: u32 = 3;
 /// CPU time of the target below which no share is computed.
 const LEAST_CPU_TIME: Duration = Duration::from_millis(50);
-/// The kernel's measuring of run time itself costs two clock reads a hit, so it is on for every eighth second only.
+/// The kernel's measuring of run time itself costs two clock reads a hit, so it is on for one tick in so many rounds only.
 const MEASURED_ONE_IN: u32 = 8;
+/// What a hit costs in the midst of other code, by what it costs in a loop that does nothing else: behind a trap, caches and
+/// branch predictors are no longer the program's own. (docs/performance.md, a pair of calls: 780 ns for an empty entry, where
+/// calibration has 370 to 500.)
+const IN_PLACE: f64 = 1.7;
+/// Nanoseconds of one run of our program before it has been measured.
+const USUAL_RUN: f64 = 300.0;
+
+/// What happened in the target in some stretch of time.
+#[derive(Clone, Copy, PartialEq, Debug, Default)]
+pub(super) struct Load {
+    /// CPU time that it used, in nanoseconds.
+    pub(super) used: f64,
+    /// Of that, what the probes caused, in nanoseconds.
+    pub(super) caused: f64,
+    /// Runs of probes.
+    pub(super) hits: f64,
+    /// Calls that ask for a block, recorded or not.
+    pub(super) calls: f64,
+    /// Bytes asked for by those.
+    pub(super) bytes: f64,
+    /// Blocks recorded.
+    pub(super) recorded: f64,
+}
+
+impl Load {
+    /// The probes' share of the CPU time.
+    pub(super) fn share(&self) -> f64 {
+        if self.used > 0.0 { (self.caused / self.used).min(1.0) } else { 0.0 }
+    }
+
+    /// Adds what came later.
+    pub(super) fn add(&mut self, more: &Self) {
+        self.used += more.used;
+        self.caused += more.caused;
+        self.hits += more.hits;
+        self.calls += more.calls;
+        self.bytes += more.bytes;
+        self.recorded += more.recorded;
+    }
+
+    /// So many times this.
+    pub(super) fn times(&self, times: f64) -> Self {
+        let Self { used, caused, hits, calls, bytes, recorded } = self;
+        let [used, caused, hits] = [used, caused, hits].map(|number| number * times);
+        let [calls, bytes, recorded] = [calls, bytes, recorded].map(|number| number * times);
+        Self { used, caused, hits, calls, bytes, recorded }
+    }
+
+    /// Whether there is enough of it for a share to mean something.
+    pub(super) fn is_telling(&self) -> bool {
+        self.used > LEAST_CPU_TIME.as_secs_f64() * 1e9
+    }
+}
 
 /// Follows the overhead.
 #[derive(Debug)]
@@ -27,86 +85,136 @@ pub(super) struct OverheadMeter {
     /// Nanoseconds of one trap without our program's work.
     trap: Option<f64>,
     /// Nanoseconds of one run of our program, as last measured.
-    run: f64,
-    since: Instant,
-    hits: u64,
-    cpu: Duration,
+    run: Option<f64>,
+    measuring: Option<(OwnedFd, RunTime)>,
     rounds: u32,
+    last: Option<(Counts, Duration)>,
+    /// What came since the last second was over.
+    second: Load,
+    since: Instant,
+    took: Duration,
     last_percent: Option<f64>,
-    caused: f64,
-    used: Duration,
+    total: Load,
+}
+
+/// The counters that it looks at.
+#[derive(Clone, Copy, Debug)]
+struct Counts {
+    hits: u64,
+    calls: u64,
+    bytes: u64,
+    recorded: u64,
+}
+
+impl Counts {
+    fn of(counters: &Counters) -> Self {
+        let sum = |of: [Counter; 2]| of.iter().map(|counter| counters.get(*counter)).sum();
+        let recorded = counters.get(Counter::RecordedBlocks);
+        Self {
+            hits: counters.get(Counter::ProbeHits),
+            calls: recorded
+                .saturating_add(sum([Counter::UnsampledAllocations, Counter::MeasuredAllocations])),
+            // While every block is recorded, nothing is unsampled; and while not, what is recorded is little.
+            bytes: sum([Counter::UnsampledSpace, Counter::MeasuredSpace]),
+            recorded,
+        }
+    }
 }
 
 impl OverheadMeter {
     /// Calibrates a trap on this machine, in this process.
     pub(super) fn new(probe: &EbpfProbe) -> Self {
         Self {
-            trap: probe.calibrate().ok().flatten(),
-            run: 0.0,
-            since: Instant::now(),
-            hits: 0,
-            cpu: Duration::MAX,
+            trap: probe.calibrate().ok().flatten().map(|trap| trap * IN_PLACE),
+            run: None,
+            measuring: None,
             rounds: 0,
+            last: None,
+            second: Load::default(),
+            since: Instant::now(),
+            took: EVERY,
             last_percent: None,
-            caused: 0.0,
-            used: Duration::ZERO,
+            total: Load::default(),
         }
+    }
+
+    /// Nanoseconds of a hit of a program that does nothing; `None` where that could not be measured.
+    pub(super) fn trap(&self) -> Option<f64> {
+        self.trap
+    }
+
+    /// What happened since the last call; nothing the first time, and where the cost of a trap is not known.
+    pub(super) fn measure(&mut self, probe: &EbpfProbe, process: &Process, counters: &Counters) -> Load {
+        let (Some(trap), Ok(cpu)) = (self.trap, process.cpu_time()) else { return Load::default() };
+        self.measure_run_time(probe);
+        let now = Counts::of(counters);
+        let Some((before, cpu_before)) = self.last.replace((now, cpu)) else { return Load::default() };
+        let since = |part: fn(&Counts) -> u64| count(part(&now).saturating_sub(part(&before)));
+        let hits = since(|counts| counts.hits);
+        let load = Load {
+            used: cpu.saturating_sub(cpu_before).as_secs_f64() * 1e9,
+            caused: hits * (trap + self.run.unwrap_or(USUAL_RUN)),
+            hits,
+            calls: since(|counts| counts.calls),
+            bytes: since(|counts| counts.bytes),
+            recorded: since(|counts| counts.recorded),
+        };
+        self.second.add(&load);
+        self.total.add(&load);
+        load
+    }
+
+    /// The load of the last second, once it is over and tells enough.
+    pub(super) fn second(&mut self) -> Option<Load> {
+        let every = if self.rounds < EARLY { EVERY / 4 } else { EVERY };
+        if self.since.elapsed() < every || !self.second.is_telling() {
+            return None;
+        }
+        self.took = self.since.elapsed();
+        self.since = Instant::now();
+        self.rounds = self.rounds.wrapping_add(1);
+        let second = std::mem::take(&mut self.second);
+        self.last_percent = Some(100.0 * second.share());
+        Some(second)
+    }
+
+    /// How long what [`Self::second`] told last really took.
+    pub(super) fn seconds_of_last(&self) -> Duration {
+        self.took
+    }
+
+    /// Has what comes counted as a new second, in which another program may do other work.
+    pub(super) fn begin_second(&mut self) {
+        self.second = Load::default();
+        self.since = Instant::now();
+        self.rounds = 0;
     }
 
     /// The share over the last second or so, in percent.
-    pub(super) fn measure(
-        &mut self,
-        probe: &EbpfProbe,
-        process: &Process,
-        counters: &Counters,
-    ) -> Option<f64> {
-        if self.rounds != 0 && self.since.elapsed() < EVERY {
-            return self.last_percent;
-        }
-        let trap = self.trap?;
-        let cpu = process.cpu_time().ok()?;
-        if self.run == 0.0 || self.rounds.is_multiple_of(MEASURED_ONE_IN) {
-            self.measure_run_time(probe);
-        }
-        let hits = counters.get(Counter::ProbeHits);
-        let used = cpu.saturating_sub(self.cpu);
-        self.since = Instant::now();
-        if self.rounds > 0 {
-            // The clock of CPU time may tick in hundredths of a second: below some ticks the share means nothing, and
-            // the next second is added to this one.
-            if used <= LEAST_CPU_TIME {
-                return self.last_percent;
-            }
-            let caused = count(hits.saturating_sub(self.hits)) * (trap + self.run);
-            self.last_percent = Some(share(caused, used));
-            self.caused += caused;
-            self.used += used;
-        }
-        (self.hits, self.cpu) = (hits, cpu);
-        self.rounds = self.rounds.wrapping_add(1).max(1);
+    pub(super) fn percent(&self) -> Option<f64> {
         self.last_percent
     }
 
-    /// The share over all seconds measured, in percent.
+    /// The share over all time, in percent.
     pub(super) fn total_percent(&self) -> Option<f64> {
-        (self.trap.is_some() && self.used > LEAST_CPU_TIME).then(|| share(self.caused, self.used))
+        (self.trap.is_some() && self.total.is_telling()).then(|| 100.0 * self.total.share())
     }
 
+    /// From one call to the next, now and then.
     fn measure_run_time(&mut self, probe: &EbpfProbe) {
-        let Ok(statistics) = ebpf::enable_run_time_stats() else { return };
-        let before = probe.run_time();
-        std::thread::sleep(Duration::from_millis(20));
-        let RunTime { nanoseconds, runs } = probe.run_time();
-        drop(statistics);
-        let runs = runs.saturating_sub(before.runs);
-        if runs > 0 {
-            self.run = count(nanoseconds.saturating_sub(before.nanoseconds)) / count(runs);
+        if let Some((statistics, before)) = self.measuring.take() {
+            let RunTime { nanoseconds, runs } = probe.run_time();
+            drop(statistics);
+            let runs = runs.saturating_sub(before.runs);
+            if runs > 0 {
+                self.run = Some(count(nanoseconds.saturating_sub(before.nanoseconds)) / count(runs));
+                self.rounds = self.rounds.max(1);
+            }
+        } else if self.run.is_none() || self.rounds.is_multiple_of(MEASURED_ONE_IN) {
+            self.measuring =
+                ebpf::enable_run_time_stats().ok().map(|statistics| (statistics, probe.run_time()));
         }
     }
-}
-
-fn share(caused_nanoseconds: f64, used: Duration) -> f64 {
-    (100.0 * caused_nanoseconds / (used.as_secs_f64() * 1e9)).min(100.0)
 }
 
 #[expect(clippy::cast_precision_loss, reason = "counts of hits and nanoseconds stay far below 2 to the 52nd")]

@@ -201,18 +201,22 @@ impl Namer {
 
 /// What every site has by now.
 fn read_sites(observation: &Observation) -> io::Result<Vec<(u64, Counters)>> {
-    let interval = observation.sample_interval;
-    let blocks = |sum| sampling::blocks(interval, sum);
+    let (sampling, control) = (observation.probe.sampling(), *observation.probe.control());
+    let blocks = |sum| sampling::blocks(sampling, sum);
+    let had_windows = observation.governor.had_windows();
     let mut sites = Vec::new();
     let read = observation.probe.sites(|site, counters: SiteCounters| {
         if counters.alloc_objects == 0 || observation.is_of_no_block(site, &counters) {
             return;
         }
-        let (held, allocated) =
-            (counters.held(), Held { objects: counters.alloc_objects, space: counters.alloc_space });
+        // Between windows frees are not seen: what lives is not known, and the recording's warnings say so.
+        let held = if had_windows { Held::NOTHING } else { counters.held() };
+        let allocated = Held { objects: counters.alloc_objects, space: counters.alloc_space };
         let [held, allocated] =
             [held, allocated].map(|of| Held { objects: blocks(of.objects), space: of.space });
-        let error = |of| Variance::of(interval, of, &counters.sizes).standard_error();
+        let sizes = counters.sizes.map(blocks);
+        let interval = control.interval(counters.coarsest.into());
+        let error = |of| Variance::of(interval, of, &sizes).standard_error();
         let [of_held, of_allocated] = [held, allocated].map(error);
         let counters = Counters {
             alloc_objects: allocated.objects,

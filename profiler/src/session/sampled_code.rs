@@ -22,7 +22,7 @@ impl SampledCode {
 impl Observation {
     /// Tells the sampler where they lie now.
     pub(super) fn publish_allocator_code(&mut self) -> anyhow::Result<()> {
-        if self.sample_interval == 0 {
+        if !self.probe.sampling() {
             return Ok(());
         }
         let mut functions = Vec::new();

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use profiler_common::counters::Counter;
 
 use super::observation::Reading;
-use crate::report::units;
+use crate::report::{budget::Recorded, units};
 
 /// How often rates are computed.
 const EVERY: Duration = Duration::from_millis(500);
@@ -53,8 +53,14 @@ impl StatusLine {
             Some(percent) => format!("overhead {percent:.1}%"),
             None => "overhead -".to_owned(),
         };
+        let of_budget = reading.budget_percent.map(|budget| format!(" of {budget}%")).unwrap_or_default();
+        let (live, how) = match reading.recorded {
+            Recorded::Every => ("live", String::new()),
+            Recorded::Sampled(interval) => ("live", format!(" | one in {}", units::bytes(interval))),
+            Recorded::Windows(_) => ("kept", " | windows".to_owned()),
+        };
         self.bar.set_message(format!(
-            "{} live in {} blocks | {overhead} | lost {} | {} sites | {} allocs/s {} frees/s",
+            "{} {live} in {} blocks | {overhead}{of_budget}{how} | lost {} | {} sites | {} allocs/s {} frees/s",
             units::bytes(reading.counters.inuse_space()),
             units::count(reading.counters.inuse_objects()),
             units::count(super::quality::lost(&reading.counters)),

@@ -94,7 +94,7 @@ fn target_of(observation: &Observation) -> Target {
         pid: process.pid,
         command: process.command.clone(),
         probes: observation.method().label().into(),
-        sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
+        sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
         allocators: observation.allocators.clone(),
     }
 }

@@ -34,6 +34,8 @@ pub(super) enum Ended {
     TargetGone,
     /// The target replaced its program by exec.
     TargetReplaced,
+    /// The budget could not be kept.
+    OverBudget,
 }
 
 /// Watches until something ends it. `ended` waits for the target's end at most for the time given.
@@ -66,12 +68,15 @@ pub(super) fn watch(
             }
             continue;
         }
-        next_tick = Instant::now() + TICK;
         let reading = observation.tick()?;
+        next_tick = Instant::now() + observation.governor.rest().map_or(TICK, |rest| rest.min(TICK));
         if let Some(children) = children.as_deref_mut() {
             children.heard(observation.lookout.births());
         }
         status.show(&reading);
+        for said in &reading.said {
+            status.suspend(|| eprintln!("{said}"));
+        }
         marks.take(|name| {
             let said = observation.mark(name)?;
             status.suspend(|| eprintln!("marked {said}"));
@@ -80,6 +85,9 @@ pub(super) fn watch(
         namer.record(observation, options);
         if reading.replaced {
             break Ended::TargetReplaced;
+        }
+        if reading.let_go {
+            break Ended::OverBudget;
         }
         if stop.is_set() {
             break Ended::Stopped;

@@ -17,7 +17,7 @@ use std::{
 
 use rustix::{
     event::{PollFd, PollFlags, Timespec, poll},
-    param::{clock_ticks_per_second, page_size},
+    param::page_size,
     process::{Pid, PidfdFlags, pidfd_open},
 };
 
@@ -25,6 +25,8 @@ use super::{
     error::TargetError,
     procfs::{Seccomp, Stat, parse_stat, parse_status, printable, read_bounded},
 };
+
+pub mod cpu;
 
 /// Bytes read of a file of `/proc/PID` that is small by nature; of a command line, what is worth showing.
 const SMALL_FILE: u64 = 4096;
@@ -208,16 +210,6 @@ impl Process {
             }
             _ => TargetError::Unreadable { path, source },
         }
-    }
-
-    /// CPU time that all its threads have used, the ended ones too.
-    ///
-    /// # Errors
-    /// Where it has ended, or its stat line cannot be read.
-    pub fn cpu_time(&self) -> Result<Duration, TargetError> {
-        let (ticks, per_second) = (self.stat()?.cpu_ticks, clock_ticks_per_second().max(1));
-        let nanoseconds = (ticks % per_second) * 1_000_000_000 / per_second;
-        Ok(Duration::from_secs(ticks / per_second) + Duration::from_nanos(nanoseconds))
     }
 
     /// Which program it runs now.

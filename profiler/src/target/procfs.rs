@@ -19,8 +19,8 @@ pub struct Stat {
     pub parent: u32,
     /// From field 9: whether it is a kernel thread.
     pub kernel_thread: bool,
-    /// Fields 14 and 15: CPU time of all its threads, in clock ticks.
-    pub cpu_ticks: u64,
+    /// Field 14: time that its threads have spent in their own code, in clock ticks.
+    pub user_ticks: u64,
     /// Field 22: when it started, in clock ticks since boot.
     pub start_time: u64,
     /// Field 28: the address of the bottom of its stack; 0 where we lack the right to see it.
@@ -48,7 +48,7 @@ pub fn parse_stat(line: &[u8]) -> Option<Stat> {
         state,
         parent: u32::try_from(number(4)?).ok()?,
         kernel_thread: number(9)? & KERNEL_THREAD_FLAG != 0,
-        cpu_ticks: number(14)?.saturating_add(number(15)?),
+        user_ticks: number(14)?,
         start_time: number(22)?,
         start_stack: number(28)?,
     })
@@ -136,7 +136,7 @@ mod tests {
                     state: b'S',
                     parent: 1,
                     kernel_thread: false,
-                    cpu_ticks: 723,
+                    user_ticks: 700,
                     start_time: 987_654,
                     start_stack: 140_730_000_000_000,
                 }

@@ -99,6 +99,7 @@ pub(crate) fn site(stack: Vec<Arc<Frame>>, size: u64, births: &[(usize, u64)], f
             alloc_objects: objects + freed,
         },
         errors: None,
+        kept: None,
         oldest: first
             .map(|span| DURATION - DURATION / u32::try_from(SPANS).unwrap() * u32::try_from(span).unwrap()),
         allocator: "glibc".into(),
@@ -238,6 +239,7 @@ pub(crate) fn profile(mut sites: Vec<SiteReport>) -> Profile {
         error: None,
     };
     Profile {
+        windowed: None,
         target: TargetInfo {
             pid: 4711,
             command: "/srv/shop/shop --port 8080 --workers 2".into(),

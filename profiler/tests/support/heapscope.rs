@@ -24,6 +24,13 @@ pub(crate) fn heapscope<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
     command
 }
 
+/// What has every block recorded whatever that costs, for tests that count them; nothing where the options say something
+/// else.
+fn unbudgeted(options: &[&str]) -> &'static [&'static str] {
+    let says = |option: &&str| ["--budget", "--exact", "--sample", "--mode"].contains(option);
+    if options.iter().any(says) { &[] } else { &["--budget", "off"] }
+}
+
 /// heapscope while it watches.
 pub(crate) struct Heapscope {
     child: Child,
@@ -47,8 +54,11 @@ pub(crate) struct Outcome {
 impl Heapscope {
     /// Attaches to a process and waits until the probes are live.
     pub(crate) fn attach(pid: u32, options: &[&str]) -> Self {
-        let mut heapscope =
-            Self::start(heapscope(&["attach", &pid.to_string(), "-o", "report.json"]).args(options));
+        let mut heapscope = Self::start(
+            heapscope(&["attach", &pid.to_string(), "-o", "report.json"])
+                .args(options)
+                .args(unbudgeted(options)),
+        );
         heapscope.hear("attached");
         heapscope
     }

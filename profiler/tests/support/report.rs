@@ -25,6 +25,24 @@ pub(crate) struct Report {
     pub(crate) mappings: Option<Mappings>,
     /// Where the target runs Python.
     pub(crate) python: Option<Python>,
+    /// Where calls were seen in windows only.
+    pub(crate) windows: Option<InWindows>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct InWindows {
+    pub(crate) count: u64,
+    pub(crate) kept: Kept,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Kept {
+    pub(crate) space: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Recorded {
+    pub(crate) sampling: String,
 }
 
 /// Python's small objects.
@@ -111,6 +129,9 @@ pub(crate) struct Target {
 
 #[derive(Debug, Deserialize)]
 pub(crate) struct Mode {
+    pub(crate) sampling: String,
+    pub(crate) budget_percent: Option<f64>,
+    pub(crate) recorded: Vec<Recorded>,
     pub(crate) at: String,
     pub(crate) probes: String,
 }

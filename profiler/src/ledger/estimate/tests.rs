@@ -5,7 +5,10 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::ledger::Ledger;
-use profiler_common::records::{LiveBlock, Moments};
+use profiler_common::{
+    control::{Control, NUMBER_SHIFT, intervals_from},
+    records::{LiveBlock, Moments},
+};
 
 fn exact_weight(interval: u64, size: u64) -> f64 {
     -1.0 / (-(size.max(1) as f64) / interval as f64).exp_m1()
@@ -41,13 +44,14 @@ fn next(state: &mut u64) -> u64 {
 /// The account of blocks of these sizes as one thread's sampler sees them.
 fn sampled(interval: u64, sizes: &[u64], state: &mut u64) -> (Held, Variance) {
     let mut distance = sampling::distance(interval, next(state) as u32);
-    let mut ledger = Ledger::new(None, Vec::new(), Moments::default()).sampled(interval);
+    let control = Control { current: 1, intervals: intervals_from(interval), ..Control::EXACT };
+    let mut ledger = Ledger::new(None, Vec::new(), Moments::default()).drawn(true, control);
     for size in sizes {
         if distance >= *size {
             distance -= size;
         } else {
             distance = sampling::distance(interval, next(state) as u32);
-            ledger.add_blocks(&mut [LiveBlock { size: *size, site: 7, born: 1, thread: 0 }]);
+            ledger.add_blocks(&mut [LiveBlock { size: *size, site: 7, born: 1, thread: 1 << NUMBER_SHIFT }]);
         }
     }
     let totals = ledger.close().totals;

@@ -10,6 +10,7 @@ use std::{
         unix::ffi::OsStrExt,
     },
     path::Path,
+    time::{Duration, Instant},
 };
 
 use aya::{
@@ -22,7 +23,10 @@ use aya::{
 
 use profiler_common::records::CallKind;
 
-use super::object::{Programs, damaged, session_kernel_functions};
+use super::{
+    links::Links,
+    object::{Programs, damaged, session_kernel_functions},
+};
 use crate::{
     probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
     sys::bpf::{self, ATTACH_UPROBE_MULTI, ATTACH_UPROBE_SESSION, MultiLink, RunTime},
@@ -33,8 +37,15 @@ use crate::{
 pub(super) struct Attachments {
     pid: u32,
     loaded: Loaded,
-    links: Vec<OwnedFd>,
-    perf_links: Vec<(&'static str, aya::programs::uprobe::UProbeLinkId)>,
+    /// Those on the allocators' functions, which come and go with windows.
+    links: Links,
+    /// All others.
+    standing: Links,
+    /// Where the first of these go.
+    points: Vec<ProbePoint>,
+    suspended: bool,
+    /// How long it took the last time to place the allocators' probes, and to take them out.
+    pub(super) took: [Duration; 2],
 }
 
 enum Loaded {
@@ -74,7 +85,15 @@ impl Attachments {
                 .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf))
                 .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf))?,
         };
-        Ok(Self { pid: settings.pid, loaded, links: Vec::new(), perf_links: Vec::new() })
+        Ok(Self {
+            pid: settings.pid,
+            loaded,
+            links: Links::default(),
+            standing: Links::default(),
+            points: Vec::new(),
+            suspended: false,
+            took: [Duration::ZERO; 2],
+        })
     }
 
     /// The process that the probes are in.
@@ -90,55 +109,86 @@ impl Attachments {
         }
     }
 
-    /// Places probes: frees, then returns, then entries.
+    /// Places probes: frees, then returns, then entries. Between windows, those on allocators wait for the next one.
     pub(super) fn attach(&mut self, ebpf: &mut Ebpf, points: &[ProbePoint]) -> Result<(), ProbeError> {
-        let (mapping, points): (Vec<_>, Vec<_>) =
-            points.iter().partition(|point| point.call.kind.is_of_mappings());
-        let (returning, entered): (Vec<_>, Vec<_>) =
-            points.into_iter().partition(|point| point.call.needs_return());
-        let (exiting, freeing): (Vec<_>, Vec<_>) =
-            entered.into_iter().partition(|point| point.call.kind == CallKind::Exit);
-        match &self.loaded {
-            Loaded::Session { allocate, free, exit, mapping: program, .. } => {
-                let pid = self.pid;
-                let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
-                links.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
-                links.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
-                if let Some(program) = program {
-                    links.extend(multi(program, ATTACH_UPROBE_SESSION, false, pid, &mapping)?);
-                }
-                self.links.extend(links);
-            }
-            Loaded::Multi { entry, at_return, free, exit, mapping: programs, .. } => {
-                let pid = self.pid;
-                let mut links = multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?;
-                links.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
-                links.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
-                links.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
-                if let Some([entry, at_return]) = programs {
-                    links.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &mapping)?);
-                    links.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &mapping)?);
-                }
-                self.links.extend(links);
-            }
-            Loaded::Perf => {
-                let points = [&freeing, &returning, &returning, &exiting];
-                for (program, points) in PERF_PROGRAMS.into_iter().zip(points) {
-                    self.attach_by_perf(ebpf, program, points)?;
-                }
-                for program in PERF_MAPPING_PROGRAMS {
-                    self.attach_by_perf(ebpf, program, &mapping)?;
-                }
-            }
+        let (of_allocators, standing): (Vec<_>, Vec<_>) = points
+            .iter()
+            .partition(|point| !point.call.kind.is_of_mappings() && point.call.kind != CallKind::Exit);
+        self.points.extend(of_allocators.iter().copied().cloned());
+        let placed = self.place(ebpf, &standing)?;
+        self.standing.add(placed);
+        if !self.suspended {
+            let placed = self.place(ebpf, &of_allocators)?;
+            self.links.add(placed);
         }
         Ok(())
     }
 
+    /// Takes the allocators' probes out until [`Self::resume`].
+    pub(super) fn suspend(&mut self, ebpf: &mut Ebpf) {
+        let began = Instant::now();
+        self.suspended = true;
+        std::mem::take(&mut self.links).remove_at_once(ebpf);
+        self.took[1] = began.elapsed();
+    }
+
+    /// Places them again.
+    pub(super) fn resume(&mut self, ebpf: &mut Ebpf) -> Result<(), ProbeError> {
+        let began = Instant::now();
+        self.links = self.place(ebpf, &self.points.iter().collect::<Vec<_>>())?;
+        self.suspended = false;
+        self.took[0] = began.elapsed();
+        Ok(())
+    }
+
+    fn place(&self, ebpf: &mut Ebpf, points: &[&ProbePoint]) -> Result<Links, ProbeError> {
+        let (mapping, points): (Vec<_>, Vec<_>) =
+            points.iter().copied().partition(|point| point.call.kind.is_of_mappings());
+        let (returning, entered): (Vec<_>, Vec<_>) =
+            points.into_iter().partition(|point| point.call.needs_return());
+        let (exiting, freeing): (Vec<_>, Vec<_>) =
+            entered.into_iter().partition(|point| point.call.kind == CallKind::Exit);
+        let mut links = Links::default();
+        match &self.loaded {
+            Loaded::Session { allocate, free, exit, mapping: program, .. } => {
+                let pid = self.pid;
+                links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
+                links.multi.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
+                links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
+                if let Some(program) = program {
+                    links.multi.extend(multi(program, ATTACH_UPROBE_SESSION, false, pid, &mapping)?);
+                }
+            }
+            Loaded::Multi { entry, at_return, free, exit, mapping: programs, .. } => {
+                let pid = self.pid;
+                links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
+                links.multi.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
+                links.multi.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
+                links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
+                if let Some([entry, at_return]) = programs {
+                    links.multi.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &mapping)?);
+                    links.multi.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &mapping)?);
+                }
+            }
+            Loaded::Perf => {
+                let points = [&freeing, &returning, &returning, &exiting];
+                let of_allocators = PERF_PROGRAMS.into_iter().zip(points);
+                for (program, points) in
+                    of_allocators.chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
+                {
+                    self.attach_by_perf(ebpf, program, points, &mut links.perf)?;
+                }
+            }
+        }
+        Ok(links)
+    }
+
     fn attach_by_perf(
-        &mut self,
+        &self,
         ebpf: &mut Ebpf,
         name: &'static str,
         points: &[&ProbePoint],
+        links: &mut Vec<(&'static str, aya::programs::uprobe::UProbeLinkId)>,
     ) -> Result<(), ProbeError> {
         if points.is_empty() {
             return Ok(());
@@ -154,20 +204,16 @@ impl Attachments {
                 let source = io_cause(&error).unwrap_or_else(|| io::Error::other(error.to_string()));
                 ProbeError::Attach { source }
             })?;
-            self.perf_links.push((name, link));
+            links.push((name, link));
         }
         Ok(())
     }
 
     /// Takes every probe out: entries first, frees last.
     pub(super) fn detach(&mut self, ebpf: &mut Ebpf) {
-        while self.links.pop().is_some() {}
-        while let Some((name, link)) = self.perf_links.pop() {
-            if let Ok(program) = perf_program(ebpf, name) {
-                // A link that is gone already is what we want.
-                let _ = program.detach(link);
-            }
-        }
+        self.suspended = true;
+        std::mem::take(&mut self.links).remove(ebpf);
+        std::mem::take(&mut self.standing).remove(ebpf);
     }
 
     /// Nanoseconds of one hit with an empty program, measured in this process on a function made for it: half of what a

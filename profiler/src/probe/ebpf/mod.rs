@@ -5,7 +5,9 @@
 //! ends, the kernel takes the probes out of the target with the last descriptor.
 
 mod attach;
+mod control;
 mod kernel_types;
+mod links;
 mod live;
 mod mappings;
 mod object;
@@ -24,12 +26,11 @@ use aya::{
     programs::RawTracePoint,
 };
 use profiler_common::{
+    control::Control,
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
+    pending::{PendingCall, PendingKey},
     python::{CONTENT_SLOTS, DEATH_SLOTS},
-    records::{
-        CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
-        SiteCounters, ThreadName,
-    },
+    records::{CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters, ThreadName},
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
@@ -61,6 +62,10 @@ pub struct EbpfProbe {
     live: live::Parts,
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
+    reallocating: TypedMap<u64, PendingKey>,
+    control_map: TypedMap<u32, Control>,
+    control: Control,
+    sampling: bool,
     counters: PerCpuWords,
     moments: TypedMap<u32, Moments>,
     thread_names: TypedMap<ThreadName, u64>,
@@ -71,7 +76,6 @@ pub struct EbpfProbe {
     mappings: TypedMap<u32, MappingTable>,
     allocator_code: TypedMap<u32, AllocatorCode>,
     python: PythonProbe,
-    sample_interval: u64,
     generation: u32,
     exec_watched: bool,
 }
@@ -115,6 +119,10 @@ impl EbpfProbe {
             live,
             sites: typed(&ebpf, "SITES")?,
             pending: typed(&ebpf, "PENDING")?,
+            reallocating: typed(&ebpf, "REALLOCATING")?,
+            control_map: typed(&ebpf, "CONTROL")?,
+            control: settings.control,
+            sampling: settings.sampling,
             counters: PerCpuWords::new(map_fd(ebpf.map("COUNTERS").ok_or_else(|| damaged("no COUNTERS"))?)?)
                 .map_err(map_error("COUNTERS"))?,
             moments: typed(&ebpf, "MOMENTS")?,
@@ -126,12 +134,12 @@ impl EbpfProbe {
             mappings: typed(&ebpf, "MAPPINGS")?,
             allocator_code: typed(&ebpf, "ALLOCATOR_CODE")?,
             python,
-            sample_interval: settings.sample_interval,
             generation: 0,
             exec_watched,
             ebpf,
             attachments,
         };
+        probe.publish_control()?;
         probe
             .sites
             .update(&OVERFLOW_SITE, &SiteCounters { stack_sent: 1, ..SiteCounters::EMPTY })
@@ -143,12 +151,6 @@ impl EbpfProbe {
     #[must_use]
     pub fn method(&self) -> AttachMethod {
         self.attachments.method()
-    }
-
-    /// Mean bytes from one sample to the next; 0 where every block is recorded.
-    #[must_use]
-    pub fn sample_interval(&self) -> u64 {
-        self.sample_interval
     }
 
     /// Whether the kernel tells us when the target replaces its program.
@@ -280,6 +282,7 @@ fn load_maps(
     // Of 16 KiB each (4 KiB before CPython 3.10): at 256 MiB room for 1 GiB of them.
     let pools = u32::try_from(settings.max_memory / 4096).unwrap_or(1 << 20).clamp(1 << 12, 1 << 20);
     let custom_allocators = u32::from(settings.custom_allocators);
+    let sampling = u32::from(settings.sampling);
     let fsbase = fsbase.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
@@ -295,7 +298,7 @@ fn load_maps(
         .map_max_entries("DEATHS", if settings.python { death_slots } else { 1 })
         .map_max_entries("POOLS", if settings.python { pools } else { 1 })
         .map_max_entries("POOL_SITES", if settings.python { pools / 4 } else { 1 })
-        .map_max_entries("SAMPLERS", if settings.sample_interval == 0 { 1 } else { THREAD_SLOTS })
+        .map_max_entries("SAMPLERS", if settings.sampling { THREAD_SLOTS } else { 1 })
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
@@ -304,7 +307,7 @@ fn load_maps(
         .override_global("LIVE_PARTS", &room.parts, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
-        .override_global("SAMPLE_INTERVAL", &settings.sample_interval, true)
+        .override_global("SAMPLING", &sampling, true)
         .override_global("CUSTOM_ALLOCATORS", &custom_allocators, true)
         .override_global("TASK_FSBASE", &fsbase, true)
         .override_global("TARGET_PID", &settings.identity.pid, true)

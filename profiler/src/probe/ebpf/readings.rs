@@ -4,7 +4,8 @@ use std::io;
 
 use profiler_common::{
     counters::Counter,
-    records::{LiveBlock, Moments, SiteCounters, TAKEN_OVER, ThreadName},
+    pending::TAKEN_OVER,
+    records::{LiveBlock, Moments, SiteCounters, ThreadName},
     sampling,
 };
 
@@ -22,7 +23,7 @@ impl EbpfProbe {
         let mut sums = sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?;
         for counter in [Counter::AllocObjects, Counter::FreedObjects] {
             if let Some(sum) = sums.get_mut(counter as usize) {
-                *sum = sampling::blocks(self.sample_interval, *sum);
+                *sum = sampling::blocks(self.sampling, *sum);
             }
         }
         Ok(Counters(sums))

@@ -105,6 +105,7 @@ mod tests {
                 alloc_objects: all.objects,
             },
             errors: None,
+            kept: None,
             oldest: None,
             allocator: String::new(),
             stack: Vec::new(),

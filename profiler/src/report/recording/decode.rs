@@ -25,6 +25,7 @@ pub(super) fn mode(head: &message::Head, at: At) -> Mode {
         min_size: head.min_size,
         max_size: head.max_size,
         min_age: head.min_age_ns.map(Duration::from_nanos),
+        ..Mode::default()
     }
 }
 

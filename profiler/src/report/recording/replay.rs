@@ -78,6 +78,7 @@ impl Recording {
                 oldest: None,
                 allocator,
                 stack,
+                kept: None,
                 history,
             });
         }
@@ -140,6 +141,7 @@ impl Recording {
         let mut quality = decode::quality(&self.quality);
         quality.warnings.extend(self.warnings());
         Profile {
+            windowed: None,
             target: TargetInfo { pid: head.pid, command: head.command.clone(), exe: head.exe.clone() },
             started: UNIX_EPOCH.checked_add(Duration::from_nanos(head.started_ns)).unwrap_or(UNIX_EPOCH),
             duration,
@@ -209,6 +211,7 @@ impl Recording {
             oldest: account.oldest_ns.map(Duration::from_nanos),
             allocator,
             stack,
+            kept: None,
             history: SiteHistory {
                 peak: decode::held(account.peak),
                 exit: decode::held(account.exit),

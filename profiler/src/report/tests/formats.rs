@@ -1,5 +1,7 @@
 //! Golden files of the formats of other tools. That those tools read them is shown in tests/formats.rs.
 
+use std::sync::Arc;
+
 use std::io::Read;
 
 use flate2::read::GzDecoder;

@@ -1,19 +1,22 @@
-//! The shop's peak, exit, marks, sizes, threads and mapped files.
+//! The shop's sites, its peak, exit, marks, sizes, threads and mapped files.
 
-use std::time::Duration;
+use std::{sync::Arc, time::Duration};
 
 use profiler_common::records::Held;
 
-use crate::report::{
-    history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
-    profile::CodeMapping,
+use crate::{
+    report::{
+        history::{Generation, History, Moment, SiteHistory, SizeClass, Snapshot},
+        profile::{CodeMapping, SiteReport, Totals},
+    },
+    symbolize::frame::Frame,
 };
 
 fn held(space: u64, objects: u64) -> Held {
     Held { space, objects }
 }
 
-pub(super) fn site_history(space: u64, objects: u64) -> SiteHistory {
+fn site_history(space: u64, objects: u64) -> SiteHistory {
     let class = |smallest, largest, inuse_objects| SizeClass {
         smallest,
         largest,
@@ -59,6 +62,23 @@ pub(super) fn history() -> History {
         snapshots: vec![snapshot(0, held(0, 0)), snapshot(1, held(9 << 20, 5_000))],
         birth_span: Duration::from_millis(200),
         births: vec![(4, held(2 << 20, 1_000)), (150, held(6 << 20, 3_000))],
+    }
+}
+
+pub(super) fn site(space: u64, objects: u64, oldest: f64, leaf_first: Vec<Frame>) -> SiteReport {
+    SiteReport {
+        totals: Totals {
+            inuse_space: space,
+            inuse_objects: objects,
+            alloc_space: space * 3,
+            alloc_objects: objects * 2,
+        },
+        errors: None,
+        kept: None,
+        oldest: (objects > 0).then(|| Duration::from_secs_f64(oldest)),
+        allocator: "glibc".into(),
+        stack: leaf_first.into_iter().map(Arc::new).collect(),
+        history: site_history(space, objects),
     }
 }
 

@@ -1,5 +1,7 @@
 //! Recordings: what is written is read, whatever it is; what is damaged is said; version 1 is read for ever.
 
+use std::sync::Arc;
+
 use proptest::prelude::*;
 
 use super::*;

@@ -33,6 +33,7 @@ fn profile(curve: &[u64], step: Duration, freed: u64) -> Profile {
             alloc_objects: objects + freed,
         },
         errors: None,
+        kept: None,
         oldest: None,
         allocator: "glibc".into(),
         stack: Vec::new(),
@@ -56,6 +57,7 @@ fn profile(curve: &[u64], step: Duration, freed: u64) -> Profile {
             ..History::default()
         },
         sites: vec![site],
+        windowed: None,
         code: Vec::new(),
         mapped: None,
         python: None,

@@ -224,6 +224,7 @@ fn joined(sites: &[SiteReport], percent: f64) -> SiteReport {
         allocator: String::new(),
         stack: vec![std::sync::Arc::new(Frame::remark(&remark))],
         history,
+        kept: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! What this machine allows, found out by trial on heapscope itself.
 
+use profiler_common::control::Control;
 use std::{fs, hint::black_box, time::Instant};
 
 use serde::Serialize;
@@ -154,7 +155,8 @@ fn attempt(method: AttachMethod) -> Result<(), ProbeError> {
         identity,
         min_size: 0,
         max_size: u64::MAX,
-        sample_interval: 0,
+        sampling: false,
+        control: Control::EXACT,
         custom_allocators: false,
         mappings: false,
         python: false,

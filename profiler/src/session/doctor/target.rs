@@ -12,7 +12,7 @@ use super::{
 };
 use crate::{
     report::units::{bytes, counted},
-    session::observation::refuse_dangerous,
+    session::dangers::refuse_dangerous,
     symbolize::{
         perf_map::PerfMap,
         symbolizer::{SymbolizeOptions, Symbolizer},

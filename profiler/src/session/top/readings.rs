@@ -78,20 +78,20 @@ impl Readings {
     /// Reads all sites' counters.
     pub(super) fn read(&mut self, observation: &Observation, namer: &Namer) -> anyhow::Result<Update> {
         let (began, after) = (Instant::now(), observation.duration());
-        let interval = observation.sample_interval;
+        let (sampling, control) = (observation.probe.sampling(), *observation.probe.control());
         let counters = observation.counters()?;
         self.counts.clear();
         let counts = &mut self.counts;
         observation.probe.sites(|site, counters| {
             // Others have mapped memory, and no blocks.
             if counters.alloc_objects > 0 {
-                counts.push(SiteCount::of(site, &counters, interval));
+                counts.push(SiteCount::of(site, &counters, sampling, &control));
             }
         })?;
         // What a process had when it ended is what it had last.
         self.rss = observation.process.rss_bytes().ok().or(self.rss);
         let trends = self.window.add(after, self.rss, &mut self.counts);
-        let mut update = self.sums(after, &trends, interval > 0);
+        let mut update = self.sums(after, &trends, observation.governor.largest_interval() > 0);
         self.count_events(after, &counters, &mut update);
         update.overhead_percent = observation.overhead_percent();
         update.lost = lost(&counters);
@@ -181,7 +181,8 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         started: SystemTime::UNIX_EPOCH,
         duration: observation.duration(),
         mode: Mode {
-            sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
+            sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
+            budget: observation.governor.report(),
             command: "attach".into(),
             ..Mode::default()
         },
@@ -190,6 +191,7 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         quality,
         history: History::default(),
         sites: Vec::new(),
+        windowed: None,
         code: Vec::new(),
         mapped: None,
         python: None,

@@ -93,7 +93,7 @@ impl Sweep {
         self.oldest.clear();
         self.focus = wanted.map(|site| {
             let ledger = Ledger::new(None, Vec::new(), Moments::default());
-            (site, ledger.sampled(observation.sample_interval))
+            (site, ledger.drawn(observation.probe.sampling(), observation.known()))
         });
     }
 

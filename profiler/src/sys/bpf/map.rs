@@ -93,6 +93,20 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
         call(command::MAP_UPDATE_ELEM, &mut attributes).map(drop)
     }
 
+    /// Takes one element out of a hash map; one that is not there is no error.
+    ///
+    /// # Errors
+    /// What bpf(2) answers.
+    pub fn delete(&self, key: &K) -> io::Result<()> {
+        let mut attributes = ElementAttributes::zeroed();
+        attributes.map_fd = raw(self.fd.as_fd());
+        attributes.key = std::ptr::from_ref(key) as u64;
+        match call(command::MAP_DELETE_ELEM, &mut attributes) {
+            Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+            _ => Ok(()),
+        }
+    }
+
     /// Reads one element; `None` where there is no such key.
     ///
     /// # Errors
@@ -136,6 +150,7 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
 #[derive(Debug)]
 pub struct PerCpuWords {
     fd: OwnedFd,
+    cpus: usize,
 }
 
 /// The most CPUs that a kernel for x86-64 can be built for (`CONFIG_NR_CPUS`, arch/x86/Kconfig).
@@ -151,7 +166,11 @@ impl PerCpuWords {
         if key_size != 4 || value_size != 8 {
             return Err(io::Error::from(io::ErrorKind::InvalidData));
         }
-        Ok(Self { fd: map.try_clone_to_owned()? })
+        // `0-7`: the last is the highest number that a CPU can have.
+        let possible = std::fs::read_to_string("/sys/devices/system/cpu/possible").unwrap_or_default();
+        let last = possible.trim().rsplit(['-', ',']).next().and_then(|last| last.parse::<usize>().ok());
+        let cpus = last.map_or(MAX_CPUS, |last| last.saturating_add(1).min(MAX_CPUS));
+        Ok(Self { fd: map.try_clone_to_owned()?, cpus })
     }
 
     /// The sum of one entry over all CPUs.
@@ -159,8 +178,8 @@ impl PerCpuWords {
     /// # Errors
     /// What bpf(2) answers.
     pub fn sum(&self, index: u32) -> io::Result<u64> {
-        // The kernel copies one word for each possible CPU; more room than that does no harm.
-        let mut words = vec![0u64; MAX_CPUS];
+        // The kernel copies one word for each possible CPU (`num_possible_cpus`, of which none has a higher number).
+        let mut words = vec![0u64; self.cpus];
         let mut attributes = ElementAttributes::zeroed();
         attributes.map_fd = raw(self.fd.as_fd());
         attributes.key = std::ptr::from_ref(&index) as u64;

@@ -18,6 +18,7 @@ mod command {
     pub(super) const MAP_CREATE: i64 = 0;
     pub(super) const MAP_LOOKUP_ELEM: i64 = 1;
     pub(super) const MAP_UPDATE_ELEM: i64 = 2;
+    pub(super) const MAP_DELETE_ELEM: i64 = 3;
     pub(super) const PROG_LOAD: i64 = 5;
     pub(super) const OBJ_GET_INFO_BY_FD: i64 = 15;
     pub(super) const BTF_LOAD: i64 = 18;

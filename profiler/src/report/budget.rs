@@ -1,0 +1,141 @@
+//! What a profile says of its cost, and of what the budget let it see: how much was recorded when, and windows.
+
+use std::time::Duration;
+
+use profiler_common::records::Held;
+
+use super::units::{bytes, count, span};
+
+/// Changes that a note tells.
+const SHOWN: usize = 4;
+
+/// How much was recorded.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Recorded {
+    /// Every block.
+    Every,
+    /// Samples: mean bytes from one to the next.
+    Sampled(u64),
+    /// The same, in windows alone.
+    Windows(u64),
+}
+
+impl Recorded {
+    /// The name that reports use.
+    #[must_use]
+    pub const fn label(&self) -> &'static str {
+        match self {
+            Self::Every => "exact",
+            Self::Sampled(_) => "sampled",
+            Self::Windows(_) => "windows",
+        }
+    }
+
+    /// In words.
+    #[must_use]
+    pub fn words(&self) -> String {
+        match self {
+            Self::Every => "every block is recorded".to_owned(),
+            Self::Sampled(interval) => format!("one block in {} is recorded on average", bytes(*interval)),
+            Self::Windows(interval) => {
+                format!("one block in {} is recorded on average, in windows alone", bytes(*interval))
+            }
+        }
+    }
+}
+
+/// The budget, and what it led to.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct BudgetReport {
+    /// Percent of the target's CPU time; `None` for no budget.
+    pub percent: Option<f64>,
+    /// What was recorded since when, first the beginning.
+    pub steps: Vec<(Duration, Recorded)>,
+}
+
+impl BudgetReport {
+    /// How what was recorded has changed.
+    pub(super) fn notes(&self) -> Vec<String> {
+        let changes: Vec<_> = self
+            .steps
+            .iter()
+            .skip(1)
+            .map(|(after, recorded)| format!("after {} {}", span(*after), recorded.words()))
+            .collect();
+        let (Some((_, first)), Some(percent)) = (self.steps.first(), self.percent) else { return Vec::new() };
+        if changes.is_empty() {
+            return match first {
+                Recorded::Every => Vec::new(),
+                chosen => vec![format!("To keep the budget of {percent}%, {}.", chosen.words())],
+            };
+        }
+        let shown = changes.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
+        let more = changes.len().saturating_sub(SHOWN);
+        let more = if more > 0 { format!(", and {more} changes more") } else { String::new() };
+        vec![format!("To keep the budget of {percent}%: at first {}, {shown}{more}.", first.words())]
+    }
+}
+
+/// Windows: what was seen while the probes were in the target for slices of time.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Windowed {
+    /// How many windows there were.
+    pub count: u64,
+    /// How long allocations were seen, windows and the time without windows together.
+    pub observed: Duration,
+    /// How many times slower the process was in windows than between them, as far as its CPU time tells.
+    pub slowdown: f64,
+    /// All blocks that were recorded and not seen freed, whether they are known to live or not.
+    pub kept: Kept,
+    /// Blocks of an earlier window whose address was given out again, so that they are known to be gone.
+    pub gone: u64,
+}
+
+/// Blocks that were recorded and not seen freed since. They need not live: between windows frees are not seen.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Kept {
+    /// Them.
+    pub held: Held,
+    /// Bytes of them a second of the time that was observed.
+    pub rate: f64,
+    /// Standard error of that; `None` where there are not two windows to compare.
+    pub rate_error: Option<f64>,
+}
+
+/// A slowdown in windows from which on rates are lower bounds.
+const SLOW: f64 = 1.3;
+
+impl Windowed {
+    /// Whether rates are lower bounds.
+    #[must_use]
+    pub fn is_slow(&self) -> bool {
+        self.slowdown > SLOW
+    }
+
+    /// Sentences for everyone who reads the numbers.
+    #[must_use]
+    pub fn warnings(&self, lasted: Duration) -> Vec<String> {
+        let share = 100.0 * self.observed.as_secs_f64() / lasted.as_secs_f64().max(1e-9);
+        let mut warnings = vec![format!(
+            "Calls were seen for {} in {} windows only ({share:.1}% of the time), because probes that stay would have cost more \
+             than the budget. Allocated bytes are estimates for the whole time. Frees between windows are not seen: \
+             what is `kept` was allocated in a window and not seen freed since, and may be gone; {} found gone because \
+             their address came again. Live memory is not known.",
+            span(self.observed),
+            count(self.count),
+            match self.gone {
+                1 => "1 block was".to_owned(),
+                gone => format!("{} blocks were", count(gone)),
+            }
+        )];
+        if self.is_slow() {
+            warnings.push(format!(
+                "In windows the process ran at least {:.1} times slower than between them. Rates are corrected for that, by its \
+                 CPU time, and where calls are so dense the correction falls short: take what was allocated, and what was kept \
+                 a second, for lower bounds.",
+                self.slowdown
+            ));
+        }
+        warnings
+    }
+}

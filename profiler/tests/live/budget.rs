@@ -1,0 +1,129 @@
+//! `--budget`: what is recorded follows the load, and what the report says of it is true. No test here asserts what anything
+//! costs; `cargo xtask bench budget` measures that.
+
+use std::process::Command;
+
+use crate::support::{
+    case::{Case, case, methods},
+    fixture,
+    heapscope::Heapscope,
+    program::{Program, send},
+    report::Report,
+};
+use rustix::process::Signal;
+
+pub(crate) const CASES: &[Case] = &[
+    case("budget::an_idle_process_is_recorded_block_by_block", an_idle_process),
+    case("budget::a_load_that_grows_is_recorded_less_and_stays_true", a_load_that_grows),
+    case("budget::windows_call_no_block_live", windows_call_no_block_live),
+    case("budget::every_block_or_nothing", every_block_or_nothing),
+];
+
+struct Load(Program);
+
+impl Load {
+    fn start() -> Self {
+        Self(Program::start_until(&mut Command::new(fixture::build("load.c", &["-fno-builtin"])), "ready"))
+    }
+
+    /// Gives an order; what has been done by then: blocks, bytes, kept blocks, kept bytes.
+    fn order(&mut self, line: &str) -> [u64; 4] {
+        let answer = self.0.ask(line);
+        let mut numbers = answer.split(' ').map(|number| number.parse().unwrap());
+        std::array::from_fn(|_| numbers.next().unwrap())
+    }
+}
+
+fn recorded(report: &Report) -> Vec<&str> {
+    report.mode.recorded.iter().map(|step| step.sampling.as_str()).collect()
+}
+
+fn an_idle_process() {
+    let mut load = Load::start();
+    load.order("100000000 0");
+    let heapscope = Heapscope::attach(load.0.pid(), &["--budget", "10%"]);
+    load.order("100000000 0");
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    assert_eq!(recorded(&report), ["exact"]);
+    assert_eq!(report.mode.sampling, "exact");
+    assert!(report.mode.budget_percent.is_some_and(|percent| (percent - 10.0).abs() < 1e-9));
+    assert!(report.standard_errors.is_none());
+}
+
+/// From nearly nothing, which is recorded block by block, to a load that no budget allows: heapscope says so, and what it
+/// says of kept blocks holds the truth.
+fn a_load_that_grows() {
+    for method in methods().filter(|method| *method != "perf") {
+        let mut load = Load::start();
+        load.order("100000000 10");
+        let mut heapscope = Heapscope::attach(load.0.pid(), &["--budget", "60%", "--probes", method]);
+        let before = load.order("1000 10");
+        heapscope.hear("overhead");
+        let after = load.order("stop");
+        let report = heapscope.stop();
+        report.assert_nothing_lost();
+        let steps = recorded(&report);
+        assert!(steps[0] == "exact" && steps.len() > 1, "{steps:?}");
+        if steps.contains(&"windows") {
+            continue;
+        }
+        let error = report.standard_errors.unwrap().inuse_space;
+        let kept = after[3] - before[3];
+        let live = report.totals.inuse_space;
+        assert!(live.abs_diff(kept) <= 6 * error + 4096, "{method}: {live} ± {error}, and not {kept}");
+    }
+}
+
+/// The program frees all that it kept between windows or in them: nothing may be called live.
+fn windows_call_no_block_live() {
+    let mut load = Load::start();
+    load.order("50 100");
+    let heapscope = Heapscope::attach(load.0.pid(), &["--budget", "3%", "--interval", "200ms"]);
+    // Tables come while it watches; one that tells of a window ends the wait.
+    loop {
+        let line = heapscope.hear_output();
+        if line.contains("kept of")
+            && !line.contains("kept of 0 windows")
+            && !line.contains("kept of 1 windows")
+        {
+            break;
+        }
+    }
+    load.order("50 100");
+    let done = load.order("stop");
+    send(heapscope.pid(), Signal::INT);
+    let outcome = heapscope.finish();
+    let report = outcome.report.unwrap();
+    report.assert_nothing_lost();
+    assert!(
+        outcome.output.contains("kept/s") && outcome.output.contains("Live memory is not known"),
+        "{}",
+        outcome.output
+    );
+    assert_eq!(report.mode.sampling, "windows");
+    // What was kept in windows is a part of what was kept at all, and is not called live unless the last one was open.
+    let windows = report.windows.as_ref().unwrap();
+    let kept = windows.kept.space;
+    assert!(windows.count >= 2, "{windows:?}");
+    assert!(kept <= done[3] && report.totals.inuse_space <= kept, "{kept} of {done:?}");
+    assert!(report.totals.alloc_space > 0 && report.peak.is_none());
+    for site in &report.sites {
+        let function = site.functions().into_iter().find(|name| ["hoard", "churn"].contains(name));
+        assert!(function.is_some(), "{:?}", site.functions());
+    }
+}
+
+/// Every block was asked for, at a cost that no process bears: heapscope lets go, with words, and what it saw is exact.
+fn every_block_or_nothing() {
+    let mut load = Load::start();
+    load.order("50 1000");
+    let heapscope = Heapscope::attach(load.0.pid(), &["--exact", "--budget", "1%"]);
+    let outcome = heapscope.finish();
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    let report = outcome.report.unwrap();
+    assert_eq!(recorded(&report), ["exact"]);
+    let said = report.quality.warnings.iter().any(|warning| warning.contains("could not be kept"));
+    assert!(said, "{:?}", report.quality.warnings);
+    assert!(load.0.is_alive());
+}
