@@ -121,6 +121,7 @@ impl Death {
     /// The entry for a code object at this address.
     #[inline(always)]
     #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "there are fewer slots than 32 bits count")]
     pub const fn slot(code: u64) -> u32 {
         (Self::hash(code) >> 48) as u32 & (DEATH_SLOTS as u32 - 1)
     }
@@ -136,6 +137,7 @@ impl Death {
     /// now. So code that lives on is never mistaken for new code because of the deaths of others.
     #[inline(always)]
     #[must_use]
+    #[allow(clippy::cast_possible_truncation, reason = "the lower half is the time")]
     pub const fn at(self, code: u64) -> u32 {
         if self.0 >> 32 == Self::hash(code) & 0xffff_ffff { self.0 as u32 } else { 0 }
     }

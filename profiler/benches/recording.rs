@@ -4,7 +4,12 @@
 //! one of which all do, and one of which all do and is sampled. A tenth of the sites leak, the others free what they
 //! allocate, sooner or later, some as temporary blocks; how many blocks there are in a minute is drawn anew each time.
 
-#![allow(clippy::unwrap_used, missing_docs, reason = "a program for developers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a program for developers"
+)]
 
 use std::{
     sync::Arc,
@@ -146,7 +151,7 @@ fn step(counters: &mut Counters, site: u64, random: &mut Random, sampled: bool) 
     let mean = 16 + 8 * (site % 512);
     let rate = 1 + site % 600;
     let blocks = rate + random.below(1 + rate / 4);
-    let varies = site % 8 == 0;
+    let varies = site.is_multiple_of(8);
     let size = if varies { mean + random.below(mean) } else { mean };
     let kept = match site % 10 {
         0 => blocks,
@@ -166,7 +171,7 @@ fn step(counters: &mut Counters, site: u64, random: &mut Random, sampled: bool) 
     counters.alloc_space += blocks * size;
     counters.inuse_objects = counters.inuse_objects + blocks - freed;
     counters.inuse_space = (counters.inuse_space + blocks * size).saturating_sub(freed_space);
-    if site % 3 == 0 {
+    if site.is_multiple_of(3) {
         counters.temporary_objects += freed;
     }
     if sampled {
