@@ -86,7 +86,7 @@ impl PythonMemory {
     }
 
     /// Lines about the account as a whole.
-    fn facts(&self) -> Vec<String> {
+    pub(super) fn facts(&self) -> Vec<String> {
         let mut facts = Vec::new();
         let in_pools =
             |pools: u64| format!("{} in {}", bytes(self.space(pools)), counted(pools, "pool", "pools"));

@@ -125,7 +125,7 @@ impl<'a> Document<'a> {
             errors: profile.errors.as_ref().map(of_totals),
             nothing_live: (!has_live).then(|| nothing_live(profile)),
             facts: facts::moments(profile),
-            mapped: profile.mapped.as_ref().map(|mapped| mapped.facts()).unwrap_or_default(),
+            mapped: apart(profile),
             remarks: remarks(profile).into_iter().map(remark).collect(),
             overhead_percent: profile.quality.overhead_percent.filter(|percent| percent.is_finite()),
             peak: history.peak.as_ref().map(MomentView::of),
@@ -183,6 +183,12 @@ impl Births {
         }
         columns
     }
+}
+
+/// What is said of memory that has an account of its own.
+fn apart(profile: &Profile) -> Vec<String> {
+    let mapped = profile.mapped.iter().flat_map(|mapped| mapped.facts());
+    mapped.chain(profile.python.iter().flat_map(|python| python.facts())).collect()
 }
 
 fn of_totals(totals: &Totals) -> [u64; 4] {
