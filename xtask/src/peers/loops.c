@@ -2,7 +2,7 @@
 
        loops THREADS DEPTH SIZE PAIRS
 
-   Prints "ready", works when a line comes, keeps 4,096 blocks of 1 KiB, prints "done", and ends with its input. */
+   Prints "ready", works when a line comes, keeps 512 blocks of 8 KiB, prints "done", and ends with its input. */
 #include <pthread.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -10,7 +10,7 @@
 static int depth;
 static size_t size;
 static long pairs;
-static void *kept[4096];
+static void *kept[512];
 
 __attribute__((noinline, noipa)) static void descend(int levels, long count, void **keep)
 {
@@ -20,7 +20,7 @@ __attribute__((noinline, noipa)) static void descend(int levels, long count, voi
         return;
     }
     for (long pair = 0; pair < count; pair++) {
-        void *block = malloc(keep ? 1024 : size);
+        void *block = malloc(keep ? 8192 : size);
         __asm__ volatile("" : "+r"(block) : : "memory");
         if (keep)
             keep[pair] = block;
@@ -54,7 +54,7 @@ int main(int count, char **arguments)
         pthread_join(others[i], NULL);
     puts("done");
     fflush(stdout);
-    descend(depth, 4096, kept);
+    descend(depth, 512, kept);
     puts("kept");
     fflush(stdout);
     return fgets(line, sizeof line, stdin) != NULL;

@@ -124,12 +124,22 @@ pub(crate) fn run(workspace: &Workspace, is_quick: bool) -> Result<ExitCode> {
                 }
                 match measure(&places, workload, tool) {
                     Ok((time, said)) => {
+                        eprintln!(
+                            "round {}: {}, {}: {:.4} s",
+                            round + 1,
+                            workload.name,
+                            tool.name,
+                            time.as_secs_f64()
+                        );
                         cell.times.push(time.as_secs_f64());
                         if workload.name.starts_with("loop, 32") && stacks[row].is_none() {
                             stacks[row] = tool.stacks.and_then(|of| of(&places.folder, &said));
                         }
                     }
-                    Err(error) => cell.failed = Some(format!("{error:#}")),
+                    Err(error) => {
+                        eprintln!("round {}: {}, {}: {error:#}", round + 1, workload.name, tool.name);
+                        cell.failed = Some(format!("{error:#}"));
+                    }
                 }
             }
         }
@@ -164,6 +174,11 @@ fn measure(places: &Places, workload: &Workload, tool: &Tool) -> Result<(Duratio
     if tool.name == "bcc memleak" {
         // It prints every two seconds, and not at its end.
         std::thread::sleep(Duration::from_millis(2500));
+    }
+    if tool.name.starts_with("heaptrack") {
+        // What was injected ends with the program, and the tool with that.
+        program.end(Some("-TERM"))?;
+        return Ok((time, holder.end(None)?));
     }
     let said = holder.end(signal)?;
     let _ = program.end(Some("-TERM"));
