@@ -88,6 +88,8 @@ counters! {
     PoolsOpened = 31, "pools_opened";
     /// Lost: a pool could not be kept, or what was to be one was none.
     PoolLost = 32, "pool_lost";
+    /// What a code object of Python says did not fit its ring buffer. User space reads it itself, if it comes in time.
+    PythonCodeLost = 33, "python_code_lost";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -11,6 +11,7 @@
 //! - `mappings`: calls of mmap, munmap and mremap;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `python`: the interpreter's frames, by its own links;
+//! - `python_code`: what its code objects say, and when they die;
 //! - `pools`: the pools that pymalloc opens;
 //! - `sampler`: which allocations are recorded;
 //! - `search`: the tables that the walk asks;
@@ -36,6 +37,7 @@ mod memo;
 mod moments;
 mod pools;
 mod python;
+mod python_code;
 mod sampler;
 mod search;
 mod session;

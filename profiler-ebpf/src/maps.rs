@@ -17,7 +17,7 @@ use crate::{
     live::Part,
     memo::{MEMO_FRAMES, Memo},
     pool_records::PoolSample,
-    python_records::{PythonFrame, PythonLayout},
+    python_records::{CodeRecord, KnownContent, PythonFrame, PythonLayout},
     records::{
         MAX_THREAD_NAMES, Moments, PendingCall, PendingKey, STATE_CLOSED, STATE_GENERATION,
         STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
@@ -120,6 +120,22 @@ pub static MEMOS: Array<Memo> = Array::with_max_entries(4, 0);
 #[map]
 pub static PYTHON: Array<PythonLayout> = Array::with_max_entries(1, 0);
 
+/// What Python's code objects say, on its way to the user side.
+#[map]
+pub static PYTHON_CODES: RingBuf = RingBuf::with_byte_size(1 << 12, 0);
+
+/// Which content code objects have.
+#[map]
+pub static CODE_CONTENTS: Array<KnownContent> = Array::with_max_entries(1, 0);
+
+/// The contents that were sent.
+#[map]
+pub static PYTHON_SEEN: LruHashMap<u64, u64> = LruHashMap::with_max_entries(1, 0);
+
+/// The last deaths of code objects, by the hash of their address.
+#[map]
+pub static DEATHS: Array<u64> = Array::with_max_entries(1, 0);
+
 /// The pools that pymalloc has opened, by their addresses.
 #[map]
 pub static POOLS: HashMap<u64, PoolSample> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
@@ -176,6 +192,13 @@ pub struct Scratch {
     /// The interpreter's frame at hand, and its address.
     pub python_frame: [u64; PythonLayout::LARGEST_FRAME as usize / 8],
     pub python_at: u64,
+    /// What is sent of a code object.
+    pub code: CodeRecord,
+    pub code_name: [u64; CodeRecord::TEXT_BYTES / 8],
+    pub code_file: [u64; CodeRecord::TEXT_BYTES / 8],
+    pub code_table: [u64; CodeRecord::TABLE_BYTES / 8],
+    /// The head of a string or of a line table.
+    pub object: [u64; 5],
 }
 
 /// Number of slots of `SCRATCH`, a power of two, less one.

@@ -15,6 +15,7 @@ mod maps;
 mod memo;
 mod moments;
 mod python;
+mod python_code;
 mod sampler;
 mod search;
 mod threads;

@@ -10,7 +10,7 @@ use crate::{
     counters::Counter,
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES},
     maps::{PYTHON, SCRATCH, Scratch, count, task_fsbase},
-    opaque,
+    opaque, python_code,
     python_records::{PythonFrame, PythonLayout, python_end},
     walk::hash_frame,
 };
@@ -23,7 +23,7 @@ const FRAME_WORDS: usize = PythonLayout::LARGEST_FRAME as usize / 8;
 
 /// Reads a word of the target's memory.
 #[inline(always)]
-fn word_at(address: u64) -> Option<u64> {
+pub fn word_at(address: u64) -> Option<u64> {
     let mut word = 0u64;
     // SAFETY: the helper checks the user address, and fills `word`.
     let failed = unsafe { bpf_probe_read_user((&raw mut word).cast(), 8, address as *const _) } != 0;
@@ -145,17 +145,25 @@ extern "C" fn python_step(index: u64, slot: u64) -> i64 {
         let at = code.wrapping_add(layout.identity as u64);
         bpf_probe_read_user(words.as_mut_ptr().cast(), identity_bytes as u32, at as *const _)
     };
-    let frame = PythonFrame {
+    let mut frame = PythonFrame {
         code: code | mark << 56,
         at: word(layout.at) & layout.at_mask,
-        identity: PythonFrame::identity_of(&words),
+        content: 0,
+        // The address is part of it, so that objects do not get in each other's way in `CODE_CONTENTS`.
+        object: PythonFrame::identity_of(&words, python_code::last_death(code)) ^ code.rotate_left(32),
     };
+    if layout.at_mask == u64::MAX {
+        frame.at = frame.at.wrapping_sub(code);
+    }
     let back = word(layout.back);
     let at = opaque(index) as usize & (MAX_PYTHON_FRAMES - 1);
+    // Code of the interpreter's own has no content.
+    frame.content = python_code::known_content(frame.object)
+        .unwrap_or_else(|| python_code::read_content(slot, code, frame.object));
     // SAFETY: masked to the array's length.
     unsafe { *scratch.python.get_unchecked_mut(at) = frame };
     scratch.head.python = index as u32 + 1;
-    scratch.hash = hash_frame(hash_frame(scratch.hash ^ frame.identity, frame.code, 0), frame.at, 0);
+    scratch.hash = hash_frame(hash_frame(scratch.hash ^ mark, frame.content, 0), frame.at, 0);
     scratch.python_at = back;
     if back == 0 { python_end::COMPLETE as i64 } else { GO_ON }
 }

@@ -11,8 +11,12 @@
 
 #[path = "cli/doctor.rs"]
 mod doctor;
+#[path = "cli/doctor_machine.rs"]
+mod doctor_machine;
 #[path = "cli/outputs.rs"]
 mod outputs;
+#[path = "cli/reports.rs"]
+mod reports;
 #[path = "cli/rights.rs"]
 mod rights;
 #[allow(dead_code, reason = "two test binaries share it, and neither needs all of it")]
@@ -27,7 +31,18 @@ use std::process::{Command, ExitCode};
 use support::{case, heapscope::Heapscope, heapscope::heapscope};
 
 fn main() -> ExitCode {
-    case::run(&[usage::CASES, doctor::CASES, outputs::CASES, targets::CASES, rights::CASES], &[])
+    case::run(
+        &[
+            usage::CASES,
+            doctor::CASES,
+            doctor_machine::CASES,
+            outputs::CASES,
+            reports::CASES,
+            targets::CASES,
+            rights::CASES,
+        ],
+        &[],
+    )
 }
 
 /// Runs a command that must be refused before anything is traced; what it said.

@@ -28,6 +28,8 @@ mod changes;
 mod children;
 #[path = "live/completeness.rs"]
 mod completeness;
+#[path = "live/doctor.rs"]
+mod doctor;
 #[path = "live/generated.rs"]
 mod generated;
 #[path = "live/harmless.rs"]
@@ -54,6 +56,8 @@ mod programs;
 mod python;
 #[path = "live/python_pools.rs"]
 mod python_pools;
+#[path = "live/recordings.rs"]
+mod recordings;
 #[path = "live/reports.rs"]
 mod reports;
 #[path = "live/run.rs"]
@@ -66,8 +70,12 @@ mod script;
 mod stacks;
 #[allow(dead_code, reason = "two test binaries share it, and neither needs all of it")]
 mod support;
+#[path = "live/terminal.rs"]
+mod terminal;
 #[path = "live/threads.rs"]
 mod threads;
+#[path = "live/top.rs"]
+mod top;
 #[path = "live/twin.rs"]
 mod twin;
 #[path = "live/worker.rs"]
@@ -95,6 +103,7 @@ fn main() -> ExitCode {
         python_pools::CASES,
         run::CASES,
         sampling::CASES,
+        recordings::CASES,
         reports::CASES,
         moments::CASES,
         oracle::CASES,
@@ -105,6 +114,8 @@ fn main() -> ExitCode {
         allocators_table::CASES,
         stacks::CASES,
         threads::CASES,
+        top::CASES,
+        doctor::CASES,
         life::CASES,
     ];
     case::run(&cases, &[Need::Probes, Need::Program("cc")])

@@ -35,6 +35,8 @@ enum What {
     Sampling,
     /// heapscope and its peers on the same programs, about ten minutes (needs root; `--install` gets the peers)
     Peers,
+    /// A recording of 24 hours with 20,000 sites: its size, and the time that it takes to open
+    Recording,
     /// Unwind tables of a process the size of clang
     Tables,
     /// Names for 10,000 addresses of a file with 150 MB of debug information, beside llvm-symbolizer and addr2line
@@ -50,6 +52,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         What::Sampling => ("sampling", None),
         What::Peers if options.install => return peers::install(workspace),
         What::Peers => return peers::run(workspace, options.quick),
+        What::Recording => ("recording", None),
         What::Tables => ("tables", None),
         What::Symbols => ("symbols", None),
     };

@@ -3,6 +3,7 @@
 //! What a shell script would do is done here in Rust, so that one `cargo` is all that a clone needs. Nothing in this
 //! crate is linked into `heapscope`.
 
+mod assets;
 mod bench;
 mod debian;
 mod demo;
@@ -40,6 +41,8 @@ enum Command {
     Soak(soak::Options),
     /// Build the BPF object that is committed as profiler/bpf/heapscope.bpf.o.
     Ebpf(ebpf::Options),
+    /// Build the page of the HTML report that is committed as profiler/assets/html/dist/page.html.
+    Assets(assets::Options),
     /// Run the fuzz targets, each for ten minutes, and print what came of them.
     Fuzz(fuzz::Options),
     /// Check what the compiler does not: the layer table, the files' first lines and lengths.
@@ -54,6 +57,7 @@ fn main() -> ExitCode {
         Command::Soak(options) => soak::run(&workspace, &options),
         Command::Test => test_run::run(&workspace),
         Command::Ebpf(options) => ebpf::run(&workspace, &options),
+        Command::Assets(options) => assets::run(&workspace, &options),
         Command::Fuzz(options) => fuzz::run(&workspace, &options),
         Command::Tidy => tidy::run(&workspace),
     });

@@ -19,10 +19,17 @@ pub(crate) struct Options {
     /// Other numbers make other histories
     #[arg(long, default_value_t = 1)]
     seed: u64,
+    /// An aiohttp service that makes and drops code with each request instead; needs the Python package index
+    #[arg(long)]
+    python: bool,
 }
 
 /// Runs `cargo xtask soak`. Whatever differs is an error.
 pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
+    if options.python {
+        crate::demo::soak_python(workspace, options.minutes)?;
+        return Ok(ExitCode::SUCCESS);
+    }
     let mut soak = cargo();
     soak.current_dir(&workspace.root)
         .args(["bench", "--quiet", "-p", "heapscope", "--bench", "soak"])

@@ -1,9 +1,10 @@
 //! Reports of a profile whose every name is hostile: the picture stays well-formed XML, JSON stays JSON, a folded line
-//! keeps its shape, and a table's line its width.
+//! keeps its shape, a table's line its width, and the formats of other tools say what they should.
 #![no_main]
 
 use std::{
     collections::BTreeMap,
+    io::Read,
     str::from_utf8,
     sync::Arc,
     time::{Duration, SystemTime},
@@ -13,6 +14,7 @@ use arbitrary::Arbitrary;
 use heapscope::{
     report::{
         flamegraph, folded,
+        format::{Format, write_report},
         history::{History, SiteHistory},
         json,
         options::ReportOptions,
@@ -153,9 +155,109 @@ fn check_xml(text: &str) {
     assert_eq!(open, 0, "an end for each start");
 }
 
+/// A file of one JSON object in one line.
+fn check_json(text: &str) {
+    serde_json::from_str::<serde_json::Value>(text).expect("JSON");
+    assert_eq!(text.matches('\n').count(), 1, "one line");
+}
+
+fn check_csv(profile: &Profile, bytes: &[u8]) {
+    let mut csv = csv::Reader::from_reader(bytes);
+    let mut rows = 0;
+    for row in csv.records() {
+        let row = row.expect("as many columns as the header has");
+        let is_formula = |cell: &str| cell.starts_with(['=', '+', '-', '@', '\t', '\r']);
+        assert!(!row.iter().any(is_formula), "a spreadsheet would take {row:?} for a formula");
+        rows += 1;
+    }
+    assert_eq!(rows, profile.sites.len());
+}
+
+/// Every line is of a kind that heaptrack knows, texts have the length that is stated, and what is pointed to is there.
+fn check_heaptrack(profile: &Profile, text: &str) {
+    let (mut strings, mut calls, mut traces, mut sizes) = (0, 0, 0, Vec::new());
+    let number = |word: &str| u64::from_str_radix(word, 16).expect("a number");
+    let (mut live, mut born) = (0_u64, 0_u64);
+    for line in text.lines() {
+        let (kind, rest) = line.split_at(1);
+        let words: Vec<&str> = rest.split(' ').skip(1).collect();
+        match kind {
+            "s" => {
+                let (length, string) = rest[1..].split_once(' ').expect("a length and a text");
+                assert_eq!(number(length), string.len() as u64);
+                strings += 1;
+            }
+            "i" => {
+                let indices =
+                    words[1..2].iter().chain(words[2..].chunks(3).flat_map(|function| &function[..2]));
+                assert!(indices.map(|word| number(word)).all(|index| index <= strings));
+                calls += 1;
+            }
+            "t" => {
+                assert!((1..=calls).contains(&number(words[0])) && number(words[1]) <= traces);
+                traces += 1;
+            }
+            "a" => {
+                assert!(number(words[1]) <= traces);
+                sizes.push(number(words[0]));
+            }
+            "+" => {
+                live += sizes[number(words[0]) as usize];
+                born += 1;
+            }
+            "-" => live -= sizes[number(words[0]) as usize],
+            "v" | "X" | "A" | "I" | "c" | "R" | "#" => {}
+            _ => panic!("no such line: {line:?}"),
+        }
+    }
+    // Bytes without a block, which no account has, cannot be told.
+    let told = profile.sites.iter().filter(|site| site.totals.inuse_objects > 0);
+    assert_eq!(live, told.map(|site| site.totals.inuse_space).sum::<u64>());
+    let most = |site: &SiteReport| site.totals.alloc_objects.max(site.totals.inuse_objects);
+    assert_eq!(born, profile.sites.iter().map(most).sum::<u64>());
+}
+
+fn unzipped(bytes: &[u8]) -> Vec<u8> {
+    let mut plain = Vec::new();
+    flate2::read::GzDecoder::new(bytes).read_to_end(&mut plain).expect("gzip");
+    plain
+}
+
+/// The formats of other tools. Their one error is numbers that do not fit.
+fn check_others(profile: &Profile, options: &ReportOptions) {
+    let write = |format| {
+        let mut out = Vec::new();
+        write_report(format, profile, options, &mut out).is_ok().then_some(out)
+    };
+    for format in [Format::Speedscope, Format::Firefox, Format::Dhat] {
+        if let Some(out) = write(format) {
+            check_json(from_utf8(&out).expect("UTF-8"));
+        }
+    }
+    let page = write(Format::Html).expect("no error of a vector");
+    assert!(from_utf8(&page).is_ok());
+    check_csv(profile, &write(Format::Csv).expect("no error of a vector"));
+    if let Some(out) = write(Format::Pprof) {
+        unzipped(&out);
+    }
+    // A line for each block: what has many would only take time.
+    let blocks =
+        |site: &SiteReport| u128::from(site.totals.alloc_objects) + u128::from(site.totals.inuse_objects);
+    if profile.sites.iter().map(blocks).sum::<u128>() < 100_000
+        && let Some(out) = write(Format::Heaptrack)
+    {
+        check_heaptrack(profile, from_utf8(&unzipped(&out)).expect("UTF-8"));
+    }
+}
+
 fuzz_target!(|input: Input<'_>| {
     let profile = profile(&input);
-    let options = ReportOptions { full_stacks: input.full_stacks, width: input.width.into(), sites: 5 };
+    let options = ReportOptions {
+        full_stacks: input.full_stacks,
+        width: input.width.into(),
+        sites: 5,
+        ..ReportOptions::default()
+    };
     let mut out = Vec::new();
     // The one error there is: sums beyond 64 bits.
     if flamegraph::write(&profile, &options, &mut out).is_ok() {
@@ -163,8 +265,7 @@ fuzz_target!(|input: Input<'_>| {
     }
     out.clear();
     json::write(&profile, &options, &mut out).expect("no error of a vector");
-    serde_json::from_slice::<serde_json::Value>(&out).expect("JSON");
-    assert_eq!(out.iter().filter(|&&byte| byte == b'\n').count(), 1, "one line");
+    check_json(from_utf8(&out).expect("UTF-8"));
     out.clear();
     folded::write(&profile, &options, &mut out).expect("no error of a vector");
     for line in from_utf8(&out).expect("UTF-8").lines().filter(|line| !line.starts_with("# ")) {
@@ -180,4 +281,5 @@ fuzz_target!(|input: Input<'_>| {
         assert!(line.chars().count() <= options.width.max(80), "a line fits the terminal: {line}");
         assert!(!line.contains(char::is_control));
     }
+    check_others(&profile, &options);
 });

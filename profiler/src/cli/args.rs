@@ -8,6 +8,7 @@ use clap_complete::Shell;
 
 use super::{
     doctor_args::{self, DoctorArgs},
+    report_args::{DIFF_EXAMPLES, DiffArgs, REPORT_EXAMPLES, ReportArgs},
     top_args::{self, TopArgs},
     values,
 };
@@ -50,7 +51,13 @@ pub(super) enum Command {
     /// Mark a moment in the process that another heapscope watches: what is born after it is a generation of its own
     #[command(after_help = MARK_EXAMPLES)]
     Mark(MarkArgs),
-    /// Show what heapscope knows of a program or a library
+    /// Make reports of a recording, without rights and on any machine
+    #[command(after_help = REPORT_EXAMPLES)]
+    Report(ReportArgs),
+    /// Show what has grown from one recording to another, or between two moments of one
+    #[command(after_help = DIFF_EXAMPLES)]
+    Diff(DiffArgs),
+    /// Show what this machine and a process allow, before anything is attached
     #[command(after_help = doctor_args::EXAMPLES)]
     Doctor(DoctorArgs),
     /// Print completions for a shell
@@ -150,7 +157,7 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::sample_interval)]
     sample: Option<u64>,
 
-    /// Write a report: .svg flamegraph, .folded stacks or .json by the ending; may be given several times; `-` is
+    /// Write a report: .html page, .svg flamegraph, .hscope recording, .json … by the ending; may be given several times; `-` is
     /// standard output
     #[arg(short, long, value_name = "FILE")]
     output: Vec<PathBuf>,
@@ -297,6 +304,9 @@ impl CommonArgs {
             .collect::<anyhow::Result<Vec<_>>>()?;
         if outputs.iter().filter(|output| output.is_stdout()).count() > 1 {
             bail!("two reports cannot share standard output: give one of them a file name");
+        }
+        if outputs.iter().filter(|output| output.format == Format::Hscope).count() > 1 {
+            bail!("one recording is enough: copy it where you want another");
         }
         if self.children && outputs.iter().any(OutputSpec::is_stdout) {
             bail!(

@@ -2,6 +2,7 @@
 
 mod args;
 mod doctor_args;
+mod report_args;
 mod top_args;
 mod values;
 
@@ -28,9 +29,13 @@ pub fn main() -> ExitCode {
         Command::Mark(args) => session::mark(&args.options()),
         Command::Doctor(args) => {
             let options = args.options();
-            let mut out = BufWriter::new(io::stdout().lock());
-            let done = session::doctor(&options, &mut out);
-            enough(done.and_then(|code| Ok(out.flush().map(|()| code)?)))
+            to_stdout(|out| session::doctor(&options, out))
+        }
+        Command::Report(args) => {
+            args.options().and_then(|options| to_stdout(|out| session::report(&options, out)))
+        }
+        Command::Diff(args) => {
+            args.options().and_then(|options| to_stdout(|out| session::diff(&options, out)))
         }
         Command::Completions { shell } => print(|out| {
             clap_complete::generate(shell, &mut Cli::command(), "heapscope", out);
@@ -73,6 +78,13 @@ fn print(render: impl FnOnce(&mut Vec<u8>) -> io::Result<()>) -> anyhow::Result<
     let mut document = Vec::new();
     render(&mut document)?;
     enough(io::stdout().write_all(&document).map(|()| ExitCode::SUCCESS).map_err(Into::into))
+}
+
+/// Runs a command that prints.
+fn to_stdout(command: impl FnOnce(&mut dyn Write) -> anyhow::Result<ExitCode>) -> anyhow::Result<ExitCode> {
+    let mut out = BufWriter::new(io::stdout());
+    let done = command(&mut out);
+    enough(done.and_then(|code| Ok(out.flush().map(|()| code)?)))
 }
 
 /// A reader who has seen enough is not an error.

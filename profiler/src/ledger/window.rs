@@ -210,7 +210,7 @@ mod tests {
         // comes and goes.
         let reading = |second: u64| {
             let mut sites = vec![count(2, 5, 500), count(1, second, 10 * second)];
-            if second % 2 == 0 {
+            if second.is_multiple_of(2) {
                 sites.push(count(3, second, 7));
             }
             sites
@@ -228,7 +228,7 @@ mod tests {
         assert_eq!(rss, Some(1000 + begin.as_secs()));
         assert_eq!(last.len(), 3);
         assert!((last[0].allocations_per_second - 1.0).abs() < 1e-9 && last[1].allocations_per_second == 0.0);
-        assert_eq!(window.states.len(), 6);
+        assert_eq!(window.states.len(), 7);
     }
 
     #[test]

@@ -15,8 +15,7 @@ pub fn explain(source: &io::Error) -> ProbeError {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let missing = missing_capabilities(&status);
     let (reason, remedy) = if missing.is_empty() {
-        let locked = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
-        if locked.contains("[confidentiality]") {
+        if is_locked_down() {
             (
                 "the kernel is locked down (confidentiality mode)".to_owned(),
                 "Boot with lockdown=integrity or without lockdown".to_owned(),
@@ -38,6 +37,19 @@ pub fn explain(source: &io::Error) -> ProbeError {
         )
     };
     ProbeError::NotPermitted { reason, remedy }
+}
+
+/// What this process lacks of what probes need.
+#[must_use]
+pub fn missing() -> Vec<&'static str> {
+    missing_capabilities(&fs::read_to_string("/proc/self/status").unwrap_or_default())
+}
+
+/// Whether the kernel is locked down so that BPF programs may not read memory.
+#[must_use]
+pub fn is_locked_down() -> bool {
+    let locked = fs::read_to_string("/sys/kernel/security/lockdown").unwrap_or_default();
+    locked.contains("[confidentiality]")
 }
 
 /// Names of the capabilities that matter and are not in the effective set of this `/proc/PID/status`.

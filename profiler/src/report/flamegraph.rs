@@ -3,7 +3,10 @@
 //! Width is live bytes. What inferno does not do is added here and in [`super::svg_notes`]: colours by the part that a
 //! frame plays, the number of blocks in every tool tip, the legend, and the warnings.
 
-use std::io::{self, Write};
+use std::{
+    collections::HashMap,
+    io::{self, Write},
+};
 
 use inferno::flamegraph::{
     Options, TextTruncateDirection,
@@ -12,6 +15,7 @@ use inferno::flamegraph::{
 use quick_xml::escape::escape;
 
 use super::{
+    metric::Metric,
     options::ReportOptions,
     profile::{At, Profile, Totals},
     quality::{Remark, Weight, nothing_live, remarks},
@@ -35,11 +39,12 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     };
     let remarks = remarks(profile);
     if total.bytes == 0 {
-        return write_empty(profile, total, &remarks, out);
+        return write_empty(profile, options, total, &remarks, out);
     }
-    let picture = draw(profile, &stacks, total)?;
+    let picture = draw(profile, options, &stacks, total)?;
     let notes = Notes {
-        blocks: node_blocks(&stacks),
+        // Where the width counts blocks, the tool tip says so already.
+        blocks: if options.metric.unit() == "bytes" { node_blocks(&stacks) } else { HashMap::new() },
         legend: legend(&stacks),
         warnings: remarks.into_iter().filter(|r| r.weight == Weight::Warning).map(|r| r.text).collect(),
     };
@@ -47,7 +52,12 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
 }
 
 /// inferno's picture, before the notes.
-pub(super) fn draw(profile: &Profile, stacks: &Stacks, total: Live) -> io::Result<String> {
+pub(super) fn draw(
+    profile: &Profile,
+    options: &ReportOptions,
+    stacks: &Stacks,
+    total: Live,
+) -> io::Result<String> {
     let mut palette = PaletteMap::default();
     // The empty name is inferno's own bottom frame, `all`.
     palette.insert("", Color { r: 228, g: 228, b: 228 });
@@ -55,9 +65,9 @@ pub(super) fn draw(profile: &Profile, stacks: &Stacks, total: Live) -> io::Resul
         palette.insert(name, shade(*tint, name));
     }
     let mut inferno = Options::default();
-    inferno.title = title(profile);
-    inferno.subtitle = Some(subtitle(profile, total));
-    inferno.count_name = "bytes".into();
+    inferno.title = title(profile, options);
+    inferno.subtitle = Some(subtitle(profile, options, total));
+    inferno.count_name = options.metric.unit().into();
     inferno.name_type = "Function:".into();
     inferno.bgcolors = Some(BackgroundColor::Flat(Color { r: 255, g: 255, b: 255 }));
     inferno.palette_map = Some(&mut palette);
@@ -76,25 +86,50 @@ pub(super) fn draw(profile: &Profile, stacks: &Stacks, total: Live) -> io::Resul
     String::from_utf8(svg).map_err(|error| io::Error::new(io::ErrorKind::InvalidData, error))
 }
 
-fn title(profile: &Profile) -> String {
+fn title(profile: &Profile, options: &ReportOptions) -> String {
     let command = cut_middle(&clean(&profile.target.command), COMMAND_WIDTH);
-    format!("heapscope: live bytes of {command} (pid {})", profile.target.pid)
+    let (what, inverted) =
+        (options.metric.words(), if options.invert { ", who asked at the bottom" } else { "" });
+    format!("heapscope: {what} of {command} (pid {}){inverted}", profile.target.pid)
 }
 
-fn subtitle(profile: &Profile, total: Live) -> String {
+fn subtitle(profile: &Profile, options: &ReportOptions, total: Live) -> String {
     let since = if profile.mode.command == "run" { "start" } else { "attach" };
     let error = |part: fn(&Totals) -> u64, unit: fn(u64) -> String| {
         plus_minus(profile.errors.as_ref().map(part), unit)
     };
-    let bytes = bytes(total.bytes) + &error(|error| error.inuse_space, bytes);
-    let blocks = blocks(total.blocks) + &error(|error| error.inuse_objects, count);
+    let sum = match options.metric {
+        Metric::InuseSpace => format!(
+            "{}{} in {}{}",
+            bytes(total.bytes),
+            error(|error| error.inuse_space, bytes),
+            blocks(total.blocks),
+            error(|error| error.inuse_objects, count)
+        ),
+        Metric::InuseObjects => {
+            format!("{} live{}", blocks(total.blocks), error(|error| error.inuse_objects, count))
+        }
+        Metric::AllocSpace => format!(
+            "{}{} in {}{}, freed or not",
+            bytes(total.bytes),
+            error(|error| error.alloc_space, bytes),
+            blocks(total.blocks),
+            error(|error| error.alloc_objects, count)
+        ),
+        Metric::AllocObjects => {
+            format!("{}{}, freed or not", blocks(total.blocks), error(|error| error.alloc_objects, count))
+        }
+        Metric::Temporary => {
+            format!("{} that their thread freed before it allocated another one", blocks(total.blocks))
+        }
+    };
     let age = profile.mode.min_age.map(|age| format!(", at least {} old", span(age))).unwrap_or_default();
     let at = match profile.mode.at {
         At::End => "",
         At::Peak => ", at its peak",
         At::Exit => ", when it called exit",
     };
-    format!("{bytes} in {blocks}{at}, allocated since {since} {} ago{age}", span(profile.duration))
+    format!("{sum}{at}, allocated since {since} {} ago{age}", span(profile.duration))
 }
 
 /// The colours present, in words.
@@ -131,13 +166,21 @@ fn shade(tint: Tint, name: &str) -> Color {
     Color { r: shifted(r), g: shifted(g), b: shifted(b) }
 }
 
-fn write_empty(profile: &Profile, total: Live, remarks: &[Remark], out: &mut dyn Write) -> io::Result<()> {
-    let why = if total.blocks > 0 {
+fn write_empty(
+    profile: &Profile,
+    options: &ReportOptions,
+    total: Live,
+    remarks: &[Remark],
+    out: &mut dyn Write,
+) -> io::Result<()> {
+    let why = if !matches!(options.metric, Metric::InuseSpace | Metric::InuseObjects) {
+        format!("There are no {}.", options.metric.words())
+    } else if total.blocks > 0 {
         format!("{} of size 0 are live, nothing else.", blocks(total.blocks))
     } else {
         nothing_live(profile)
     };
-    let mut lines = vec![subtitle(profile, total), why];
+    let mut lines = vec![subtitle(profile, options, total), why];
     lines.extend(remarks.iter().map(|remark| cut_middle(&remark.text, 160)));
     let height = 60 + 20 * lines.len();
     writeln!(
@@ -147,7 +190,7 @@ fn write_empty(profile: &Profile, total: Live, remarks: &[Remark], out: &mut dyn
 <rect x="0" y="0" width="100%" height="{height}" fill="#ffffff"/>
 <g text-anchor="middle" font-family="monospace" font-size="12">
 <text x="600" y="24" font-size="17">{}</text>"##,
-        escape(title(profile))
+        escape(title(profile, options))
     )?;
     for (i, line) in lines.iter().enumerate() {
         writeln!(out, r#"<text x="600" y="{}">{}</text>"#, 54 + 20 * i, escape(line))?;

@@ -7,8 +7,8 @@ use std::{
 };
 
 use super::{
-    csv, dhat, flamegraph, folded, heaptrack, json, options::ReportOptions, pprof, profile::Profile,
-    speedscope,
+    csv, dhat, firefox, flamegraph, folded, heaptrack, html, json, options::ReportOptions, pprof,
+    profile::Profile, recording, speedscope,
 };
 
 /// A file format.
@@ -16,6 +16,8 @@ use super::{
 pub enum Format {
     /// A flamegraph to look at in a browser.
     Svg,
+    /// A page to explore in a browser.
+    Html,
     /// Folded stacks, for other flamegraph tools.
     Folded,
     /// Everything, for programs.
@@ -24,12 +26,16 @@ pub enum Format {
     Pprof,
     /// For speedscope.
     Speedscope,
+    /// For the Firefox Profiler.
+    Firefox,
     /// For heaptrack's programs.
     Heaptrack,
     /// For the viewer of valgrind's DHAT.
     Dhat,
     /// A table for spreadsheets and data frames.
     Csv,
+    /// A recording, from which every other format can be made later.
+    Hscope,
 }
 
 /// Why no format could be told.
@@ -41,25 +47,22 @@ pub enum FormatError {
     /// There is no format of that name.
     #[error("there is no format `{0}`: choose {names}", names = names())]
     UnknownName(String),
-    /// The format is known, but this version does not write it.
-    #[error("`{0}` is not written by this version: choose {endings}", endings = endings())]
-    NotYet(String),
 }
-
-/// Endings that other tools' users will try.
-const NOT_YET: &[&str] = &[".html", ".hscope"];
 
 impl Format {
     /// All of them.
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 11] = [
         Self::Svg,
+        Self::Html,
         Self::Folded,
         Self::Json,
         Self::Pprof,
         Self::Speedscope,
+        Self::Firefox,
         Self::Heaptrack,
         Self::Dhat,
         Self::Csv,
+        Self::Hscope,
     ];
 
     /// Its name.
@@ -67,13 +70,16 @@ impl Format {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Json => "json",
             Self::Pprof => "pprof",
             Self::Speedscope => "speedscope",
+            Self::Firefox => "firefox",
             Self::Heaptrack => "heaptrack",
             Self::Dhat => "dhat",
             Self::Csv => "csv",
+            Self::Hscope => "hscope",
         }
     }
 
@@ -82,13 +88,16 @@ impl Format {
     pub const fn ending(self) -> &'static str {
         match self {
             Self::Svg => "svg",
+            Self::Html => "html",
             Self::Folded => "folded",
             Self::Json => "json",
             Self::Pprof => "pb.gz",
             Self::Speedscope => "speedscope.json",
+            Self::Firefox => "firefox.json",
             Self::Heaptrack => "heaptrack.gz",
             Self::Dhat => "dhat.json",
             Self::Csv => "csv",
+            Self::Hscope => "hscope",
         }
     }
 
@@ -99,9 +108,6 @@ impl Format {
     pub fn from_path(path: &Path) -> Result<Self, FormatError> {
         let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
         let lower = name.to_ascii_lowercase();
-        if NOT_YET.iter().any(|ending| lower.ends_with(ending)) {
-            return Err(FormatError::NotYet(name.into_owned()));
-        }
         let has_ending = |format: &Self| {
             lower.strip_suffix(format.ending()).is_some_and(|beginning| beginning.ends_with('.'))
         };
@@ -118,11 +124,8 @@ impl Format {
     /// When there is none.
     pub fn from_name(name: &str) -> Result<Self, FormatError> {
         let lower = name.to_ascii_lowercase();
-        match Self::ALL.into_iter().find(|format| lower == format.name()) {
-            Some(format) => Ok(format),
-            None if matches!(lower.as_str(), "html" | "hscope") => Err(FormatError::NotYet(name.to_owned())),
-            None => Err(FormatError::UnknownName(name.to_owned())),
-        }
+        let found = Self::ALL.into_iter().find(|format| lower == format.name());
+        found.ok_or_else(|| FormatError::UnknownName(name.to_owned()))
     }
 }
 
@@ -160,13 +163,16 @@ pub fn write_report(
 ) -> io::Result<()> {
     match format {
         Format::Svg => flamegraph::write(profile, options, out),
+        Format::Html => html::write(profile, options, out),
         Format::Folded => folded::write(profile, options, out),
         Format::Json => json::write(profile, options, out),
         Format::Pprof => pprof::write(profile, options, out),
         Format::Speedscope => speedscope::write(profile, options, out),
+        Format::Firefox => firefox::write(profile, options, out),
         Format::Heaptrack => heaptrack::write(profile, options, out),
         Format::Dhat => dhat::write(profile, options, out),
         Format::Csv => csv::write(profile, options, out),
+        Format::Hscope => recording::write(profile, options, out),
     }
 }
 
@@ -183,7 +189,6 @@ mod tests {
         for format in Format::ALL {
             assert_eq!(of(&format!("a.b.{}", format.ending())), Ok(format));
         }
-        assert_eq!(of("x.html"), Err(FormatError::NotYet("x.html".into())));
         for unknown in ["x", "svg", "x.txt", "", "/", "x.svg.gz", "dir.svg/x", "xpb.gz", "x.pb"] {
             assert!(matches!(of(unknown), Err(FormatError::UnknownEnding(_))), "{unknown}");
         }
@@ -194,7 +199,6 @@ mod tests {
     #[test]
     fn names_of_formats() {
         assert!(Format::ALL.into_iter().all(|format| Format::from_name(format.name()) == Ok(format)));
-        assert_eq!(Format::from_name("html"), Err(FormatError::NotYet("html".into())));
         let refusal = FormatError::UnknownName("xml".into());
         assert_eq!(Format::from_name("xml").as_ref(), Err(&refusal));
         assert!(Format::ALL.iter().all(|format| refusal.to_string().contains(format.name())));

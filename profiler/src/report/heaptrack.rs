@@ -25,6 +25,8 @@ const HEAPTRACK_VERSION: u32 = 0x01_04_00;
 const FILE_VERSION: u32 = 3;
 /// Blocks that were live neither at the peak nor at the end are told up to so many: 800 MB of text, a few seconds.
 const MOST_GONE: u64 = 50_000_000;
+/// Live blocks of which a file can be made.
+const MOST_LIVE: u64 = 200_000_000;
 /// Bytes of a page, the unit of resident memory.
 const PAGE: u64 = 4096;
 /// A size of no bytes: its death between a block's birth and death says that this block was not temporary.
@@ -45,12 +47,19 @@ struct Events {
 /// Writes the file. docs/formats.md tells what is lost.
 ///
 /// # Errors
-/// Those of `out`, and when a sum does not fit 63 bits.
+/// Those of `out`, when a sum does not fit 63 bits, and when there are too many live blocks to tell them one by one.
 pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
     shown::check_sums(profile)?;
     let lives: Vec<Lives> = profile.sites.iter().map(Lives::of).collect();
     let gone = lives.iter().fold(0_u64, |sum, lives| sum.saturating_add(lives.gone.objects));
     let with_gone = gone <= MOST_GONE;
+    let live = |lives: &Lives| [lives.both, lives.peak, lives.end].map(|held| held.objects);
+    let live = lives.iter().flat_map(live).fold(0_u64, u64::saturating_add);
+    if live > MOST_LIVE {
+        let live = counted(live, "live block is", "live blocks are");
+        let reason = format!("heaptrack's format has a line for each block, and {live} too many");
+        return Err(io::Error::new(io::ErrorKind::InvalidData, reason));
+    }
     let mut gzip = GzEncoder::new(out, Compression::fast());
     writeln!(gzip, "v {HEAPTRACK_VERSION:x} {FILE_VERSION:x}")?;
     let left_out = if with_gone { 0 } else { gone };

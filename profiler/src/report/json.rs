@@ -216,7 +216,7 @@ pub(super) fn stack<S: Serializer>(stack: &[Arc<Frame>], serializer: S) -> Resul
 }
 
 /// The moment in UTC; `None` for a clock before 1970 or after 9999, for which the crate has no text.
-fn rfc3339(time: SystemTime) -> Option<String> {
+pub(super) fn rfc3339(time: SystemTime) -> Option<String> {
     let since_epoch = time.duration_since(UNIX_EPOCH).ok()?;
     (since_epoch.as_secs() < 253_402_300_800).then(|| humantime::format_rfc3339_millis(time).to_string())
 }

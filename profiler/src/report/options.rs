@@ -1,5 +1,7 @@
 //! What the reader asked for, common to all formats.
 
+use super::metric::Metric;
+
 /// How a report is made. Each format heeds what concerns it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReportOptions {
@@ -9,6 +11,11 @@ pub struct ReportOptions {
     pub width: usize,
     /// Sites in the table.
     pub sites: usize,
+    /// What the width of frames and the order of the table stand for. Formats that hold every metric hold all.
+    pub metric: Metric,
+    /// Stacks grow from the leaf, in the picture and the folded lines: who asked for the memory is at the bottom, and who
+    /// called that above.
+    pub invert: bool,
 }
 
 /// The narrowest table that can be read.
@@ -16,6 +23,6 @@ pub const MIN_WIDTH: usize = 80;
 
 impl Default for ReportOptions {
     fn default() -> Self {
-        Self { full_stacks: false, width: 100, sites: 10 }
+        Self { full_stacks: false, width: 100, sites: 10, metric: Metric::InuseSpace, invert: false }
     }
 }

@@ -12,11 +12,7 @@ use super::{
     quality::{Weight, remarks},
     units::bytes,
 };
-use crate::symbolize::{
-    fold::fold,
-    frame::{Frame, FrameKind, FrameRole},
-    label,
-};
+use crate::symbolize::{fold::fold, frame::Frame, label};
 
 /// Stands for the stack of a site that has none: every scratch slot was busy.
 pub(super) const NO_STACK: &str = "[no stack]";
@@ -27,22 +23,7 @@ pub(super) const WRITER: &str = concat!("heapscope ", env!("CARGO_PKG_VERSION"))
 /// The frames of a site, leaf first, as the flamegraph shows them; at least one.
 pub(super) fn stack(site: &SiteReport, options: &ReportOptions) -> Vec<Arc<Frame>> {
     let stack = fold(&site.stack, options.full_stacks);
-    if stack.is_empty() { vec![Arc::new(no_stack())] } else { stack }
-}
-
-fn no_stack() -> Frame {
-    Frame {
-        function: Some(NO_STACK.into()),
-        file: None,
-        line: None,
-        module: None,
-        address: 0,
-        module_offset: None,
-        kind: FrameKind::Native,
-        inlined: false,
-        guessed: false,
-        role: FrameRole::Remark,
-    }
+    if stack.is_empty() { vec![Arc::new(Frame::remark(NO_STACK))] } else { stack }
 }
 
 /// The frames call by call, leaf first: those of functions that the compiler inlined belong to the one that holds them,

@@ -2,25 +2,31 @@
 
 use std::collections::{BTreeMap, HashMap};
 
-use super::{options::ReportOptions, profile::Profile, shown};
+use super::{
+    metric::Metric,
+    options::ReportOptions,
+    profile::{Profile, SiteReport},
+    shown,
+};
 use crate::symbolize::{
     frame::{Frame, FrameKind, FrameRole},
     label,
 };
 
-/// Live memory by stack.
+/// Memory by stack.
 #[derive(Debug, Default)]
 pub(super) struct Stacks {
-    /// Names, root first, never empty; to live bytes and blocks. In the order of the names, frame by frame, so that
+    /// Names, root first, never empty; to bytes and blocks. In the order of the names, frame by frame, so that
     /// stacks with a common root lie side by side.
     pub(super) lines: BTreeMap<Vec<String>, Live>,
     /// What colour each name has. One name in two modules takes the colour that was seen first.
     pub(super) tints: HashMap<String, Tint>,
 }
 
-/// Live memory.
+/// What the metric that was asked for counts.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Live {
+    /// What the width stands for: bytes, or blocks where the metric counts those.
     pub(super) bytes: u64,
     pub(super) blocks: u64,
 }
@@ -39,7 +45,7 @@ pub(super) enum Tint {
 }
 
 impl Tint {
-    fn of(frame: &Frame) -> Self {
+    pub(super) fn of(frame: &Frame) -> Self {
         match (frame.kind, frame.role) {
             (_, FrameRole::Remark) => Self::Remark,
             (FrameKind::Python, _) => Self::Python,
@@ -54,14 +60,21 @@ impl Tint {
 }
 
 impl Stacks {
-    /// The sites of `profile` that have live blocks.
+    /// The sites of `profile` that have anything of the metric.
     pub(super) fn of(profile: &Profile, options: &ReportOptions) -> Self {
         let mut stacks = Self::default();
-        for site in
-            profile.sites.iter().filter(|site| site.totals.inuse_objects > 0 || site.totals.inuse_space > 0)
-        {
+        let live =
+            |site: &SiteReport| Live { bytes: options.metric.of(site), blocks: blocks_of(site, options) };
+        for (site, more) in profile.sites.iter().map(|site| (site, live(site))) {
+            if more == Live::default() {
+                continue;
+            }
             let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
-            for frame in shown::stack(site, options).iter().rev() {
+            let mut frames = shown::stack(site, options);
+            if !options.invert {
+                frames.reverse();
+            }
+            for frame in &frames {
                 let name = folded_name(frame);
                 if !stacks.tints.contains_key(&name) {
                     stacks.tints.insert(name.clone(), Tint::of(frame));
@@ -69,8 +82,8 @@ impl Stacks {
                 names.push(name);
             }
             let live = stacks.lines.entry(names).or_default();
-            live.bytes = live.bytes.saturating_add(site.totals.inuse_space);
-            live.blocks = live.blocks.saturating_add(site.totals.inuse_objects);
+            live.bytes = live.bytes.saturating_add(more.bytes);
+            live.blocks = live.blocks.saturating_add(more.blocks);
         }
         stacks
     }
@@ -83,6 +96,15 @@ impl Stacks {
                 blocks: sum.blocks.checked_add(live.blocks)?,
             })
         })
+    }
+}
+
+/// The blocks that a site's part of the metric is in.
+fn blocks_of(site: &SiteReport, options: &ReportOptions) -> u64 {
+    match options.metric {
+        Metric::InuseSpace | Metric::InuseObjects => site.totals.inuse_objects,
+        Metric::AllocSpace | Metric::AllocObjects => site.totals.alloc_objects,
+        Metric::Temporary => site.history.temporary_objects,
     }
 }
 

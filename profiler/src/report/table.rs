@@ -5,6 +5,7 @@ use std::io::{self, Write};
 use super::{
     facts,
     mapped::MappedMemory,
+    metric::Metric,
     options::{MIN_WIDTH, ReportOptions},
     profile::{Profile, SiteReport, Totals},
     quality::{Weight, nothing_live, remarks},
@@ -28,10 +29,26 @@ pub(super) const INDENT: &str = "       ";
 pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
     let width = options.width.max(MIN_WIDTH);
     write_head(profile, width, out)?;
-    let holds_memory = |site: &&SiteReport| site.totals.inuse_space > 0 || site.totals.inuse_objects > 0;
-    let mut live: Vec<&SiteReport> = profile.sites.iter().filter(holds_memory).collect();
-    live.sort_by_key(|site| std::cmp::Reverse((site.totals.inuse_space, site.totals.inuse_objects)));
-    if live.is_empty() {
+    let metric = options.metric;
+    let counts = |site: &&SiteReport| match metric {
+        Metric::InuseSpace => site.totals.inuse_space > 0 || site.totals.inuse_objects > 0,
+        _ => metric.of(site) > 0,
+    };
+    let mut live: Vec<&SiteReport> = profile.sites.iter().filter(counts).collect();
+    live.sort_by_key(|site| {
+        std::cmp::Reverse((metric.of(site), site.totals.inuse_space, site.totals.inuse_objects))
+    });
+    if metric != Metric::InuseSpace {
+        writeln!(
+            out,
+            "\nsites by {}, of which there are {}",
+            metric.words(),
+            metric.shown(metric.sum(profile))
+        )?;
+    }
+    if live.is_empty() && metric != Metric::InuseSpace {
+        writeln!(out, "\nThere are no {}.", metric.words())?;
+    } else if live.is_empty() {
         writeln!(out)?;
         write_wrapped(&nothing_live(profile), "", "", width, out)?;
     } else {
@@ -169,7 +186,7 @@ fn write_sites(
             &(i + 1).to_string(),
             &bytes(totals.inuse_space),
             &site.errors.map_or_else(String::new, |error| relative(error.inuse_space, totals.inuse_space)),
-            &percent(totals.inuse_space, profile.totals.inuse_space),
+            &percent(options.metric.of(site), options.metric.sum(profile)),
             &count(totals.inuse_objects),
             &bytes(totals.alloc_space),
             &site.oldest.map_or_else(|| String::from("-"), span),
@@ -190,9 +207,10 @@ fn write_sites(
     }
     let rest = &live[live.len().min(options.sites)..];
     if !rest.is_empty() {
-        let space = rest.iter().fold(0u64, |sum, site| sum.saturating_add(site.totals.inuse_space));
+        let metric = options.metric;
+        let rest_of_it = rest.iter().fold(0u64, |sum, site| sum.saturating_add(metric.of(site)));
         let sites = if rest.len() == 1 { "site holds" } else { "sites hold" };
-        writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), bytes(space))?;
+        writeln!(out, "\n{} more {sites} {}.", count(rest.len() as u64), metric.shown(rest_of_it))?;
     }
     Ok(())
 }

@@ -4,6 +4,9 @@
 mod formats;
 mod hostile;
 mod moments;
+mod recordings;
+mod schema;
+mod views;
 
 use std::{
     fs,
@@ -111,7 +114,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
 }
 
 /// A shop server: a cache that grows, JSON text, a Python plug-in, generated code, a cut stack, no stack at all.
-fn shop() -> Profile {
+pub(super) fn shop() -> Profile {
     let start = Frame { role: FrameRole::Runtime, ..program("_start", 0) };
     let root = || vec![program("main", 210), runtime("__libc_start_call_main"), start.clone()];
     let stack = |leaf: Vec<Frame>| [leaf, root()].concat();
@@ -200,7 +203,7 @@ fn golden_files() {
     hold_against_golden("shop.table", &table(&shop, &options));
     hold_against_golden(
         "shop-narrow.table",
-        &table(&shop, &ReportOptions { width: 0, sites: 2, full_stacks: true }),
+        &table(&shop, &ReportOptions { width: 0, sites: 2, full_stacks: true, ..ReportOptions::default() }),
     );
     hold_against_golden("shop.folded", &report(Format::Folded, &shop, &options));
     hold_against_golden("shop.json", &report(Format::Json, &shop, &options).replace("},{", "},\n{"));
@@ -235,7 +238,7 @@ fn every_frame_is_drawn_once_and_has_its_blocks() {
 fn a_picture_that_does_not_match_keeps_its_titles() {
     let shop = shop();
     let stacks = Stacks::of(&shop, &ReportOptions::default());
-    let plain = flamegraph::draw(&shop, &stacks, stacks.total().unwrap()).unwrap();
+    let plain = flamegraph::draw(&shop, &ReportOptions::default(), &stacks, stacks.total().unwrap()).unwrap();
     let other = annotate(&plain, &Notes::default());
     assert!(other.frames.0 > 10 && other.frames.1 == 0);
     assert!(other.svg.contains("<title>all (12,929,248 bytes, 100%)</title>"));

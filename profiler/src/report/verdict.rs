@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use super::{
     profile::{Profile, SiteReport},
-    units::{blocks, bytes, count, percent, span},
+    units::{blocks, bytes, count, counted, percent, span},
 };
 
 /// Fewer snapshots of a site say nothing.
@@ -76,7 +76,7 @@ pub struct Verdict {
     pub trend: Trend,
     /// In numbers, beginning with the trend's words.
     pub text: String,
-    /// Net growth in bytes per second while the site was seen; 0 where that was too short.
+    /// Net growth in bytes per second in the second half of the time that the site was seen; 0 where that was too short.
     pub growth: f64,
 }
 
@@ -115,9 +115,13 @@ impl Curve {
 
     /// The level after so many quarters of the time.
     fn after_quarters(&self, quarters: u32) -> u64 {
-        let moment = self.begin().0 + self.time() / 4 * quarters;
+        self.at(self.begin().0 + self.time() / 4 * quarters).1
+    }
+
+    /// The last snapshot that is no later.
+    fn at(&self, moment: Duration) -> (Duration, u64) {
         let until = self.levels.partition_point(|(after, _)| *after <= moment);
-        self.levels.get(until.saturating_sub(1)).map_or(0, |(_, level)| *level)
+        self.levels.get(until.saturating_sub(1)).copied().unwrap_or_default()
     }
 
     /// The least and the most in the second half of the time.
@@ -167,10 +171,10 @@ fn judge(profile: &Profile, site: &SiteReport, curve: &Curve) -> (Trend, String)
     }
     let time = curve.time();
     if curve.levels.len() < FEWEST_SNAPSHOTS || time < SHORTEST {
-        let seen = profile.duration.saturating_sub(curve.begin().0);
+        let snapshots = counted(curve.levels.len() as u64, "snapshot", "snapshots");
         let seen =
-            if curve.levels.is_empty() { "at no snapshot".to_owned() } else { format!("for {}", span(seen)) };
-        return (Trend::TooShort, format!("seen {seen}"));
+            format!("seen at {snapshots} in {}", span(profile.duration.saturating_sub(curve.begin().0)));
+        return (Trend::TooShort, seen);
     }
     let grown = last.saturating_sub(curve.begin().1);
     if let Some(error) = site.errors.map(|error| error.inuse_space)
@@ -272,10 +276,12 @@ fn per_second(number: u64, time: Duration) -> f64 {
     number as f64 / time.as_secs_f64().max(f64::MIN_POSITIVE)
 }
 
+/// Bytes a second in the second half of the time: what a cache took to fill up is no growth of now.
 fn growth(curve: &Curve) -> f64 {
-    let (begin, end) = (curve.begin().1, curve.end().1);
+    let (since, begin) = curve.at(curve.begin().0 + curve.time() / 2);
+    let (until, end) = curve.end();
     let sign = if end < begin { -1.0 } else { 1.0 };
-    match curve.time() {
+    match until.saturating_sub(since) {
         Duration::ZERO => 0.0,
         time => sign * per_second(end.abs_diff(begin), time),
     }

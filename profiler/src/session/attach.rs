@@ -23,12 +23,13 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     let common = &options.common;
     let process = Process::find(&options.target)?;
     let default_name = format!("heapscope-{}-{}", file_name(&process.comm), process.pid);
-    let outputs = Outputs::open(common, &default_name)?;
+    let mut outputs = Outputs::open(common, &default_name)?;
     let printer = if outputs.use_stdout() { Printer::Stderr } else { Printer::Stdout };
     raise_file_limit();
     let stop = StopFlag::catch()?;
     let mut namer = Namer::new(common, "attach");
     let mut observation = begin(process, common)?;
+    observation.recorder = outputs.recorder(common);
     let mut children = Children::of(observation.process.pid, common, "attach", printer);
     let family = children.as_mut();
     let ended =

@@ -17,7 +17,7 @@ use crate::{
     report::mapped::MappedMemory,
     report::profile::{Mode, Profile, Quality, SiteReport, TargetInfo},
     symbolize::{
-        frame::{Frame, FrameKind, FrameRole},
+        frame::Frame,
         perf_map::PerfMap,
         symbolizer::{SymbolizeOptions, Symbolizer},
     },
@@ -57,6 +57,8 @@ pub(super) struct Namer {
     command: &'static str,
     /// Sites whose Python frames do not match the native ones, in the profile that is being made.
     unmatched: u64,
+    /// The keys of the sites of the last profile, in its order.
+    keys: Vec<u64>,
 }
 
 impl Namer {
@@ -67,11 +69,12 @@ impl Namer {
             debug_dirs: options.debug_dirs.clone(),
             ..SymbolizeOptions::default()
         };
-        Self { symbolizer: Symbolizer::new(symbolize), command, unmatched: 0 }
+        Self { symbolizer: Symbolizer::new(symbolize), command, unmatched: 0, keys: Vec::new() }
     }
 
     /// Opens the target's file system, where its debug files may be; they are read when it has long ended.
     pub(super) fn watch(&mut self, observation: &mut Observation) {
+        self.symbolizer.set_program(&observation.process.exe);
         if let Err(error) = self.symbolizer.set_target_root(observation.process.pid)
             && observation.process.is_alive()
         {
@@ -128,6 +131,7 @@ impl Namer {
         let shown = shown.chain(pool_sites.filter_map(|site| observation.stacks.get(site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
+        self.keys = account.sites.iter().map(|(site, _)| *site).collect();
         let named = account
             .sites
             .iter()
@@ -154,7 +158,6 @@ impl Namer {
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
         let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
-        let process = &observation.process;
         let mut quality = self.quality(observation, account, counters);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
@@ -164,22 +167,10 @@ impl Namer {
             pools.tell_quality(counters, &mut quality);
         }
         Profile {
-            target: TargetInfo {
-                pid: process.pid,
-                command: process.command.clone(),
-                exe: process.exe.display().to_string(),
-            },
+            target: Self::target(observation),
             started: observation.started,
             duration: observation.duration(),
-            mode: Mode {
-                at: options.at,
-                sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
-                command: self.command.into(),
-                probes: observation.method().label().into(),
-                min_size: options.min_size,
-                max_size: options.max_size,
-                min_age: options.min_age,
-            },
+            mode: self.mode(observation, options),
             totals: details.totals(&account.totals),
             errors: details.errors_of_all(account),
             quality,
@@ -189,6 +180,34 @@ impl Namer {
             mapped,
             python,
         }
+    }
+
+    /// Whose memory it is.
+    pub(super) fn target(observation: &Observation) -> TargetInfo {
+        let process = &observation.process;
+        TargetInfo {
+            pid: process.pid,
+            command: process.command.clone(),
+            exe: process.exe.display().to_string(),
+        }
+    }
+
+    /// How it is observed.
+    pub(super) fn mode(&self, observation: &Observation, options: &CommonOptions) -> Mode {
+        Mode {
+            at: options.at,
+            sample_interval: Some(observation.sample_interval).filter(|interval| *interval > 0),
+            command: self.command.into(),
+            probes: observation.method().label().into(),
+            min_size: options.min_size,
+            max_size: options.max_size,
+            min_age: options.min_age,
+        }
+    }
+
+    /// The keys of the last profile's sites, in its order.
+    pub(super) fn keys(&self) -> &[u64] {
+        &self.keys
     }
 
     /// How far the numbers and names so far can be trusted.
@@ -256,18 +275,7 @@ fn end_remark(end: u8) -> Option<String> {
 }
 
 fn remark(text: &str) -> Arc<Frame> {
-    Arc::new(Frame {
-        function: Some(text.to_owned()),
-        file: None,
-        line: None,
-        module: None,
-        address: 0,
-        module_offset: None,
-        kind: FrameKind::Native,
-        inlined: false,
-        guessed: false,
-        role: FrameRole::Remark,
-    })
+    Arc::new(Frame::remark(text))
 }
 
 /// The kernel decides by the memory of the main thread (`uprobe_multi_link_filter`, `__uprobe_perf_filter`) in which

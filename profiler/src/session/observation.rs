@@ -28,6 +28,7 @@ use super::{
     overhead::OverheadMeter,
     pools::{self, Pools},
     python::{Groups, Python},
+    recorder::Recorder,
     sampled_code::SampledCode,
 };
 use crate::{
@@ -91,6 +92,8 @@ pub(super) struct Observation {
     meter: OverheadMeter,
     pub(super) lookout: Lookout,
     pub(super) history: History,
+    /// The recording that is written meanwhile, if there is one.
+    pub(super) recorder: Option<Recorder>,
 }
 
 impl Observation {
@@ -139,6 +142,7 @@ impl Observation {
             meter,
             lookout,
             history: History::begin(options.interval),
+            recorder: None,
         };
         if !observation.probe.exec_watched() {
             observation.warnings.push(
@@ -254,7 +258,7 @@ impl Observation {
 
     /// Whether a site has mapped memory or opened pools, and not allocated blocks. One whose stack is lost may have done
     /// any of these.
-    fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
+    pub(super) fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
         let is_other = |allocator| allocator == MAPPING_SITE || pools::is_of_pools(allocator);
         let by_stack = || self.stacks.get(&site).is_none_or(|stack| is_other(stack.allocator));
         (self.mapped.is_some() || self.pools.is_some()) && counters.alloc_objects == 0 && by_stack()
@@ -286,6 +290,8 @@ impl Observation {
     fn new_stacks(&mut self) -> Vec<StackRecord> {
         let mut stacks = Vec::new();
         self.probe.new_stacks(|record| stacks.push(record));
+        // After the stacks: of the code on a stack that is here, it has been told.
+        self.probe.python_codes(|record| self.python.hear(record));
         stacks
     }
 
@@ -304,7 +310,7 @@ impl Observation {
             }
             self.outdated += u64::from(located.cut && head.end != end);
             let python_is_whole = head.python_end == python_end::COMPLETE;
-            let python = self.python.take_in(&record.python);
+            let python = self.python.take_in(&record.python, |code| self.probe.last_death_at(code));
             let stack = SiteStack { allocator: head.allocator, end, frames, python, python_is_whole };
             self.stacks.insert(head.site, stack);
         }
@@ -336,6 +342,8 @@ impl Observation {
     /// Has Python frames walked once an interpreter is there and initialised.
     fn python_begins(&mut self) -> Result<(), ProbeError> {
         let Some(layout) = self.python.begin() else { return Ok(()) };
+        // Before the first frame is kept.
+        self.probe_code_deaths();
         if !self.probe.publish_python(&layout)? {
             self.warn(
                 "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
@@ -373,7 +381,7 @@ pub(super) const FRAME_LIMIT: usize = MAX_FRAMES;
 
 /// Refuses a target that a return probe could kill: from kernel 6.11 a return probe makes the target enter a system
 /// call, which a seccomp filter that does not know it may answer with SIGSYS; from 6.14 the kernel lets it pass.
-fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
+pub(super) fn refuse_dangerous(process: &Process) -> anyhow::Result<()> {
     use crate::{probe::rights::kernel_version, target::procfs::Seccomp};
     let release = rustix::system::uname().release().to_string_lossy().into_owned();
     if process.seccomp != Seccomp::Disabled

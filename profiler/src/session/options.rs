@@ -45,7 +45,23 @@ pub struct MarkOptions {
 
 /// `heapscope doctor`.
 #[derive(Clone, Debug)]
-pub struct DoctorOptions {
+pub enum DoctorOptions {
+    /// With `--unwind`: what is known of these files.
+    Unwind(UnwindOptions),
+    /// Without: what this machine, and the target, allow.
+    Machine {
+        /// Process id or name of the target.
+        target: Option<String>,
+        /// Print JSON.
+        json: bool,
+        /// More places for separate debug files.
+        debug_dirs: Vec<PathBuf>,
+    },
+}
+
+/// `heapscope doctor --unwind`.
+#[derive(Clone, Debug)]
+pub struct UnwindOptions {
     /// Programs and libraries whose unwind information is looked at.
     pub files: Vec<PathBuf>,
     /// Which of their rows are listed.
@@ -102,6 +118,33 @@ pub struct CommonOptions {
     pub method: Option<AttachMethod>,
     /// No status line.
     pub quiet: bool,
+}
+
+impl CommonOptions {
+    /// Those with which heapscope watches itself, to learn what that costs.
+    pub(super) fn watching_ourselves(method: AttachMethod, max_memory: u64) -> Self {
+        Self {
+            duration: None,
+            outputs: Vec::new(),
+            fallback_format: None,
+            children: false,
+            min_age: None,
+            min_size: None,
+            max_size: None,
+            sample_interval: 0,
+            allocators: Vec::new(),
+            mmap: false,
+            at: At::End,
+            interval: None,
+            top: 0,
+            full_stacks: false,
+            demangle: true,
+            debug_dirs: Vec::new(),
+            max_memory,
+            method: Some(method),
+            quiet: true,
+        }
+    }
 }
 
 /// One report to write.

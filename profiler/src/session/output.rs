@@ -9,7 +9,10 @@ use std::{
 
 use anyhow::Context;
 
-use super::options::{CommonOptions, OutputSpec};
+use super::{
+    options::{CommonOptions, OutputSpec},
+    recorder::Recorder,
+};
 use crate::report::{
     format::{Format, write_report},
     options::ReportOptions,
@@ -20,6 +23,8 @@ use crate::report::{
 #[derive(Debug)]
 pub(super) struct Outputs {
     files: Vec<(OutputSpec, Option<File>)>,
+    /// Whether the recording among them is written while the target is watched.
+    records: bool,
 }
 
 impl Outputs {
@@ -30,6 +35,11 @@ impl Outputs {
             let format = options.fallback_format.unwrap_or(Format::Svg);
             specs.push(OutputSpec { path: format!("{default_name}.{}", format.ending()).into(), format });
         }
+        Self::open_all(specs)
+    }
+
+    /// Opens these destinations.
+    pub(super) fn open_all(specs: Vec<OutputSpec>) -> anyhow::Result<Self> {
         let files = specs
             .into_iter()
             .map(|spec| {
@@ -37,7 +47,7 @@ impl Outputs {
                 Ok((spec, file))
             })
             .collect::<anyhow::Result<_>>()?;
-        Ok(Self { files })
+        Ok(Self { files, records: false })
     }
 
     /// Whether one of them is standard output, which then belongs to it alone.
@@ -45,10 +55,27 @@ impl Outputs {
         self.files.iter().any(|(_, file)| file.is_none())
     }
 
-    /// Writes them all; the names of the files.
+    /// What writes the recording while the target is watched, if one is wanted in a file of its own: what goes to a pipe
+    /// or a terminal is written at the end, like every report.
+    pub(super) fn recorder(&mut self, options: &CommonOptions) -> Option<Recorder> {
+        let wanted = self.files.iter().find(|(spec, _)| spec.format == Format::Hscope);
+        let (spec, file) = wanted.and_then(|(spec, file)| Some((spec, file.as_ref()?)))?;
+        let is_regular = file.metadata().is_ok_and(|metadata| metadata.is_file());
+        let file = file.try_clone().ok().filter(|_| is_regular)?;
+        self.records = true;
+        Some(Recorder::new(spec.path.clone(), file, options.interval))
+    }
+
+    /// Writes them all, but for a recording that has been written; the names of the files. That one of them cannot be
+    /// written does not keep the others from it.
     pub(super) fn write(self, profile: &Profile, options: &ReportOptions) -> anyhow::Result<Vec<String>> {
         let mut names = Vec::new();
+        let mut failed = None;
+        let mut recorded = self.records;
         for (spec, file) in self.files {
+            if spec.format == Format::Hscope && std::mem::take(&mut recorded) {
+                continue;
+            }
             let written = match file {
                 None => {
                     let mut out = BufWriter::new(io::stdout().lock());
@@ -65,10 +92,14 @@ impl Outputs {
             };
             match written {
                 Err(error) if error.kind() == io::ErrorKind::BrokenPipe => {}
-                done => done.with_context(|| format!("cannot write {}", spec.path.display()))?,
+                Err(error) => {
+                    let error = anyhow::Error::new(error);
+                    failed.get_or_insert(error.context(format!("cannot write {}", spec.path.display())));
+                }
+                Ok(()) => {}
             }
         }
-        Ok(names)
+        failed.map_or(Ok(names), Err)
     }
 }
 

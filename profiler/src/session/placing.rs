@@ -7,7 +7,10 @@ use profiler_common::{mappings::MAPPING_SITE, pools::POOL_SITE};
 
 use super::observation::Observation;
 use crate::{
-    probe::ProbePoint,
+    probe::{
+        ProbePoint,
+        ebpf::{PythonEvent, PythonPoint},
+    },
     target::{
         address::Svma,
         allocator::{
@@ -76,6 +79,21 @@ impl Observation {
         }
         let attached = self.probe.attach(&points);
         attached.with_context(|| format!("cannot probe mmap in {}", module.path.display()))
+    }
+
+    /// Has the interpreter tell of the code objects that it frees. Where that is not possible, it is said.
+    pub(super) fn probe_code_deaths(&mut self) {
+        let Some((interpreter, ..)) = self.python.interpreter() else { return };
+        let found = interpreter.code_death.as_ref().and_then(|death| point_of(&interpreter.module, death));
+        let point = found.map(|point| PythonPoint { path: point.path, offset: point.offset, cookie: 0 });
+        let watched = point.is_some_and(|at| self.probe.attach_python(PythonEvent::CodeDies, &[at]).is_ok());
+        if !watched {
+            self.warn(
+                "The interpreter does not tell of code that it frees: Python code that comes to its place may be taken for \
+                 it."
+                    .into(),
+            );
+        }
     }
 
     /// Fails where an allocator that the user named has not been found.

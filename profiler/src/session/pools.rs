@@ -13,7 +13,10 @@ use profiler_common::{
 
 use super::observation::Observation;
 use crate::{
-    probe::{Counters, ebpf::PoolPoint},
+    probe::{
+        Counters,
+        ebpf::{PythonEvent, PythonPoint},
+    },
     report::{
         pools::{PoolSiteReport, PythonMemory},
         profile::Quality,
@@ -69,7 +72,7 @@ impl Observation {
         if !matches!(setting, Some(Setting::Malloc { .. } | Setting::Other)) {
             let attached = points.and_then(|points| {
                 self.probe
-                    .attach_pools(&points)
+                    .attach_python(PythonEvent::PoolOpened, &points)
                     .map_err(|error| format!("the kernel refused a probe: {error}"))
             });
             match attached {
@@ -175,7 +178,7 @@ pub(super) fn is_of_pools(allocator: u8) -> bool {
 }
 
 /// Where the probes go.
-fn points(interpreter: &Interpreter) -> Result<Vec<PoolPoint>, String> {
+fn points(interpreter: &Interpreter) -> Result<Vec<PythonPoint>, String> {
     let module = &interpreter.module;
     if interpreter.pool_places.is_empty() {
         return Err(format!("the function that opens pools was not found in {}", module.path.display()));
@@ -183,14 +186,14 @@ fn points(interpreter: &Interpreter) -> Result<Vec<PoolPoint>, String> {
     interpreter.pool_places.iter().map(|place| point(module, place)).collect()
 }
 
-fn point(module: &Arc<Module>, place: &PoolPlace) -> Result<PoolPoint, String> {
+fn point(module: &Arc<Module>, place: &PoolPlace) -> Result<PythonPoint, String> {
     let data = module.data().map_err(|error| error.to_string())?;
     let rule = exact::rule_at(&data, place.at).map_err(|error| error.to_string())?;
     let cookie = rule.and_then(|rule| cookie_of(rule, place.register));
-    Ok(PoolPoint {
+    Ok(PythonPoint {
         path: module.attach_path().ok_or("an interpreter outside every file")?,
         offset: module.file_offset_of(place.at).ok_or("a function outside the file")?,
-        cookie: cookie.ok_or("the frame of the function that opens pools is not understood")?,
+        cookie: cookie.ok_or("the frame of the function that opens pools is not understood")?.0,
     })
 }
 

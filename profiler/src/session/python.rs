@@ -50,7 +50,10 @@ struct Running {
     memory: Memory,
     bias: u64,
     code_type: u64,
+    /// What was read, by address.
     codes: HashMap<u64, (Identity, Code)>,
+    /// What was told by the kernel, by content.
+    told: HashMap<u64, Code>,
 }
 
 #[derive(Debug)]
@@ -91,7 +94,8 @@ impl Python {
         match layout {
             Ok(layout) => {
                 let code_type = interpreter.code_type(bias);
-                self.running = Some(Running { interpreter, memory, bias, code_type, codes: HashMap::new() });
+                let (codes, told) = (HashMap::new(), HashMap::new());
+                self.running = Some(Running { interpreter, memory, bias, code_type, codes, told });
                 layout
             }
             Err(reason) => {
@@ -115,15 +119,26 @@ impl Python {
         self.refusals.insert(format!("{}: {reason}.", module.path.display()));
     }
 
-    /// Reads what the frames of a new stack are.
-    pub(super) fn take_in(&mut self, frames: &[PythonFrame]) -> Groups {
+    /// Takes in what the kernel tells of a code object.
+    pub(super) fn hear(&mut self, record: &[u8]) {
+        let Some(running) = &mut self.running else { return };
+        if let Some((key, code)) = code::told(record, running.interpreter.version) {
+            if running.told.len() >= MOST_CODES {
+                running.told.clear();
+            }
+            running.told.insert(key, code);
+        }
+    }
+
+    /// Finds what the frames of a new stack are. `death` tells when a code object at an address has died.
+    pub(super) fn take_in(&mut self, frames: &[PythonFrame], death: impl Fn(u64) -> u32) -> Groups {
         let Some(running) = &mut self.running else { return Groups::default() };
         let (mut groups, mut group) = (Vec::new(), Vec::new());
         for frame in frames {
             let (address, [.., mark]) = (frame.code & ((1 << 56) - 1), frame.code.to_le_bytes());
             let mark = running.interpreter.version.mark_of(mark);
             if mark != Mark::Shim {
-                let known = running.code(address, frame.identity);
+                let known = running.code(address, frame, &death);
                 self.gone += u64::from(known.is_none());
                 group.push(Arc::new(python_frame(known, frame.at)));
             }
@@ -209,17 +224,21 @@ pub(super) struct Merged {
 }
 
 impl Running {
-    /// The code object that a walk met at an address; `None` if it is gone. It may go while it is read.
-    fn code(&mut self, address: u64, walked: u64) -> Option<&Code> {
+    /// The code object that a walk met at an address: as it was told, else as it is read; `None` if it is gone. It may go
+    /// while it is read.
+    fn code(&mut self, address: u64, walked: &PythonFrame, death: &impl Fn(u64) -> u32) -> Option<&Code> {
+        if walked.content != 0 && self.told.contains_key(&walked.content) {
+            return self.told.get(&walked.content);
+        }
         let version = self.interpreter.version;
         let look = |memory: &Memory| {
             let found = code::identity(memory, version, self.code_type, address);
-            found.filter(|found| found.as_walked() == walked)
+            found.filter(|found| found.as_walked(address, death(address)) == walked.object)
         };
         let found = look(&self.memory)?;
         let known = self.codes.get(&address).is_some_and(|(identity, _)| *identity == found);
         if !known {
-            let code = code::read(&self.memory, version, address, &found)?;
+            let code = code::read(&self.memory, version, &found)?;
             if look(&self.memory).as_ref() != Some(&found) {
                 return None;
             }

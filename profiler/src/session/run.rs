@@ -34,7 +34,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     let common = &options.common;
     let name = options.command.first().map(|program| Path::new(program).file_name().unwrap_or(program));
     let name = file_name(&name.unwrap_or_default().to_string_lossy());
-    let outputs = Outputs::open(common, &format!("heapscope-{name}"))?;
+    let mut outputs = Outputs::open(common, &format!("heapscope-{name}"))?;
     let stop = StopFlag::catch()?;
     // CPython asks malloc for every object then, and not for arenas of its own (PYTHONMALLOC in python(1)).
     let variables: &[_] = if options.python_all { &[("PYTHONMALLOC", "malloc")] } else { &[] };
@@ -60,6 +60,7 @@ pub fn run(options: &RunOptions) -> anyhow::Result<ExitCode> {
     };
     let mut children = Children::of(observation.process.pid, common, "run", printer);
     loop {
+        observation.recorder = outputs.recorder(common);
         let family = children.as_mut();
         let ended = watch(
             &mut observation,

@@ -4,12 +4,13 @@
 //! is bounded for any target: the sites' counters are read, and of the live blocks a part at a time; names are looked up
 //! of the sites in sight.
 
+mod keyboard;
 mod naming;
 mod readings;
 mod sweep;
 
 use std::{
-    io::{self, IsTerminal},
+    io::{self, IsTerminal, Write},
     os::fd::AsFd,
     path::Path,
     process::ExitCode,
@@ -19,7 +20,7 @@ use std::{
 use anyhow::{Context, bail};
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
-use self::{naming::Names, readings::Readings, sweep::Sweep};
+use self::{keyboard::Keyboard, naming::Names, readings::Readings, sweep::Sweep};
 use super::{
     attach::{begin, raise_file_limit},
     marks::MarkInbox,
@@ -78,11 +79,10 @@ pub fn top(options: &AttachOptions) -> anyhow::Result<ExitCode> {
     if top.ended.is_none() {
         observation.end();
     }
-    for name in &top.written {
-        println!("wrote {name}");
-    }
-    if let Some(reason) = &top.ended {
-        println!("{reason}");
+    let told = top.written.iter().map(|name| format!("wrote {name}")).chain(top.ended);
+    for line in told {
+        // A terminal that has hung up reads nothing more.
+        let _ = writeln!(io::stdout(), "{line}");
     }
     shown.map(|()| ExitCode::SUCCESS)
 }
@@ -126,18 +126,19 @@ impl Top<'_> {
         stop: &StopFlag,
         marks: &MarkInbox,
     ) -> anyhow::Result<()> {
+        let keyboard = Keyboard::listen()?;
         let mut next_tick = Instant::now();
         let mut is_new = true;
         loop {
             if is_new {
                 screen.draw(&mut self.state)?;
             }
-            self.wait(observation, next_tick.saturating_duration_since(Instant::now()));
-            if stop.is_set() {
+            self.wait(observation, &keyboard, next_tick.saturating_duration_since(Instant::now()));
+            if stop.is_set() || Keyboard::has_hung_up() {
                 return Ok(());
             }
             is_new = false;
-            while let Some(happened) = screen.happened()? {
+            while let Some(happened) = keyboard.next() {
                 is_new = true;
                 let Happened::Key(key) = happened else { continue };
                 match self.state.key(key) {
@@ -163,14 +164,13 @@ impl Top<'_> {
     }
 
     /// Waits for a key, or for whatever else there is to do.
-    fn wait(&self, observation: &Observation, timeout: Duration) {
-        let stdin = io::stdin();
+    fn wait(&self, observation: &Observation, keyboard: &Keyboard, timeout: Duration) {
         if self.ended.is_none() {
-            return observation.wait(stdin.as_fd(), timeout);
+            return observation.wait(keyboard.as_fd(), timeout);
         }
         // An error other than a signal leaves us to the clock.
         let timeout = Timespec::try_from(timeout).ok();
-        let _ = poll(&mut [PollFd::new(&stdin, PollFlags::IN)], timeout.as_ref());
+        let _ = poll(&mut [PollFd::new(keyboard, PollFlags::IN)], timeout.as_ref());
     }
 
     /// Does what is to be done every now and then; whether there is something new to see.

@@ -77,6 +77,7 @@ pub(super) fn watch(
             status.suspend(|| eprintln!("marked {said}"));
             Ok(said)
         });
+        namer.record(observation, options);
         if reading.replaced {
             break Ended::TargetReplaced;
         }
@@ -127,7 +128,10 @@ pub(super) fn conclude(
             printer.line(warning)?;
         }
     }
-    for name in outputs.write(&profile, &report_options(options))? {
+    let recorded = namer.close_recording(&mut observation, options, &profile);
+    let written = outputs.write(&profile, &report_options(options))?;
+    let recorded = recorded?.map(|path| path.display().to_string());
+    for name in recorded.into_iter().chain(written) {
         printer.line(&format!("wrote {name}"))?;
     }
     Ok(())
@@ -181,11 +185,16 @@ impl Printer {
 
 /// How the user wants reports.
 pub(super) fn report_options(options: &CommonOptions) -> ReportOptions {
-    ReportOptions { full_stacks: options.full_stacks, width: width(), sites: options.top }
+    ReportOptions {
+        full_stacks: options.full_stacks,
+        width: width(),
+        sites: options.top,
+        ..ReportOptions::default()
+    }
 }
 
 /// Width of the terminal in columns.
-fn width() -> usize {
+pub(super) fn width() -> usize {
     let default = ReportOptions::default().width;
     if !io::stdout().is_terminal() {
         return default;

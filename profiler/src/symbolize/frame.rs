@@ -55,3 +55,22 @@ pub struct Frame {
     /// Its part.
     pub role: FrameRole,
 }
+
+impl Frame {
+    /// What is not code but a remark about the stack, in brackets.
+    #[must_use]
+    pub fn remark(text: &str) -> Self {
+        Self {
+            function: Some(text.to_owned()),
+            file: None,
+            line: None,
+            module: None,
+            address: 0,
+            module_offset: None,
+            kind: FrameKind::Native,
+            inlined: false,
+            guessed: false,
+            role: FrameRole::Remark,
+        }
+    }
+}

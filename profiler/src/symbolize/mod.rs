@@ -15,6 +15,7 @@ pub mod label;
 pub mod perf_map;
 mod plt;
 pub mod role;
+pub mod sources;
 mod symbol_table;
 pub mod symbolizer;
 mod target_root;

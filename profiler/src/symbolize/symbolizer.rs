@@ -18,6 +18,7 @@ use super::{
     frame::{Frame, FrameKind},
     perf_map::PerfMap,
     role::role_of,
+    sources::Sources,
     target_root::TargetRoot,
 };
 use crate::target::{address::Svma, module::Module};
@@ -114,6 +115,12 @@ impl Symbolizer {
         let root = if TargetRoot::is_ours(pid) { None } else { Some(TargetRoot::of_process(pid)?) };
         self.debug_files.set_target_root(root);
         Ok(())
+    }
+
+    /// Where the names of a module would come from.
+    #[must_use]
+    pub fn sources_of(&self, module: &Module) -> Sources {
+        Sources::of(module, &self.debug_files)
     }
 
     /// What could not be named and why: for each file its reasons, as sentences without an end.

@@ -23,6 +23,7 @@ mod elf;
 pub mod error;
 pub mod family;
 pub mod maps;
+pub mod memory;
 pub mod module;
 pub mod module_cache;
 pub mod placement;

@@ -9,8 +9,8 @@
 //! `.cold`, is not seen; compilers do not let those lead back to before the function's first branch.)
 
 use iced_x86::{
-    Decoder, DecoderOptions, FlowControl, Instruction, InstructionInfoFactory, Mnemonic, OpAccess, OpKind,
-    Register, UsedMemory,
+    Decoder, DecoderOptions, FlowControl, Formatter, Instruction, InstructionInfoFactory, IntelFormatter,
+    Mnemonic, OpAccess, OpKind, Register, UsedMemory,
 };
 use profiler_common::records::{Call, CallKind};
 
@@ -18,6 +18,8 @@ use super::{address::FileOffset, allocator::AllocatorFunction, error::TargetErro
 
 /// How far from the entry a probe may sit, in bytes. Prologues are shorter.
 const REACH: u64 = 64;
+/// Bytes of the longest instruction that x86-64 has.
+const LONGEST_INSTRUCTION: usize = 15;
 /// Bytes of a function that are searched for branches; a longer function is probed at its entry or not at all.
 pub(super) const MAX_FUNCTION: usize = 64 << 10;
 /// The registers of a function's integer arguments (System V ABI for x86-64, 3.2.3).
@@ -52,6 +54,27 @@ pub fn place(module: &Module, function: &AllocatorFunction) -> Result<Placement,
     let length = usize::try_from(size).unwrap_or(usize::MAX).min(MAX_FUNCTION + 1);
     let code = module.bytes_at(entry, length)?;
     place_in(&code, function.call, entry).ok_or_else(unplaceable)
+}
+
+/// The instruction at a place, as a disassembler writes it; just its mnemonic where it cannot be read.
+#[must_use]
+pub fn instruction_at(module: &Module, placement: &Placement) -> String {
+    let code = module.bytes_at(placement.file_offset, LONGEST_INSTRUCTION).unwrap_or_default();
+    let address = module.svma_of(placement.file_offset).map_or(0, |address| address.0);
+    let instruction = Decoder::with_ip(64, &code, address, DecoderOptions::NONE).decode();
+    if instruction.is_invalid() {
+        return placement.instruction.clone();
+    }
+    let mut formatter = IntelFormatter::new();
+    let options = formatter.options_mut();
+    options.set_hex_prefix("0x");
+    options.set_hex_suffix("");
+    options.set_uppercase_hex(false);
+    options.set_branch_leading_zeros(false);
+    options.set_show_branch_size(false);
+    let mut text = String::new();
+    formatter.format(&instruction, &mut text);
+    text
 }
 
 /// Finds the place in `code`, the whole function, whose entry lies at `entry` in the file.

@@ -75,7 +75,7 @@ impl State {
             KeyCode::Char('!') => self.turn_to(Page::Quality(0)),
             KeyCode::Enter => self.turn_to(Page::Site(0)),
             KeyCode::Esc if self.page != Page::List => self.page = Page::List,
-            KeyCode::Esc => self.set_filter(""),
+            KeyCode::Esc => self.set_filter(None),
             other => self.travel(other),
         }
         None
@@ -90,7 +90,7 @@ impl State {
         match question {
             Question::Filter(mut input) => match input.key(key) {
                 Typed::More => self.question = Some(Question::Filter(input)),
-                Typed::Done => self.set_filter(&input.0),
+                Typed::Done => self.filter_by(&input.0),
                 Typed::Cancelled => {}
             },
             Question::FileName(mut input) => match input.key(key) {
@@ -148,12 +148,12 @@ impl State {
         self.arrange();
     }
 
-    fn set_filter(&mut self, text: &str) {
-        self.filter = Filter::new(text);
-        if self.filter.as_ref().is_some_and(|filter| filter.is_plain) {
+    fn filter_by(&mut self, text: &str) {
+        let filter = Filter::new(text);
+        if filter.as_ref().is_some_and(|filter| filter.is_plain) {
             self.say("this is no regular expression: it is searched for as it stands");
         }
-        self.arrange();
+        self.set_filter(filter);
     }
 }
 

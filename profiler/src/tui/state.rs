@@ -4,7 +4,7 @@
 //! [`Action`], and [`State::unnamed`] says of which sites the stack is to be named.
 
 use std::{
-    collections::{HashMap, VecDeque},
+    collections::{HashMap, HashSet, VecDeque},
     path::PathBuf,
 };
 
@@ -99,6 +99,8 @@ pub struct State {
     pub(super) top: usize,
     pub(super) filter: Option<Filter>,
     named: HashMap<u64, Named>,
+    /// The sites that the filter lets pass, of those that are named.
+    matching: HashSet<u64>,
     pub(super) detail: Option<Detail>,
     pub(super) paused: bool,
     pub(super) page: Page,
@@ -129,6 +131,7 @@ impl State {
             top: 0,
             filter: None,
             named: HashMap::new(),
+            matching: HashSet::new(),
             detail: None,
             paused: false,
             page: Page::default(),
@@ -152,7 +155,19 @@ impl State {
 
     /// Takes in the names of a site.
     pub fn name(&mut self, site: u64, named: Named) {
+        if self.filter.as_ref().is_some_and(|filter| filter.matches(&named)) {
+            self.matching.insert(site);
+        }
         self.named.insert(site, named);
+    }
+
+    /// Shows only the sites that pass, or all.
+    pub(super) fn set_filter(&mut self, filter: Option<Filter>) {
+        let matches = |named: &Named| filter.as_ref().is_some_and(|filter| filter.matches(named));
+        self.matching =
+            self.named.iter().filter(|(_, named)| matches(named)).map(|(site, _)| *site).collect();
+        self.filter = filter;
+        self.arrange();
     }
 
     /// Takes in what the blocks of the selected site say.
@@ -211,10 +226,7 @@ impl State {
     /// Sorts and filters anew, as after names have come.
     pub fn arrange(&mut self) {
         let sites = &self.shown.sites;
-        let matches = |site: &SiteNumbers| match &self.filter {
-            Some(filter) => self.named.get(&site.site).is_some_and(|named| filter.matches(named)),
-            None => true,
-        };
+        let matches = |site: &SiteNumbers| self.filter.is_none() || self.matching.contains(&site.site);
         let is_shown = |site: &SiteNumbers| {
             (site.live.space > 0 || site.live.objects > 0 || site.allocations_per_second > 0.0)
                 && matches(site)

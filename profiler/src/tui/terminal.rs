@@ -6,7 +6,6 @@
 use std::{
     io::{self, Stdout, Write, stdout},
     sync::Once,
-    time::Duration,
 };
 
 use ratatui::{
@@ -80,26 +79,25 @@ impl Screen {
     pub fn clear(&mut self) -> io::Result<()> {
         self.terminal.clear()
     }
-
-    /// What has come, without waiting.
-    ///
-    /// # Errors
-    /// What the terminal answers.
-    pub fn happened(&self) -> io::Result<Option<Happened>> {
-        while event::poll(Duration::ZERO)? {
-            match event::read()? {
-                Event::Key(key) if key.kind == KeyEventKind::Release => {}
-                Event::Key(key) => return Ok(Some(Happened::Key(key))),
-                _ => return Ok(Some(Happened::Other)),
-            }
-        }
-        Ok(None)
-    }
 }
 
 impl Drop for Screen {
     fn drop(&mut self) {
         give_back();
+    }
+}
+
+/// Waits for what comes next.
+///
+/// # Errors
+/// What the terminal answers. It does not return at all when that has hung up.
+pub fn happens() -> io::Result<Happened> {
+    loop {
+        match event::read()? {
+            Event::Key(key) if key.kind == KeyEventKind::Release => {}
+            Event::Key(key) => return Ok(Happened::Key(key)),
+            _ => return Ok(Happened::Other),
+        }
     }
 }
 

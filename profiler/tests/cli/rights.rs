@@ -29,14 +29,14 @@ pub(crate) const CASES: &[Case] = &[
 ];
 
 /// Of the user whom Linux calls nobody.
-const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
-const WITHOUT_BPF: [&str; 1] = ["--bounding-set=-sys_admin,-bpf,-perfmon"];
+pub(crate) const NOBODY: [&str; 3] = ["--reuid=65534", "--regid=65534", "--clear-groups"];
+pub(crate) const WITHOUT_BPF: [&str; 1] = ["--bounding-set=-sys_admin,-bpf,-perfmon"];
 
 /// Copies that anybody may execute, for cargo's folder may be closed to others.
-struct Copies(TempDir);
+pub(crate) struct Copies(TempDir);
 
 impl Copies {
-    fn make() -> Self {
+    pub(crate) fn make() -> Self {
         let copies = Self(TempDir::new().unwrap());
         fs::set_permissions(copies.0.path(), fs::Permissions::from_mode(0o755)).unwrap();
         fs::copy(env!("CARGO_BIN_EXE_heapscope"), copies.file("heapscope")).unwrap();
@@ -48,8 +48,13 @@ impl Copies {
         self.0.path().join(name)
     }
 
+    /// One of the programs with fewer rights.
+    pub(crate) fn less(&self, less: &[&str], name: &str) -> Command {
+        with_less(less, &self.file(name))
+    }
+
     /// heapscope with fewer rights.
-    fn heapscope(&self, less: &[&str], arguments: &[&str]) -> Command {
+    pub(crate) fn heapscope(&self, less: &[&str], arguments: &[&str]) -> Command {
         let mut command = with_less(less, &self.file("heapscope"));
         command.args(arguments);
         command

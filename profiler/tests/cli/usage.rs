@@ -13,8 +13,8 @@ use crate::{
 
 pub(crate) const CASES: &[Case] = &[
     case("usage::every_command_has_examples", every_command_has_examples),
-    case("usage::commands_to_come_are_absent", commands_to_come_are_absent),
     case("usage::wrong_usage_is_status_2", wrong_usage_is_status_2),
+    case("usage::what_does_not_go_with_top", what_does_not_go_with_top),
     case("usage::sizes_that_exclude_everything", sizes_that_exclude_everything),
     case("usage::completions_and_manual", completions_and_manual),
     case("usage::a_reader_who_has_seen_enough", a_reader_who_has_seen_enough),
@@ -28,7 +28,7 @@ fn every_command_has_examples() {
     let overview = outcome(&["--help"]);
     assert_eq!((overview.status, overview.errors.as_str()), (0, ""));
     assert!(overview.output.contains("Examples:\n  sudo heapscope attach"), "{}", overview.output);
-    for command in ["attach", "run", "completions", "man"] {
+    for command in ["attach", "run", "top", "report", "diff", "doctor", "completions", "man"] {
         assert!(overview.output.contains(&format!("\n  {command} ")), "{command}: {}", overview.output);
         let help = outcome(&[command, "--help"]);
         assert_eq!((help.status, help.errors.as_str()), (0, ""), "{command}");
@@ -37,16 +37,6 @@ fn every_command_has_examples() {
     }
     let version = outcome(&["--version"]);
     assert_eq!(version.output, format!("heapscope {}\n", env!("CARGO_PKG_VERSION")));
-}
-
-fn commands_to_come_are_absent() {
-    let overview = outcome(&["--help"]).output;
-    for command in ["report", "diff", "top"] {
-        assert!(!overview.contains(&format!("\n  {command} ")), "{command}: {overview}");
-        let attempt = outcome(&[command]);
-        assert_eq!(attempt.status, 2, "{command}: {}", attempt.errors);
-        assert!(attempt.errors.contains("unrecognized subcommand"), "{command}: {}", attempt.errors);
-    }
 }
 
 fn wrong_usage_is_status_2() {
@@ -65,11 +55,14 @@ fn wrong_usage_is_status_2() {
         &["run"],
         &["run", "--"],
         &["run", "true"],
-        &["doctor"],
+        &["top"],
+        &["top", "1", "2"],
+        &["doctor", "1", "2"],
         &["doctor", "--unwind"],
         &["doctor", "--rows"],
         &["doctor", "--unwind", "/bin/sh", "--rows=some"],
-        &["doctor", "1234"],
+        &["doctor", "1234", "--unwind", "/bin/sh"],
+        &["doctor", "--json", "--unwind", "/bin/sh"],
         &["completions", "tclsh"],
     ] {
         let attempt = outcome(arguments);
@@ -80,6 +73,21 @@ fn wrong_usage_is_status_2() {
             attempt.errors
         );
     }
+}
+
+fn what_does_not_go_with_top() {
+    for (arguments, advice) in [
+        (&["--children"][..], "attach 1 --children"),
+        (&["-o", "x.svg"], "the key w"),
+        (&["--interval", "5s"], "each second"),
+        (&["--min-age", "5s"], "the key a"),
+        (&["--at", "peak"], "the present"),
+    ] {
+        let text = refused(&[&["top", "1"], arguments].concat());
+        assert!(text.contains(advice), "{arguments:?}: {text}");
+    }
+    let text = refused(&["top", "1"]);
+    assert!(text.contains("needs a terminal") && text.contains("attach 1 --interval"), "{text}");
 }
 
 fn sizes_that_exclude_everything() {

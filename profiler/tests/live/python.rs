@@ -34,8 +34,13 @@ pub(crate) const CASES: &[Case] = &[
     case_with("python::an_interpreter_that_begins_while_it_is_watched", NEEDS, begins_while_watched),
     case_with("python::small_objects_too_if_asked_for", NEEDS, small_objects_too_if_asked_for),
     case_with("python::code_that_is_gone_has_no_other_name", NEEDS, code_that_is_gone_has_no_other_name),
+    case_with("python::as_py_spy_has_them", &[Need::Program("py-spy")], as_py_spy_has_them),
+    case_with("python::below_extensions", &[Need::PythonPackages], below_extensions),
     case_with("python::parts_of_the_loop_that_were_moved_away", &[Need::Program("strip")], moved_parts),
 ];
+
+/// Stacks that `everything` of the program tells.
+const EVERYTHING: usize = 17;
 
 /// Sizes with the stacks of the blocks, innermost frame first: function, file, line.
 type Told = Vec<(u64, Vec<(String, String, u32)>)>;
@@ -74,7 +79,7 @@ fn stacks_are_those_of_the_interpreter() {
     for (interpreter, probes) in interpreters().iter().flat_map(|i| methods().map(move |p| (i, p))) {
         let (report, told) = profiled(interpreter, "everything", probes);
         report.assert_nothing_lost();
-        assert_eq!(told.len(), 15, "{interpreter}");
+        assert_eq!(told.len(), EVERYTHING, "{interpreter}");
         assert_agrees(&report, &told, &format!("{interpreter} {probes}"), live);
         let said = &report.quality.warnings;
         assert!(!said.iter().any(|warning| warning.contains("do not match")), "{said:?}");
@@ -88,6 +93,66 @@ fn assert_agrees(report: &Report, told: &Told, which: &str, totals: impl Fn(&Sit
         let agrees = found.iter().any(|site| site.python() == *stack);
         assert!(agrees, "{which}, {size}: {stack:#?} but {found:#?}");
     }
+}
+
+/// py-spy stops the program where it has just kept a block, and looks.
+fn as_py_spy_has_them() {
+    for interpreter in interpreters() {
+        let mut command = Command::new(&interpreter);
+        let mut python = Program::start_until(
+            command.arg(fixture::source("python_lines.py")).stderr(Stdio::null()),
+            "ready",
+        );
+        let heapscope = Heapscope::attach(python.pid(), &[]);
+        let mut seen: Told = Vec::new();
+        python.say("pause");
+        loop {
+            let line = python.hear();
+            let Some(size) = line.strip_prefix("paused ") else { break };
+            seen.push((size.parse().unwrap(), py_spy(python.pid())));
+            python.say("go");
+        }
+        let report = heapscope.stop();
+        // One of them comes twice.
+        assert!(seen.len() >= EVERYTHING, "{interpreter}: {}", seen.len());
+        assert_agrees(&report, &seen, &format!("{interpreter}, py-spy"), live);
+        let frames: usize = seen.iter().map(|(_, frames)| frames.len()).sum();
+        println!("{interpreter}: {} stacks, {frames} frames as py-spy has them", seen.len());
+    }
+}
+
+/// The frames of the thread that waits in `told`, without that one.
+fn py_spy(pid: u32) -> Vec<(String, String, u32)> {
+    let output = Command::new("py-spy").args(["dump", "--json", "--pid", &pid.to_string()]).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let threads: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let frames = threads.as_array().unwrap().iter().find_map(|thread| {
+        let frames = thread["frames"].as_array().unwrap();
+        let told = frames.iter().position(|frame| frame["name"] == "told")?;
+        Some(frames[told + 1..].to_vec())
+    });
+    let text = |frame: &serde_json::Value, name: &str| frame[name].as_str().unwrap().to_owned();
+    let line = |frame: &serde_json::Value| u32::try_from(frame["line"].as_u64().unwrap()).unwrap();
+    // From 3.11 on its names are qualified.
+    let name = |frame| text(frame, "name").rsplit('.').next().unwrap_or_default().to_owned();
+    let frames = frames.unwrap();
+    frames.iter().map(|frame| (name(frame), text(frame, "filename"), line(frame))).collect()
+}
+
+/// Rust's PyO3, Cython, and numpy call back into Python, or allocate themselves. `HEAPSCOPE_PYTHON_PACKAGES` is an
+/// interpreter that has them.
+fn below_extensions() {
+    let interpreter = std::env::var("HEAPSCOPE_PYTHON_PACKAGES").unwrap();
+    let mut command = Command::new(&interpreter);
+    let mut python = Program::start_until(command.arg(fixture::source("python_extensions.py")), "ready");
+    let heapscope = Heapscope::attach(python.pid(), &[]);
+    let told: Told = serde_json::from_str(&python.ask("everything")).unwrap();
+    let report = heapscope.stop();
+    report.assert_nothing_lost();
+    assert_eq!(told.len(), 8, "{interpreter}");
+    assert_agrees(&report, &told, &interpreter, live);
+    println!("{interpreter}: {} stacks equal, {:.2}% whole", told.len(), report.complete_share() * 100.0);
+    assert!(report.complete_share() >= 0.995, "{:?}", report.quality.incomplete_stacks);
 }
 
 fn begins_while_watched() {
@@ -109,7 +174,7 @@ fn begins_while_watched() {
     look(&mut heapscope);
     heapscope.close_input();
     let report = heapscope.report();
-    assert_eq!(told.len(), 15);
+    assert_eq!(told.len(), EVERYTHING);
     // The cold parts of the interpreter's loop, which imports go through, are known as such.
     assert!(!report.quality.warnings.iter().any(|warning| warning.contains("do not match")));
     // It has ended since, and freed them all.
@@ -152,9 +217,9 @@ fn code_that_is_gone_has_no_other_name() {
                 *(if is_gone { &mut gone } else { &mut right }) += 1;
             }
         }
-        assert_eq!(told.len(), 2000, "{interpreter}");
+        assert_eq!(told.len(), 500, "{interpreter}");
         println!("{interpreter}: {right} frames right, {gone} gone");
-        assert!(right >= 4000, "{interpreter}: {right} right, {gone} gone");
+        assert!(right >= 2400 && gone * 200 < right, "{interpreter}: {right} right, {gone} gone");
         let says_so = report.quality.warnings.iter().any(|warning| warning.contains("code was gone"));
         assert_eq!(gone > 0, says_so, "{:?}", report.quality.warnings);
     }

@@ -10,6 +10,7 @@ pub(crate) mod heapscope;
 pub(crate) mod model;
 pub(crate) mod needs;
 pub(crate) mod program;
+pub(crate) mod readers;
 pub(crate) mod report;
 pub(crate) mod sense;
 

@@ -25,6 +25,12 @@ pub(crate) enum Need {
     ThirtyTwoBit,
     /// The crates of the Rust programs with allocators of their own, on this machine or within reach.
     Crates,
+    /// An interpreter with numpy, Cython and orjson, which the environment names.
+    PythonPackages,
+    /// The npm packages of programs that read heapscope's files, on this machine or within reach.
+    Readers,
+    /// The viewer that valgrind ships for DHAT's files.
+    DhatViewer,
     /// New namespaces, with the rights in them that heapscope has here.
     Namespaces,
 }
@@ -41,6 +47,12 @@ impl Need {
             Self::KernelThreads => no_kernel_threads(),
             Self::ThirtyTwoBit => no_32_bit(),
             Self::Crates => no_crates(),
+            Self::PythonPackages => std::env::var_os("HEAPSCOPE_PYTHON_PACKAGES").is_none().then(|| {
+                "HEAPSCOPE_PYTHON_PACKAGES does not name a Python with numpy, Cython and orjson".into()
+            }),
+            Self::Readers => super::readers::lacking(),
+            Self::DhatViewer => (!Path::new(super::readers::DHAT_VIEWER).exists())
+                .then(|| "valgrind's dh_view.js is not installed".into()),
             Self::Namespaces => no_namespaces(),
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! It checks what it shows: the leak must be the largest site and the cache the next one, else it fails.
 
+mod churning;
 mod load;
 mod service;
 mod story;
@@ -20,6 +21,7 @@ use crate::{
     process::{as_root, run as run_command},
     workspace::{Workspace, cargo},
 };
+pub(crate) use churning::soak as soak_python;
 use load::Load;
 use service::Service;
 use verdict::Verdict;
@@ -61,12 +63,13 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
 
     let svg = folder.join("heapscope-demo.svg");
     let json = folder.join("heapscope-demo.json");
+    let html = folder.join("heapscope-demo.html");
     // An old file must not pass for what this run wrote.
-    for file in [&svg, &json] {
+    for file in [&svg, &json, &html] {
         remove_if_there(file)?;
     }
     let before = service.account()?;
-    let attached = attach(&heapscope, service.pid(), options.seconds, &[&svg, &json]);
+    let attached = attach(&heapscope, service.pid(), options.seconds, &[&svg, &json, &html]);
     let tally = load.stop();
     attached?;
     let after = service.account()?;
@@ -85,10 +88,13 @@ The service itself counted {forgotten} bytes forgotten, from before the attach t
   The flamegraph: open it in a browser. Its widest tower ends in {leak}: xtask/demo/sessions.c opens a
   session for each visitor without a cookie, then frees the session and not its profile. Beside it stands the
   cache of thumbnails, which is bounded. Drawing and searching allocate far more and free it all: no tower.
+{html}
+  The same to explore in a browser: the sentence at its top names the leak, a click on it shows the leaking line.
 {json}
   The same account for programs: every site with its whole stack.",
         leak = verdict::LEAK,
         svg = workspace.shown(&svg),
+        html = workspace.shown(&html),
         json = workspace.shown(&json),
     );
     Ok(ExitCode::SUCCESS)

@@ -67,7 +67,7 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workloa
         .args(["-O2", "-fomit-frame-pointer", "-fno-builtin", "-g", "-pthread", "-o"])
         .arg(&loops)
         .arg(folder.join("loops.c")))?;
-    fs::write(folder.join("json.py"), PYTHON)?;
+    fs::write(folder.join("work.py"), PYTHON)?;
     fs::write(folder.join("unit.cpp"), CPP)?;
     let pairs = 50_000;
     let looped = |name, threads: u64, depth: u32, size: u32| Workload {
@@ -92,7 +92,7 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workloa
         looped("2 threads, 32 frames, 256 B", 2, 32, 256),
         Workload {
             name: "python json",
-            command: vec![text(python), text(&folder.join("json.py"))],
+            command: vec![text(python), text(&folder.join("work.py"))],
             kind: Kind::Told { hello: "", go: "go\n".into() },
             pairs: None,
         },

@@ -22,18 +22,23 @@ use summary::Summary;
 /// Programs that some tests run beside heapscope, with Debian's packages of them. A test skips where one is absent.
 const PROGRAMS: &[(&str, &str)] = &[
     ("bpftool", "bpftool"),
+    ("chromium", "chromium"),
     ("clang++", "clang"),
     ("dwp", "binutils"),
     ("dwz", "dwz"),
     ("g++", "g++"),
     ("gdb", "gdb"),
     ("go", "golang-go"),
+    ("heaptrack_print", "heaptrack"),
     ("musl-gcc", "musl-tools"),
     ("node", "nodejs"),
+    ("npm", "npm"),
     ("python3", "python3"),
     ("readelf", "binutils"),
     ("redis-cli", "redis-tools"),
     ("redis-server", "redis-server"),
+    ("tmux", "tmux"),
+    ("valgrind", "valgrind"),
 ];
 
 /// The package that would start a network service where nothing forbids it.

@@ -9,7 +9,7 @@ const LAYERS: &[(&str, &[&str])] = &[
     ("session", &["probe", "ledger", "report", "tui", "unwind", "symbolize", "target", "sys"]),
     ("probe", &["unwind", "symbolize", "target", "sys"]),
     ("ledger", &[]),
-    ("report", &["symbolize"]),
+    ("report", &["ledger", "symbolize"]),
     ("tui", &["report", "symbolize"]),
     ("unwind", &["target", "sys"]),
     ("symbolize", &["target", "sys"]),

@@ -236,7 +236,7 @@ impl Attachments {
     }
 }
 
-fn perf_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, ProbeError> {
+pub(super) fn perf_program<'e>(ebpf: &'e mut Ebpf, name: &str) -> Result<&'e mut UProbe, ProbeError> {
     let program = ebpf.program_mut(name).ok_or_else(|| damaged(format!("no program {name}")))?;
     program.try_into().map_err(damaged)
 }

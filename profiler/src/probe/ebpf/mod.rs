@@ -9,7 +9,7 @@ mod kernel_types;
 mod live;
 mod mappings;
 mod object;
-mod pools;
+mod python;
 mod readings;
 mod tables;
 
@@ -25,7 +25,7 @@ use aya::{
 };
 use profiler_common::{
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
-    python::PythonLayout,
+    python::{CONTENT_SLOTS, DEATH_SLOTS},
     records::{
         CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, PendingCall, PendingKey, STATE_CLOSED,
         SiteCounters, ThreadName,
@@ -34,11 +34,11 @@ use profiler_common::{
     tables::{MappingTable, PageRows, RowChunk, Rule},
 };
 
-pub use self::pools::PoolPoint;
+pub use self::python::{PythonEvent, PythonPoint};
 use self::{
     attach::Attachments,
     object::{Programs, damaged, map_fd},
-    pools::PoolProbe,
+    python::PythonProbe,
 };
 use super::{AttachMethod, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
 use crate::sys::bpf::{
@@ -69,9 +69,8 @@ pub struct EbpfProbe {
     pages: TypedMap<u32, PageRows>,
     rules: TypedMap<u32, Rule>,
     mappings: TypedMap<u32, MappingTable>,
-    python: Option<TypedMap<u32, PythonLayout>>,
     allocator_code: TypedMap<u32, AllocatorCode>,
-    pools: PoolProbe,
+    python: PythonProbe,
     sample_interval: u64,
     generation: u32,
     exec_watched: bool,
@@ -102,10 +101,10 @@ impl EbpfProbe {
         let live = live::make(&ebpf, room)?;
         let programs = Programs::new(&ebpf, object)?;
         let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
-        let pools = if settings.python {
-            PoolProbe::load(&programs, attachments.method())
+        let python = if fsbase.is_some() {
+            PythonProbe::load(&programs, &mut ebpf, attachments.method())?
         } else {
-            PoolProbe::default()
+            PythonProbe::default()
         };
         let exec_watched = watch_exec(&mut ebpf);
         let stacks = ring(&mut ebpf, "STACKS")?;
@@ -125,9 +124,8 @@ impl EbpfProbe {
             pages: typed(&ebpf, "PAGES")?,
             rules: typed(&ebpf, "RULES")?,
             mappings: typed(&ebpf, "MAPPINGS")?,
-            python: if fsbase.is_some() { Some(typed(&ebpf, "PYTHON")?) } else { None },
             allocator_code: typed(&ebpf, "ALLOCATOR_CODE")?,
-            pools,
+            python,
             sample_interval: settings.sample_interval,
             generation: 0,
             exec_watched,
@@ -173,7 +171,7 @@ impl EbpfProbe {
         // Were the probes taken out one after the other while they count, frees would be seen for longer than
         // allocations. A failure leaves it at that.
         let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
-        self.detach_pools();
+        self.detach_python();
         self.attachments.detach(&mut self.ebpf);
     }
 
@@ -189,17 +187,6 @@ impl EbpfProbe {
         let written = self.allocator_code.update(&0, &code);
         written.map_err(|source| ProbeError::Map { name: "ALLOCATOR_CODE", source })?;
         Ok(functions.len() - used)
-    }
-
-    /// Has Python frames collected from now on; whether that is possible: the probes must have been loaded for it, and
-    /// the kernel must tell where it keeps thread pointers.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn publish_python(&self, layout: &PythonLayout) -> Result<bool, ProbeError> {
-        let Some(map) = &self.python else { return Ok(false) };
-        map.update(&0, layout).map_err(|source| ProbeError::Map { name: "PYTHON", source })?;
-        Ok(true)
     }
 
     /// The number of the mapping table that the walkers use: [`StackHead::generation`] of the stacks that they take.
@@ -246,9 +233,9 @@ impl EbpfProbe {
     #[must_use]
     pub fn run_time(&self) -> RunTime {
         let mut sum = self.attachments.run_time();
-        if let Some(pools) = self.pools.program.as_ref().and_then(|p| bpf::run_time(p.as_fd()).ok()) {
-            sum.nanoseconds += pools.nanoseconds;
-            sum.runs += pools.runs;
+        for run in self.python.programs().filter_map(|(_, program)| bpf::run_time(program.as_fd()).ok()) {
+            sum.nanoseconds += run.nanoseconds;
+            sum.runs += run.runs;
         }
         sum
     }
@@ -260,8 +247,8 @@ impl EbpfProbe {
     /// What bpf(2) answers.
     pub fn verified_instructions(&self) -> io::Result<Vec<(&'static str, u32)>> {
         let mut programs = self.attachments.verified_instructions()?;
-        if let Some(program) = &self.pools.program {
-            programs.push(("pool_opened", bpf::verified_instructions(program.as_fd())?));
+        for (name, program) in self.python.programs() {
+            programs.push((name, bpf::verified_instructions(program.as_fd())?));
         }
         Ok(programs)
     }
@@ -288,6 +275,8 @@ fn load_maps(
     // A ring buffer is a power of two of pages. A process that starts up meets thousands of new stacks in a moment.
     let ring = u32::try_from(settings.max_memory / 32).unwrap_or(1 << 26).clamp(1 << 20, 1 << 26);
     let ring = 1 << ring.ilog2();
+    let [content_slots, death_slots] =
+        [CONTENT_SLOTS, DEATH_SLOTS].map(|slots| u32::try_from(slots).unwrap_or(1));
     // Of 16 KiB each (4 KiB before CPython 3.10): at 256 MiB room for 1 GiB of them.
     let pools = u32::try_from(settings.max_memory / 4096).unwrap_or(1 << 20).clamp(1 << 12, 1 << 20);
     let custom_allocators = u32::from(settings.custom_allocators);
@@ -300,6 +289,10 @@ fn load_maps(
         .map_max_entries("STACKS", ring)
         .map_max_entries("MAPPING_EVENTS", if settings.mappings { ring } else { 1 << 12 })
         .map_max_entries("MEMOS", memos)
+        .map_max_entries("PYTHON_CODES", if settings.python { ring } else { 1 << 12 })
+        .map_max_entries("PYTHON_SEEN", if settings.python { 1 << 14 } else { 1 })
+        .map_max_entries("CODE_CONTENTS", if settings.python { content_slots } else { 1 })
+        .map_max_entries("DEATHS", if settings.python { death_slots } else { 1 })
         .map_max_entries("POOLS", if settings.python { pools } else { 1 })
         .map_max_entries("POOL_SITES", if settings.python { pools / 4 } else { 1 })
         .map_max_entries("SAMPLERS", if settings.sample_interval == 0 { 1 } else { THREAD_SLOTS })

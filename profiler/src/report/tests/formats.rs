@@ -21,7 +21,7 @@ fn unzipped(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// The shop as it would look in samples.
-fn sampled() -> Profile {
+pub(super) fn sampled() -> Profile {
     let mut shop = shop();
     shop.mode.sample_interval = Some(512 << 10);
     let error = |totals: Totals| Totals { inuse_space: totals.inuse_space / 10, ..totals };
@@ -34,6 +34,28 @@ fn sampled() -> Profile {
 
 fn pprof(profile: &Profile) -> message::Profile {
     message::Profile::decode(unzipped(&bytes(Format::Pprof, profile)).as_slice()).unwrap()
+}
+
+fn heaptrack(profile: &Profile) -> String {
+    String::from_utf8(unzipped(&bytes(Format::Heaptrack, profile))).unwrap()
+}
+
+/// Equal lines that follow one another, as one line with their count; pairs and triples of them too.
+fn counted(text: &str) -> String {
+    let lines: Vec<&str> = text.lines().collect();
+    let mut out = String::new();
+    let mut rest = lines.as_slice();
+    while !rest.is_empty() {
+        let times =
+            |length: usize| rest.chunks_exact(length).take_while(|chunk| *chunk == &rest[..length]).count();
+        let repeated = |length: &usize| ((times(*length) - 1) * length, usize::MAX - length);
+        let length = (1..=3.min(rest.len())).max_by_key(repeated).unwrap();
+        let times = times(length);
+        out += &rest[..length].join(", ");
+        out += &if times > 1 { format!(" (x {times})\n") } else { "\n".to_owned() };
+        rest = &rest[length * times..];
+    }
+    out
 }
 
 /// Version numbers do not belong into golden files.
@@ -49,6 +71,9 @@ fn golden_files_of_other_tools() {
         let name = format!("shop.{}", format.ending());
         golden(&name, &report(format, &shop, &ReportOptions::default()).replace("},{", lines));
     }
+    let firefox: serde_json::Value = serde_json::from_slice(&bytes(Format::Firefox, &shop)).unwrap();
+    golden("shop.firefox.json", &(serde_json::to_string_pretty(&firefox).unwrap() + "\n"));
+    golden("shop.heaptrack", &counted(&heaptrack(&shop)));
     golden("shop.csv", &report(Format::Csv, &shop, &ReportOptions::default()).replace('\r', ""));
     golden("sampled.csv", &report(Format::Csv, &sampled(), &ReportOptions::default()).replace('\r', ""));
 }
@@ -61,7 +86,9 @@ fn estimates_are_told_as_such() {
     let comments = comments.comment.iter().map(|at| &comments.string_table[usize::try_from(*at).unwrap()]);
     assert!(comments.clone().any(|comment| comment.contains("estimates from samples, one in 512.0 KiB")));
     assert!(comments.clone().any(|comment| comment.starts_with("warning: ")));
-    for format in [Format::Speedscope, Format::Dhat] {
+    assert!(heaptrack(&sampled).contains("estimates from samples, one in 512.0 KiB on average, leaked ± "));
+    assert!(!heaptrack(&shop()).contains(" ± "));
+    for format in [Format::Speedscope, Format::Dhat, Format::Firefox] {
         let text = report(format, &sampled, &ReportOptions::default());
         assert!(text.contains("estimates from samples, one in 512.0 KiB on average"), "{text}");
         assert!(text.contains(" ± "), "{text}");
@@ -75,7 +102,7 @@ fn sums_that_do_not_fit_are_an_error() {
     for site in &mut huge.sites {
         site.totals.alloc_space = 1 << 62;
     }
-    for format in [Format::Pprof, Format::Speedscope, Format::Dhat] {
+    for format in [Format::Pprof, Format::Speedscope, Format::Dhat, Format::Firefox, Format::Heaptrack] {
         let written = write_report(format, &huge, &ReportOptions::default(), &mut Vec::new());
         assert!(written.unwrap_err().to_string().contains("63 bits"), "{format}");
     }
@@ -110,4 +137,56 @@ fn a_spreadsheet_takes_no_name_for_a_formula() {
         let row = rows.records().next().unwrap().unwrap();
         assert!(row.iter().all(|cell| !cell.starts_with(['=', '+', '-', '@', '\t', '\r'])), "{row:?}");
     }
+}
+
+/// Whatever the names are, each format stays one, and the numbers add up.
+pub(super) fn check(profile: &Profile, options: &ReportOptions) {
+    let written = |format| {
+        let mut out = Vec::new();
+        write_report(format, profile, options, &mut out).unwrap();
+        out
+    };
+    let text = |format| String::from_utf8(written(format)).unwrap();
+    let Totals { inuse_space, inuse_objects, alloc_space, alloc_objects } = profile.totals;
+
+    let pprof = message::Profile::decode(unzipped(&written(Format::Pprof)).as_slice()).unwrap();
+    let sum = |at: usize| pprof.sample.iter().map(|sample| sample.value[at].unsigned_abs()).sum::<u64>();
+    assert_eq!([0, 1, 2, 3].map(sum), [alloc_objects, alloc_space, inuse_objects, inuse_space]);
+    let locations = pprof.sample.iter().flat_map(|sample| &sample.location_id);
+    assert!(locations.clone().all(|id| (1..=pprof.location.len() as u64).contains(id)));
+    let lines = pprof.location.iter().flat_map(|location| &location.line);
+    assert!(lines.clone().all(|line| (1..=pprof.function.len() as u64).contains(&line.function_id)));
+    assert!(pprof.string_table.iter().all(|text| !text.contains(char::is_control)));
+
+    for (format, end) in [(Format::Speedscope, "/profiles/0/endValue"), (Format::Dhat, "/te")] {
+        let json: serde_json::Value = serde_json::from_str(&text(format)).unwrap();
+        let end = json.pointer(end).unwrap().as_u64().unwrap();
+        assert!(format != Format::Speedscope || end == inuse_space);
+    }
+    let dhat: serde_json::Value = serde_json::from_str(&text(Format::Dhat)).unwrap();
+    let points = dhat["pps"].as_array().unwrap();
+    assert_eq!(points.iter().map(|point| point["eb"].as_u64().unwrap()).sum::<u64>(), inuse_space);
+    let stacks: std::collections::HashSet<_> = points.iter().map(|point| point["fs"].to_string()).collect();
+    assert_eq!(stacks.len(), points.len(), "the viewer refuses a stack that comes twice");
+
+    let firefox: serde_json::Value = serde_json::from_str(&text(Format::Firefox)).unwrap();
+    let weights = firefox["threads"][0]["nativeAllocations"]["weight"].as_array();
+    assert_eq!(
+        weights.into_iter().flatten().map(|weight| weight.as_u64().unwrap()).sum::<u64>(),
+        inuse_space
+    );
+
+    let heaptrack = String::from_utf8(unzipped(&written(Format::Heaptrack))).unwrap();
+    assert!(heaptrack.lines().all(|line| "vX#AIsitacR+-".contains(&line[..1])), "{heaptrack}");
+    assert_eq!(heaptrack.lines().filter(|line| line.starts_with('+')).count() as u64, alloc_objects);
+    let texts = heaptrack.lines().filter_map(|line| line.strip_prefix("s ")?.split_once(' '));
+    for (length, text) in texts {
+        assert_eq!(usize::from_str_radix(length, 16), Ok(text.len()));
+        assert!(!text.contains(char::is_control));
+    }
+
+    let csv = written(Format::Csv);
+    let mut rows = ::csv::Reader::from_reader(csv.as_slice());
+    let sum: u64 = rows.records().map(|row| row.unwrap()[0].parse::<u64>().unwrap()).sum();
+    assert_eq!(sum, inuse_space);
 }

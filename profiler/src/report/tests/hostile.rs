@@ -104,7 +104,7 @@ fn check_svg(profile: &Profile, options: &ReportOptions) {
     assert_eq!(total.bytes, bytes);
     assert_eq!(total.blocks, profile.totals.inuse_objects);
     assert!(svg.contains(&format!("<title>all ({space} bytes in {blocks}, 100%)</title>")));
-    let plain = flamegraph::draw(profile, &stacks, total).unwrap();
+    let plain = flamegraph::draw(profile, options, &stacks, total).unwrap();
     let notes = Notes { blocks: node_blocks(&stacks), ..Notes::default() };
     let (frames, matched) = annotate(&plain, &notes).frames;
     assert!(frames > 1);
@@ -127,10 +127,11 @@ proptest! {
         profile.target.command = command;
         profile.quality.warnings.push(warning.clone());
         profile.quality.lost.insert(warning, 3);
-        let options = ReportOptions { full_stacks, width, sites: 4 };
+        let options = ReportOptions { full_stacks, width, sites: 4, ..ReportOptions::default() };
         check_json(&profile);
         check_folded(&profile, &options);
         check_svg(&profile, &options);
+        formats::check(&profile, &options);
         let table = table(&profile, &options);
         prop_assert!(table.chars().all(|c| c == '\n' || !c.is_control()));
         let live = units::bytes(profile.totals.inuse_space);

@@ -62,12 +62,12 @@ pub(super) fn history() -> History {
     }
 }
 
-/// All frames of the shop have addresses between 0x7f0000001000 and 0x7f0000001fff, whatever their file.
+/// All frames of the shop have addresses in this range, whatever their file.
 pub(super) fn code() -> Vec<CodeMapping> {
     let file = |path: &str, build_id: Option<&str>| CodeMapping {
         path: path.into(),
         build_id: build_id.map(str::to_owned),
-        range: 0x7f00_0000_1000..0x7f00_0000_2000,
+        range: 0x7f00_0000_0000..0x7f00_0000_2000,
         file_offset: 0x1000,
     };
     vec![

@@ -127,7 +127,7 @@ fn bursts_come_and_go_or_shrink() {
 
 #[test]
 fn nothing_is_said_of_too_little() {
-    assert_eq!(judged(&[0, 10 * KIB, 20 * KIB], 0).text, "too short to tell: seen for 2 s");
+    assert_eq!(judged(&[0, 10 * KIB, 20 * KIB], 0).text, "too short to tell: seen at 2 snapshots in 2 s");
     assert_eq!(judged(&[], 5).text, "all freed: 5 blocks");
     let late: Vec<u64> = (0..60u64).map(|second| second.saturating_sub(56) * KIB).collect();
     assert_eq!(judged(&late, 0).trend, Trend::TooShort, "the site is as young as that");

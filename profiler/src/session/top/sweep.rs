@@ -25,7 +25,7 @@ const EVERY: Duration = Duration::from_secs(1);
 /// A pass over all live blocks, under way or to come.
 #[derive(Debug, Default)]
 pub(super) struct Sweep {
-    /// The part of their table that is read next.
+    /// The part of the table of live blocks to be read next.
     part: usize,
     due: Option<Instant>,
     oldest: HashMap<u64, u64>,
@@ -59,18 +59,18 @@ impl Sweep {
         let (oldest, focus) = (&mut self.oldest, &mut self.focus);
         let site_wanted = focus.as_ref().map(|(site, _)| *site);
         let mut of_site: Vec<LiveBlock> = Vec::new();
-        let mut each = |block: &LiveBlock| {
+        let mut take = |block: &LiveBlock| {
             oldest.entry(block.site).and_modify(|born| *born = block.born.min(*born)).or_insert(block.born);
             if Some(block.site) == site_wanted {
                 of_site.push(*block);
             }
         };
-        let parts = observation.probe.live_parts();
-        observation.probe.live_blocks(self.part, |blocks| blocks.iter().for_each(&mut each))?;
+        observation.probe.live_blocks(self.part, |blocks| blocks.iter().for_each(&mut take))?;
         self.part += 1;
+        let parts = observation.probe.live_parts();
         let is_last = self.part >= parts;
         if is_last {
-            observation.probe.blocks_on_the_way(&mut each)?;
+            observation.probe.blocks_on_the_way(&mut take)?;
         }
         if let Some((_, ledger)) = focus {
             ledger.add_blocks(&mut of_site);
@@ -83,7 +83,8 @@ impl Sweep {
             return Ok(None);
         }
         self.part = 0;
-        self.due = Some(Instant::now() + EVERY.max(took * u32::try_from(parts).unwrap_or(1) * SHARE));
+        let parts = u32::try_from(parts).unwrap_or(u32::MAX);
+        self.due = Some(Instant::now() + EVERY.max(took.saturating_mul(parts).saturating_mul(SHARE)));
         Ok(Some(Swept { oldest: std::mem::take(&mut self.oldest), detail: self.detail(observation)? }))
     }
 

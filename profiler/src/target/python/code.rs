@@ -5,7 +5,7 @@
 
 use std::{fs::File, os::unix::fs::FileExt, sync::Arc};
 
-use profiler_common::python::PythonFrame;
+use profiler_common::python::{CodeRecord, PythonFrame, TextHead};
 
 use super::{
     layout::{Mark, Version},
@@ -54,14 +54,15 @@ pub struct Identity {
 }
 
 impl Identity {
-    /// As the walk in the kernel tells it: `profiler_common::python::PythonFrame::identity`.
+    /// As the walk in the kernel tells it of an object at this address, after a death:
+    /// `profiler_common::python::PythonFrame::object`.
     #[must_use]
-    pub fn as_walked(&self) -> u64 {
+    pub fn as_walked(&self, address: u64, death: u32) -> u64 {
         let mut words = [0; PythonFrame::IDENTITY_WORDS];
         for (index, to) in words.iter_mut().enumerate() {
             *to = word(&self.words, index * 8).unwrap_or(0);
         }
-        PythonFrame::identity_of(&words)
+        PythonFrame::identity_of(&words, death) ^ address.rotate_left(32)
     }
 
     /// The word at this offset in the code object.
@@ -80,7 +81,7 @@ pub struct Code {
     version: Version,
     first_line: i64,
     table: Arc<[u8]>,
-    /// Address of the first instruction, where frames say where they are by address.
+    /// Distance from the object to its first instruction, where frames say where they are by that.
     instructions: Option<u64>,
 }
 
@@ -97,7 +98,7 @@ pub fn identity(memory: &Memory, version: Version, code_type: u64, address: u64)
 
 /// Reads the code object that was found at `address`.
 #[must_use]
-pub fn read(memory: &Memory, version: Version, address: u64, found: &Identity) -> Option<Code> {
+pub fn read(memory: &Memory, version: Version, found: &Identity) -> Option<Code> {
     let layout = version.code();
     let at = |offset: usize| found.at(offset);
     let text = |offset: usize| text(memory, version, at(offset)?);
@@ -109,8 +110,34 @@ pub fn read(memory: &Memory, version: Version, address: u64, found: &Identity) -
         version,
         first_line: i64::from(first_line.cast_signed()),
         table: table(memory, at(layout.line_table)?)?.into(),
-        instructions: layout.instructions.and_then(|offset| address.checked_add(u64::try_from(offset).ok()?)),
+        instructions: layout.instructions.and_then(|offset| u64::try_from(offset).ok()),
     })
+}
+
+/// What a record of the kernel's says of a code object ([`CodeRecord`] and what follows it), with the number of its content;
+/// `None` where the record has not room for all of it.
+#[must_use]
+pub fn told(record: &[u8], version: Version) -> Option<(u64, Code)> {
+    let (head, rest) = record.split_at_checked(size_of::<CodeRecord>())?;
+    let head: CodeRecord = bytemuck::pod_read_unaligned(head);
+    let (name, rest) = rest.split_at_checked(CodeRecord::TEXT_BYTES)?;
+    let (file, table) = rest.split_at_checked(CodeRecord::TEXT_BYTES)?;
+    let text = |head: TextHead, bytes: &[u8]| {
+        let (state, length) = (u64::from(head.state), usize::try_from(head.bytes).ok()?);
+        let is_compact = state >> 5 & 1 == 1;
+        // An empty file name is one; a name that could not be read says nothing.
+        characters(state >> 2 & 7, bytes.get(..length)?).filter(|_| is_compact && length > 0)
+    };
+    let table = table.get(..usize::try_from(head.table_bytes).ok()?)?;
+    let code = Code {
+        function: text(head.name, name)?,
+        file: text(head.file, file)?,
+        version,
+        first_line: i64::from(head.first_line.cast_signed()),
+        table: table.into(),
+        instructions: version.code().instructions.and_then(|offset| u64::try_from(offset).ok()),
+    };
+    Some((head.content, code))
 }
 
 impl Code {
@@ -165,8 +192,13 @@ fn text(memory: &Memory, version: Version, address: u64) -> Option<String> {
         return None;
     }
     let layout = version.text();
-    let characters = address.checked_add(if ascii { layout.ascii } else { layout.other })?;
-    let bytes = memory.bytes(characters, length.checked_mul(kind)?)?;
+    let begins = address.checked_add(if ascii { layout.ascii } else { layout.other })?;
+    let bytes = memory.bytes(begins, length.checked_mul(kind)?)?;
+    characters(kind, &bytes)
+}
+
+/// Characters of 1, 2 or 4 bytes each.
+fn characters(kind: u64, bytes: &[u8]) -> Option<String> {
     let character = |code: u32| char::from_u32(code).unwrap_or(char::REPLACEMENT_CHARACTER);
     Some(match kind {
         1 => bytes.iter().map(|byte| char::from(*byte)).collect(),

@@ -42,7 +42,7 @@ impl Version {
     /// The version with these numbers.
     #[must_use]
     pub fn of((major, minor): (u8, u8)) -> Option<Self> {
-        (major == 3 && (7..=13).contains(&minor)).then_some(Self { minor })
+        (major == 3 && (6..=13).contains(&minor)).then_some(Self { minor })
     }
 
     /// Bytes of one of pymalloc's pools (`POOL_SIZE`), to which it is aligned too.
@@ -52,15 +52,16 @@ impl Version {
     }
 
     /// In `_PyRuntime`: the key of the threads' states (`gilstate.autoTSSkey`, from 3.12 `autoTSSkey`).
-    pub(super) fn tss_key(self) -> u64 {
-        match self.minor {
+    pub(super) fn tss_key(self) -> Option<u64> {
+        Some(match self.minor {
+            ..=6 => return None,
             7 => 1504,
             8 => 1392,
             9 | 10 => 584,
             11 => 592,
             12 => 1544,
             _ => 2160,
-        }
+        })
     }
 
     /// For the walk in the kernel.
@@ -85,6 +86,7 @@ impl Version {
         let owned = PythonLayout { bytes: 72, code: 0, back: 8, at: 56, mark: 70, ..base };
         let (identity, identity_bytes) = self.identity();
         let layout = match self.minor {
+            ..=6 => PythonLayout { thread_id: 152, at: 120, bytes: 128, ..linked },
             7..=9 => linked,
             10 => PythonLayout { at: 96, bytes: 104, ..linked },
             11 => PythonLayout {
@@ -102,13 +104,25 @@ impl Version {
             12 => PythonLayout { thread_id: 136, frame: 56, through_cframe: 1, in_cframe: 0, ..owned },
             _ => PythonLayout { thread_id: 152, frame: 72, ..owned },
         };
-        Some(PythonLayout { identity, identity_bytes, ..layout })
+        let (code, text) = (self.code(), self.text());
+        let offset = |at: usize| u32::try_from(at).ok();
+        Some(PythonLayout {
+            identity,
+            identity_bytes,
+            first_line: offset(code.first_line)?,
+            name: offset(code.qualified_name.unwrap_or(code.name))?,
+            file: offset(code.file)?,
+            line_table: offset(code.line_table)?,
+            ascii_text: u32::try_from(text.ascii).ok()?,
+            other_text: u32::try_from(text.other).ok()?,
+            ..layout
+        })
     }
 
     /// In a code object: the words from its first line on to its line table, none of which changes. First byte, and bytes.
     pub(super) fn identity(self) -> (u32, u32) {
         match self.minor {
-            7 => (32, 88),
+            ..=7 => (32, 88),
             8..=10 => (40, 88),
             11 => (72, 72),
             _ => (64, 80),
@@ -130,7 +144,7 @@ impl Version {
 
     pub(super) fn code(self) -> CodeLayout {
         let (first_line, file, name, qualified_name, line_table, instructions) = match self.minor {
-            7 => (36, 96, 104, None, 112, None),
+            ..=7 => (36, 96, 104, None, 112, None),
             8..=10 => (40, 104, 112, None, 120, None),
             11 => (72, 112, 120, Some(128), 136, Some(184)),
             12 => (68, 112, 120, Some(128), 136, Some(192)),

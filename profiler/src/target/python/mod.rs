@@ -12,18 +12,19 @@ mod pool_code;
 pub mod pools;
 mod setting;
 mod symbols;
+mod thread_key;
 
 use std::{ops::Range, sync::Arc};
 
-use profiler_common::python::PythonLayout;
+use profiler_common::{python::PythonLayout, records::Call};
 
-use self::{functions::ElfFile, setting::Tables, symbols::Symbols};
+use self::{functions::ElfFile, setting::Tables, symbols::Symbols, thread_key::ThreadKey};
 pub use self::{
     layout::{Mark, Version},
     pool_code::PoolPlace,
     setting::Setting,
 };
-use super::{address::Svma, module::Module};
+use super::{address::Svma, allocator::AllocatorFunction, module::Module};
 
 /// Bytes of the interpreter's loop that are read, at most.
 const MOST_CODE: u64 = 1 << 20;
@@ -35,8 +36,9 @@ pub struct Interpreter {
     pub module: Arc<Module>,
     /// Its version.
     pub version: Version,
-    /// Stated address of `_PyRuntime`.
-    runtime: Svma,
+    /// Stated address of `_PyRuntime`, which 3.6 does not have.
+    runtime: Option<Svma>,
+    thread_key: ThreadKey,
     /// Stated address of `PyCode_Type`.
     code_type: Svma,
     /// Stated addresses of `_PyEval_EvalFrameDefault`, with the parts that the compiler put elsewhere.
@@ -45,6 +47,8 @@ pub struct Interpreter {
     pub pool_places: Vec<PoolPlace>,
     /// What says which allocator serves its objects.
     tables: Option<Tables>,
+    /// The function that frees code objects; none where it is not found.
+    pub code_death: Option<AllocatorFunction>,
 }
 
 impl Interpreter {
@@ -58,9 +62,6 @@ impl Interpreter {
         let mut found = Symbols::default();
         found.read_dynamic(&file);
         let (Some(code_type), false) = (found.code_type, found.evaluator.is_empty()) else { return Ok(None) };
-        let Some(runtime) = found.runtime else {
-            return Err("this Python is older than 3.7: its frames are not read".into());
-        };
         // A debug build's loop may have several symbols.
         found.read_all(&file);
         for range in found.evaluator.clone() {
@@ -79,6 +80,8 @@ impl Interpreter {
                 let [_, _, minor, major] = <[u8; 4]>::try_from(bytes).map_err(|_| "no version")?;
                 (major, minor)
             }
+            // The loop's name is as old as 3.6, `_PyRuntime` is one younger.
+            None if found.runtime.is_none() => (3, 6),
             None => (3, found.newest_minor),
         };
         let version = Version::of(version).ok_or_else(|| {
@@ -89,12 +92,18 @@ impl Interpreter {
         });
         let behind: Vec<u64> =
             found.object_malloc.into_iter().chain(tables.map(|tables| tables.object_function())).collect();
+        let key = match found.runtime {
+            Some(runtime) => ThreadKey::in_runtime(runtime, version),
+            None => found.thread_state.and_then(|function| ThreadKey::asked_by(module, function)),
+        };
         Ok(Some(Self {
+            thread_key: key.ok_or("where it keeps its threads is not known: its frames are not read")?,
             pool_places: pool_code::places(module, &file, version, &found.pool_functions, &behind),
             tables,
+            code_death: code_death(module, &file, code_type),
             module: Arc::clone(module),
             version,
-            runtime: Svma(runtime),
+            runtime: found.runtime.map(Svma),
             code_type: Svma(code_type),
             evaluator: found.evaluator,
         }))
@@ -106,10 +115,12 @@ impl Interpreter {
     /// # Errors
     /// A sentence without an end.
     pub fn layout(&self, bias: u64, memory: &code::Memory) -> Result<Option<PythonLayout>, String> {
-        if self.version.minor >= 13 {
+        if self.version.minor >= 13
+            && let Some(runtime) = self.runtime
+        {
             // `_Py_DebugOffsets` lies first: a cookie, the version, whether there is no global lock
             // (Include/internal/pycore_runtime.h).
-            let at = bias.wrapping_add(self.runtime.0);
+            let at = bias.wrapping_add(runtime.0);
             let head: [u8; 24] = memory.array(at).ok_or("the interpreter's memory cannot be read")?;
             if !head.starts_with(b"xdebugpy") || head[16..] != [0; 8] {
                 return Err(
@@ -117,14 +128,7 @@ impl Interpreter {
                 );
             }
         }
-        let key_at = bias.wrapping_add(self.runtime.0).wrapping_add(self.version.tss_key());
-        // `Py_tss_t`: whether it was made, and the key (Include/cpython/pythread.h, `struct _Py_tss_t`).
-        let words: [u8; 8] = memory.array(key_at).ok_or("the interpreter's memory cannot be read")?;
-        let (made, key) = (u32::from_le_bytes([words[0], words[1], words[2], words[3]]), &words[4..]);
-        let key = u32::from_le_bytes(key.try_into().map_err(|_| "no key")?);
-        if made == 0 {
-            return Ok(None);
-        }
+        let Some(key) = self.thread_key.read(bias, memory)? else { return Ok(None) };
         self.version.layout(key).map(Some).ok_or_else(|| {
             format!("the interpreter keeps its threads under key {key}, which is not looked up")
         })
@@ -147,4 +151,20 @@ impl Interpreter {
     pub fn setting(&self, bias: u64, memory: &code::Memory) -> Option<Setting> {
         self.tables?.setting(bias, memory)
     }
+}
+
+/// `PyTypeObject.tp_dealloc` (`Include/cpython/object.h`), in bytes.
+const TP_DEALLOC: u64 = 48;
+
+/// The function in the type of code objects that frees one: it is handed the object.
+fn code_death(module: &Module, file: &ElfFile<'_>, code_type: u64) -> Option<AllocatorFunction> {
+    let entry = setting::initial_word(module, file, code_type.checked_add(TP_DEALLOC)?)?;
+    let function = functions::function_at(file, entry).filter(|found| found.range.start == entry)?;
+    Some(AllocatorFunction {
+        name: "code_dealloc".into(),
+        aliases: Vec::new(),
+        entry: Svma(entry),
+        size: function.range.end.saturating_sub(entry),
+        call: Call::free(0),
+    })
 }

@@ -149,7 +149,7 @@ fn table_of(code: &[u8], start: u64, runtime: Option<u64>) -> Option<u64> {
 }
 
 /// The word that the loader puts at a stated address, as an address of the file.
-fn initial_word(module: &Module, file: &ElfFile<'_>, at: u64) -> Option<u64> {
+pub(super) fn initial_word(module: &Module, file: &ElfFile<'_>, at: u64) -> Option<u64> {
     let relocated = file.dynamic_relocations().into_iter().flatten().find(|(place, _)| *place == at);
     if let Some((_, relocation)) = relocated
         && relocation.target() == RelocationTarget::Absolute

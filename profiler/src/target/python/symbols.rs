@@ -19,6 +19,8 @@ pub(super) struct Symbols {
     /// `PyObject_Malloc` and `PyMem_RawMalloc`.
     pub(super) object_malloc: Option<u64>,
     pub(super) raw_malloc: Option<u64>,
+    /// `PyGILState_GetThisThreadState`.
+    pub(super) thread_state: Option<u64>,
     /// The functions that open pools: first address and length.
     pub(super) pool_functions: Vec<(u64, u64)>,
     /// By the newest function of the stable interface that is there, for versions without `Py_Version`.
@@ -52,6 +54,7 @@ impl Symbols {
                 b"PyCode_Type" => self.code_type = Some(address),
                 b"Py_Version" => self.py_version = Some(address),
                 b"PyObject_Malloc" => self.object_malloc = Some(address),
+                b"PyGILState_GetThisThreadState" => self.thread_state = Some(address),
                 b"PyMem_RawMalloc" => self.raw_malloc = Some(address),
                 name if OPEN_POOLS.iter().any(|opens| is_named(name, opens)) && size > 0 => {
                     self.pool_functions.push((address, size));

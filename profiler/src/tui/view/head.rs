@@ -26,8 +26,11 @@ pub(super) fn draw(state: &State, area: Rect, frame: &mut Frame<'_>) {
     let rows = Layout::vertical([Constraint::Length(1); 4]).split(area);
     let [title, live, rss, rates] = [0, 1, 2, 3].map(|at| rows.get(at).copied().unwrap_or_default());
     draw_title(state, title, frame);
-    draw_series(live_line(state), &state.live_series, state.theme.live(), live, frame);
-    draw_series(rss_line(state), &state.rss_series, state.theme.rss(), rss, frame);
+    let (live_line, rss_line) = (live_line(state), rss_line(state));
+    let numbers = u16::try_from(live_line.width().max(rss_line.width())).unwrap_or(u16::MAX);
+    let numbers = numbers.max(NUMBERS.min(area.width)).saturating_add(1);
+    draw_series(live_line, &state.live_series, state.theme.live(), numbers, live, frame);
+    draw_series(rss_line, &state.rss_series, state.theme.rss(), numbers, rss, frame);
     frame.render_widget(Paragraph::new(rates_line(state)), rates);
 }
 
@@ -50,9 +53,15 @@ fn draw_title(state: &State, area: Rect, frame: &mut Frame<'_>) {
     frame.render_widget(Paragraph::new(Line::from(right).right_aligned()), area);
 }
 
-/// Numbers at the left, their history at the right, if there is room for it.
-fn draw_series(line: Line<'static>, series: &VecDeque<u64>, style: Style, area: Rect, frame: &mut Frame<'_>) {
-    let numbers = u16::try_from(line.width()).unwrap_or(u16::MAX).max(NUMBERS.min(area.width)) + 1;
+/// Numbers in the columns at the left, their history at the right, if there is room for it.
+fn draw_series(
+    line: Line<'static>,
+    series: &VecDeque<u64>,
+    style: Style,
+    numbers: u16,
+    area: Rect,
+    frame: &mut Frame<'_>,
+) {
     frame.render_widget(Paragraph::new(line), area);
     let Some(width) = area.width.checked_sub(numbers).filter(|width| *width >= SPARK) else { return };
     let area = Rect { x: area.x + numbers, width, ..area };

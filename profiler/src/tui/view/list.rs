@@ -66,7 +66,9 @@ pub(super) fn draw(state: &State, area: Rect, frame: &mut Frame<'_>) {
         let name = name(state, site, names);
         let mut cells: Vec<Cell<'_>> = columns(numbers).collect();
         let growth_at = if sampled { 2 } else { 1 };
-        if let Some(cell) = cells.get_mut(growth_at) {
+        if line != cursor
+            && let Some(cell) = cells.get_mut(growth_at)
+        {
             *cell = std::mem::take(cell).style(state.theme.change(growth));
         }
         let row = Row::new(cells.into_iter().chain([Cell::from(name)]));
@@ -113,10 +115,10 @@ fn one_line(named: &Named, full: bool, width: usize) -> String {
         text = format!("{text} → {}", label::name(leaf));
     }
     for caller in stack.iter().skip(own + 1) {
-        if text.chars().count() >= width {
+        text = format!("{text} ← {}", label::name(caller));
+        if text.chars().count() > width {
             break;
         }
-        text = format!("{text} ← {}", label::name(caller));
     }
     if text.chars().count() <= width {
         return text;

@@ -4,7 +4,7 @@ use ratatui::text::Line;
 
 use super::{plain, span};
 use crate::{
-    report::quality::Weight,
+    report::{quality::Weight, wrap::wrapped},
     tui::{keys::HELP, state::State},
 };
 
@@ -32,21 +32,6 @@ pub(super) fn quality(state: &State, width: usize) -> Vec<Line<'static>> {
         {
             let head = if index == 0 { head.to_owned() } else { " ".repeat(head.len()) };
             lines.push(Line::from(vec![span(format!("  {head}"), style), plain(line)]));
-        }
-    }
-    lines
-}
-
-/// The text in lines of at most this width, broken at blanks; a longer word has a line of its own.
-fn wrapped(text: &str, width: usize) -> Vec<String> {
-    let mut lines: Vec<String> = Vec::new();
-    for word in text.split_whitespace() {
-        match lines.last_mut() {
-            Some(line) if line.chars().count() + 1 + word.chars().count() <= width => {
-                line.push(' ');
-                line.push_str(word);
-            }
-            _ => lines.push(word.to_owned()),
         }
     }
     lines
