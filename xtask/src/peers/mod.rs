@@ -231,7 +231,7 @@ fn print(
         for (column, workload) in workloads.iter().enumerate() {
             let cell = cells.get(&(row, column));
             let alone = median(0, column).map(|(alone, ..)| alone);
-            let shown = match (cell.and_then(|cell| median_of(cell)), alone) {
+            let shown = match (cell.and_then(median_of), alone) {
                 (Some((time, least, most)), Some(alone)) => shown(workload, row, time, least, most, alone),
                 _ => String::from("–"),
             };

@@ -58,14 +58,22 @@ impl Program {
                         return Ok(());
                     }
                 }
-                Err(_) => bail!("{}", self.last_words(part)),
+                Err(_) => bail!("`{part}` was not said; {}", self.last_words()),
             }
         }
     }
 
-    fn last_words(&self, part: &str) -> String {
+    /// The last line that it said.
+    pub(super) fn last_words(&mut self) -> String {
+        while let Ok(line) = self.lines.recv_timeout(Duration::from_millis(50)) {
+            self.heard += &line;
+        }
         let said = self.heard.lines().rev().find(|line| !line.trim().is_empty());
-        said.map_or_else(|| format!("it never said `{part}`"), |line| line.trim().to_owned())
+        said.map_or_else(|| "nothing was said".to_owned(), |line| line.trim().to_owned())
+    }
+
+    pub(super) fn is_alive(&mut self) -> bool {
+        matches!(self.child.try_wait(), Ok(None))
     }
 
     /// Closes its input, sends it a signal if one is given, and waits for its end; all that it said.

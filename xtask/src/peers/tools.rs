@@ -11,11 +11,14 @@ use anyhow::{Result, bail};
 
 use super::{program::Program, stacks};
 
+/// From a program's command line to that of a tool which starts it.
+type Wrap = fn(&Places, &[String]) -> Result<Command>;
+
 /// How a tool comes to a program.
 #[derive(Clone, Copy)]
 pub(super) enum How {
-    /// It starts the program: from the program's command line to the tool's.
-    Launch(fn(&Places, &[String]) -> Result<Command>),
+    /// It starts the program.
+    Launch(Wrap),
     /// It is attached by this command, and says so with a line that contains this; ended by that signal, if any.
     Attach(fn(&Places, u32) -> Result<Command>, &'static str, Option<&'static str>),
 }
@@ -27,7 +30,7 @@ pub(super) struct Tool {
     pub(super) package: Option<&'static str>,
     pub(super) how: How,
     /// For a program that cannot wait to be attached to.
-    pub(super) launched: Option<fn(&Places, &[String]) -> Result<Command>>,
+    pub(super) launched: Option<Wrap>,
     /// Measured once, because it takes long.
     pub(super) is_slow: bool,
     /// Only for Python.

@@ -177,20 +177,20 @@ impl Workload {
                 }
                 Ok(began.elapsed())
             }
-            Kind::Whole { marker } => life_of(marker),
+            Kind::Whole { marker } => life_of(marker, program),
         }
     }
 }
 
 /// How long a process lives whose command line contains this. The tool that starts it may take long before and afterwards.
-fn life_of(marker: &str) -> Result<Duration> {
+fn life_of(marker: &str, program: &mut Program) -> Result<Duration> {
     let waited = Instant::now();
     let (process, began) = loop {
         if let Some(process) = find(marker) {
             break (process, Instant::now());
         }
-        if waited.elapsed() > HANG {
-            bail!("the compiler was not started");
+        if waited.elapsed() > HANG || !program.is_alive() {
+            bail!("the compiler was not started: {}", program.last_words());
         }
         std::thread::sleep(Duration::from_millis(1));
     };
