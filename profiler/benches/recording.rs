@@ -4,7 +4,12 @@
 //! one of which all do, and one of which all do and is sampled. A tenth of the sites leak, the others free what they
 //! allocate, sooner or later, some as temporary blocks; how many blocks there are in a minute is drawn anew each time.
 
-#![allow(clippy::unwrap_used, clippy::cast_possible_truncation, missing_docs, reason = "a program for developers")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::cast_possible_truncation,
+    missing_docs,
+    reason = "a program for developers"
+)]
 
 use std::{
     sync::Arc,

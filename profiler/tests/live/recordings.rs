@@ -90,11 +90,15 @@ fn every_report_again() {
         number(&["--at", "peak"], "/totals/inuse_space"),
         live["peak"]["inuse_space"].as_u64().unwrap()
     );
-    assert_eq!(number(&["--at", "1"], "/totals/inuse_objects"), 10, "the mark, when only so much was there");
+    assert_eq!(
+        number(&["--at", "mark:1"], "/totals/inuse_objects"),
+        10,
+        "the mark, when only so much was there"
+    );
     assert_eq!(number(&["--between", "1", "end", "--focus", "^leak$"], "/totals/inuse_space"), 6000);
     assert_eq!(number(&["--focus", "^bulk$"], "/totals/alloc_objects"), 50);
     assert!(ask(&["report", text(&file), "--by", "thread"]).contains("worker"));
-    let grown = ask(&["diff", &format!("{}@1", text(&file)), text(&file), "--by", "function"]);
+    let grown = ask(&["diff", &format!("{}@mark:1", text(&file)), text(&file), "--by", "function"]);
     assert!(grown.contains(": size=15.6 KiB (+6000 B), count=30 (+20), average=533 B\n"), "{grown}");
     // A recording of the recording says the same, but for what it is a part of.
     let copy = folder.path().join("copy.hscope");
