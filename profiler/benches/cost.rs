@@ -6,7 +6,7 @@
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
 
-use std::{fs, process::Command};
+use std::{fs, io::Read, process::Command};
 
 use heapscope::{
     probe::{AttachMethod, ProbePoint, ProbeSettings, ebpf::EbpfProbe},
@@ -48,6 +48,9 @@ fn main() {
     let bytes = fs::read(object).unwrap();
     let mut object = vec![0u64; bytes.len().div_ceil(8)];
     bytemuck::cast_slice_mut(&mut object)[..bytes.len()].copy_from_slice(&bytes);
+    if let Ok(asked) = std::env::var("HEAPSCOPE_HOLD") {
+        return hold(bytemuck::cast_slice(&object), &asked);
+    }
     println!(
         "nanoseconds of CPU time for a pair of malloc and free, median of {ROUNDS} interleaved rounds (least to most)"
     );
@@ -61,6 +64,16 @@ fn main() {
         }
     }
     println!("by: what heapscope adds to alone, by what the empty probes add to it");
+}
+
+/// Holds probes that do nothing in a process for as long as standard input is open: `entries PID` or `session PID`. For
+/// `cargo xtask bench peers`.
+fn hold(object: &[u8], asked: &str) {
+    let (way, pid) = asked.split_once(' ').expect("`entries PID` or `session PID`");
+    let way = if way == "session" { Way::Session } else { Way::Entries };
+    let _probe = empty(object, pid.parse().unwrap(), way);
+    println!("attached");
+    let _ = std::io::stdin().read_to_string(&mut String::new());
 }
 
 /// One line of the table.

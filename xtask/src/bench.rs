@@ -5,7 +5,7 @@ use std::process::{Command, ExitCode};
 use anyhow::Result;
 
 use crate::{
-    ebpf,
+    ebpf, peers,
     process::run as run_command,
     workspace::{Workspace, cargo},
 };
@@ -15,6 +15,12 @@ use crate::{
 pub(crate) struct Options {
     /// The benchmark
     what: What,
+    /// `peers`: install what is measured beside heapscope, and measure nothing
+    #[arg(long)]
+    install: bool,
+    /// `peers`: one round of two workloads
+    #[arg(long)]
+    quick: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -31,6 +37,8 @@ enum What {
     Ledger,
     /// 200 runs sampled anew: whether estimates are unbiased and their errors right (needs root)
     Sampling,
+    /// heapscope and its peers on the same programs, about ten minutes (needs root; `--install` gets the peers)
+    Peers,
     /// A recording of 24 hours with 20,000 sites: its size, and the time that it takes to open
     Recording,
     /// Unwind tables of a process the size of clang
@@ -48,6 +56,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         What::Budget => ("budget", None),
         What::Ledger => ("ledger", None),
         What::Sampling => ("sampling", None),
+        What::Peers if options.install => return peers::install(workspace),
+        What::Peers => return peers::run(workspace, options.quick),
         What::Recording => ("recording", None),
         What::Tables => ("tables", None),
         What::Symbols => ("symbols", None),

@@ -9,6 +9,7 @@ mod debian;
 mod demo;
 mod ebpf;
 mod fuzz;
+mod peers;
 mod process;
 mod soak;
 mod test_run;

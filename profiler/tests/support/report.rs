@@ -204,6 +204,7 @@ pub(crate) struct Quality {
     pub(crate) incomplete_stacks: BTreeMap<String, u64>,
     pub(crate) guessed_frames: u64,
     pub(crate) probe_hits: u64,
+    pub(crate) overhead_percent: Option<f64>,
     pub(crate) warnings: Vec<String>,
 }
 
