@@ -10,6 +10,7 @@ pub mod counters;
 pub mod limits;
 pub mod mappings;
 pub mod pools;
+#[allow(clippy::cast_possible_truncation, reason = "what is cut off is not part of a hash or of a time")]
 pub mod python;
 pub mod records;
 pub mod sampling;
