@@ -164,7 +164,7 @@ impl Namer {
     fn append(
         &mut self,
         recorder: &mut Recorder,
-        observation: &Observation,
+        observation: &mut Observation,
         options: &CommonOptions,
     ) -> io::Result<()> {
         let (after, began) = (observation.duration(), Instant::now());
@@ -180,6 +180,8 @@ impl Namer {
         recorder.marks = observation.history.marks.len();
         let marks = marks.iter().map(|mark| mark.name.clone()).collect();
         let sites = read_sites(observation)?;
+        // A site is counted after its stack was sent: what is counted here has its stack among those taken in now.
+        observation.keep_up();
         observation.code.mapped_files().iter().for_each(|mapping| writer.code(mapping));
         let mut new = std::mem::take(&mut recorder.nameless);
         new.extend(sites.iter().map(|(site, _)| *site).filter(|site| !writer.knows(*site)));

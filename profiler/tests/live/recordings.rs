@@ -71,6 +71,9 @@ fn every_report_again() {
     order(&mut program, "leak 10 1000");
     send(heapscope.pid(), Signal::USR1);
     heapscope.hear("marked");
+    until("the mark's snapshot is in the file", || {
+        heapscope_says(&["report", text(&file), "--at", "mark:1"]).is_some()
+    });
     order(&mut program, "bulk 50 5000");
     order(&mut program, "thread worker 20 300");
     order(&mut program, "temporary 7 64");
