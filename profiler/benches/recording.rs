@@ -200,6 +200,7 @@ fn closing(head: &Head, state: &[Counters]) -> Profile {
             allocator: "glibc".into(),
             stack: stack(site),
             history: Default::default(),
+            kept: None,
         }
     });
     let sites = sites.collect();
@@ -215,6 +216,7 @@ fn closing(head: &Head, state: &[Counters]) -> Profile {
         sites,
         code: Vec::new(),
         mapped: None,
+        windowed: None,
         python: None,
     }
 }

@@ -46,7 +46,7 @@ pub(super) type Parts = Vec<TypedMap<u64, LiveBlock>>;
 /// The part that has the block with this key, if it is there: as `part_of` of profiler-ebpf/src/live.rs finds it.
 pub(super) fn part_of(parts: &Parts, key: u64) -> Option<&TypedMap<u64, LiveBlock>> {
     let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    parts.get(usize::try_from(hash * parts.len() as u64 >> 32).ok()?)
+    parts.get(usize::try_from((hash * parts.len() as u64) >> 32).ok()?)
 }
 
 /// Makes the parts, and puts them where the probes look for them.
