@@ -31,6 +31,15 @@ impl Recorded {
         }
     }
 
+    /// Mean bytes from one sample to the next; `None` where every block is recorded.
+    #[must_use]
+    pub const fn interval(&self) -> Option<u64> {
+        match self {
+            Self::Every => None,
+            Self::Sampled(interval) | Self::Windows(interval) => Some(*interval),
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn words(&self) -> String {
@@ -54,6 +63,12 @@ pub struct BudgetReport {
 }
 
 impl BudgetReport {
+    /// The largest interval that blocks were drawn at; 0 where every block was recorded.
+    #[must_use]
+    pub fn largest_interval(&self) -> u64 {
+        self.steps.iter().filter_map(|(_, recorded)| recorded.interval()).max().unwrap_or(0)
+    }
+
     /// How what was recorded has changed.
     pub(super) fn notes(&self) -> Vec<String> {
         let changes: Vec<_> = self

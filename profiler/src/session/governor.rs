@@ -109,11 +109,7 @@ impl Governor {
 
     /// The largest interval that blocks were drawn at so far; 0 where every block was recorded.
     pub(super) fn largest_interval(&self) -> u64 {
-        let interval = |(_, recorded): &(Duration, Recorded)| match recorded {
-            Recorded::Every => 0,
-            Recorded::Sampled(interval) | Recorded::Windows(interval) => *interval,
-        };
-        self.steps.iter().map(interval).max().unwrap_or(0)
+        self.steps.iter().filter_map(|(_, recorded)| recorded.interval()).max().unwrap_or(0)
     }
 
     /// Time until something is to be decided, at most.
