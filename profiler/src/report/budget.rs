@@ -58,6 +58,10 @@ impl Recorded {
 pub struct BudgetReport {
     /// Percent of the target's CPU time; `None` for no budget.
     pub percent: Option<f64>,
+    /// Percent of one processor that may be taken all the same, where that is allowed.
+    pub at_least_percent: Option<f64>,
+    /// What the probes took of one processor, in percent, where it could be measured.
+    pub processor_percent: Option<f64>,
     /// What was recorded since when, first the beginning.
     pub steps: Vec<(Duration, Recorded)>,
 }

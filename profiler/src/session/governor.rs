@@ -66,6 +66,7 @@ impl Governor {
     pub(super) fn new(options: &BudgetOptions, control: &Control) -> Self {
         let limits = options.percent.map(|percent| Limits {
             budget: percent / 100.0,
+            at_least: options.at_least,
             exact_only: options.exact,
             least: u64::from(options.sample.is_some()),
             intervals: control.intervals,
@@ -89,8 +90,16 @@ impl Governor {
     }
 
     /// What the report says of it.
-    pub(super) fn report(&self) -> BudgetReport {
-        BudgetReport { percent: self.percent(), steps: self.steps.clone() }
+    pub(super) fn report(&self, processor_percent: Option<f64>) -> BudgetReport {
+        BudgetReport {
+            percent: self.percent(),
+            at_least_percent: self
+                .limits
+                .map(|limits| 100.0 * limits.at_least)
+                .filter(|percent| *percent > 0.0),
+            processor_percent,
+            steps: self.steps.clone(),
+        }
     }
 
     /// What is recorded now.

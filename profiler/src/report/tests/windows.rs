@@ -34,7 +34,7 @@ pub(super) fn in_windows() -> Profile {
     Profile {
         mode: Mode {
             sample_interval: Some(4096),
-            budget: BudgetReport { percent: Some(10.0), steps },
+            budget: BudgetReport { percent: Some(10.0), steps, ..BudgetReport::default() },
             ..shop.mode
         },
         errors: Some(Totals { alloc_space: 5 << 20, alloc_objects: 900, ..Totals::default() }),
