@@ -217,9 +217,17 @@ impl Observation {
 
     fn tell_mode(&mut self, load: &Load) {
         let recorded = self.governor.recorded(self.probe.control());
+        let at_least = self.governor.limits.map_or(0.0, |limits| limits.at_least);
+        let of_processor = if at_least > 0.0 && load.elapsed > 0.0 {
+            format!(" ({:.1}% of a processor)", 100.0 * load.caused / load.elapsed)
+        } else {
+            String::new()
+        };
         let budget = self.governor.percent().unwrap_or(0.0);
+        let or_at_least =
+            if at_least > 0.0 { format!(" or {}% of a processor", 100.0 * at_least) } else { String::new() };
         self.governor.said.push(format!(
-            "overhead {:.1}%, budget {budget}%: from now on {}",
+            "overhead {:.1}%{of_processor}, budget {budget}%{or_at_least}: from now on {}",
             100.0 * load.share(),
             recorded.words()
         ));
