@@ -27,7 +27,7 @@ use crate::{
 const SMALLEST: u64 = 1024;
 /// How long the target is measured at most before anything is recorded, and how many hits are enough.
 const MEASURED: Duration = Duration::from_millis(200);
-const ENOUGH_HITS: f64 = 20_000.0;
+const ENOUGH_HITS: f64 = 5_000.0;
 /// Seconds above the budget after which a user who wants every block or nothing gets nothing.
 const STRIKES: u32 = 2;
 /// Changes that are kept for the report.
@@ -162,7 +162,7 @@ impl Observation {
         if let (Some(limits), Some(trap)) = (self.governor.limits, self.meter.trap()) {
             while begin.elapsed() < MEASURED && load.hits < ENOUGH_HITS && !self.allocators.is_empty() {
                 load.add(&self.meter.measure(&self.probe, &self.process, &self.probe.counters()?));
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(2));
             }
             self.governor.mode = limits.first(&load, trap);
         }

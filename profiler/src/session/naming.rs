@@ -49,7 +49,7 @@ impl Taken {
         let counters = observation.counters()?;
         let windowed = observation.windowed(&account, counters.get(Counter::GoneBetweenWindows));
         account.sort_by_space(|sums| match windowed {
-            Some(_) => sums.kept().space,
+            Some(_) => observation.governor.windowed.kept_of(sums).space,
             None => details.totals(sums).inuse_space,
         });
         Ok(Self { now, account, details, counters, windowed })

@@ -278,7 +278,7 @@ impl Observation {
         let windowed = &self.governor.windowed;
         let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
             .drawn(self.probe.sampling(), self.known())
-            .in_windows(windowed.stretches.iter().map(|stretch| stretch.began).collect())
+            .in_windows(windowed.boundaries())
             .with_births(self.history.spans_until(now));
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
