@@ -50,7 +50,7 @@ pub enum Sampling {
     Windows = 2,
 }
 
-#[derive(Clone, Copy, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub struct Windowed {
     #[prost(uint64, tag = "1")]
     pub count: u64,
@@ -62,6 +62,16 @@ pub struct Windowed {
     pub kept: Option<Kept>,
     #[prost(uint64, tag = "5")]
     pub gone: u64,
+    #[prost(message, repeated, tag = "6")]
+    pub resident: Vec<ResidentAt>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct ResidentAt {
+    #[prost(uint64, tag = "1")]
+    pub after_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub space: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -115,23 +125,27 @@ impl Recorded {
 
 impl Windowed {
     pub(super) fn of(windowed: &budget::Windowed) -> Self {
-        let budget::Windowed { count, observed, slowdown, kept, gone } = windowed;
+        let budget::Windowed { count, observed, slowdown, kept, gone, resident } = windowed;
+        let at = |(after, space): &(Duration, u64)| ResidentAt { after_ns: nanoseconds(*after), space: *space };
         Self {
             count: *count,
             observed_ns: nanoseconds(*observed),
             slowdown: *slowdown,
             kept: Some(Kept::of(kept)),
             gone: *gone,
+            resident: resident.iter().map(at).collect(),
         }
     }
 
     pub(super) fn decode(&self) -> budget::Windowed {
+        let at = |at: &ResidentAt| (Duration::from_nanos(at.after_ns), at.space);
         budget::Windowed {
             count: self.count,
             observed: Duration::from_nanos(self.observed_ns),
             slowdown: self.slowdown,
             kept: self.kept.unwrap_or_default().decode(),
             gone: self.gone,
+            resident: self.resident.iter().map(at).collect(),
         }
     }
 }
