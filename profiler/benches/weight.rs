@@ -39,6 +39,9 @@ fn main() {
     let python = "import json, sys; print('ready', flush=True); sys.stdin.read()";
     first_probe("python3", Command::new("python3").args(["-c", python]));
     first_probe("pairs.c", &mut Command::new(fixture::build("pairs.c", &["-fno-builtin"])));
+    // It reads its input, which does not come.
+    let clang = "echo ready; exec clang -fsyntax-only -x c -";
+    first_probe("clang", Command::new("sh").args(["-c", clang]));
 }
 
 fn rate(spin: u64) {
@@ -67,6 +70,8 @@ fn rate(spin: u64) {
 
 fn first_probe(name: &str, command: &mut Command) {
     let program = Program::start_until(command.stderr(Stdio::null()), "ready");
+    // Until what it maps at its start is there.
+    std::thread::sleep(Duration::from_secs(1));
     let maps = fs::read_to_string(format!("/proc/{}/maps", program.pid())).unwrap();
     let mut files: Vec<_> =
         maps.lines().filter_map(|line| line.split('/').nth(1).map(|_| line.rsplit(' ').next())).collect();

@@ -65,6 +65,8 @@ impl Windows {
     pub fn scale(&self) -> f64 {
         let [in_windows, in_all] =
             if self.is_told_by_work() { self.worked } else { [self.open, self.spanned] };
+        // Where traps leave hardly a tick to the process's own code, one tick is what can be told.
+        let in_windows = if self.is_told_by_work() { in_windows.max(self.tick) } else { in_windows };
         if in_windows > 0.0 { (in_all / in_windows).max(1.0) } else { 1.0 }
     }
 
@@ -76,11 +78,13 @@ impl Windows {
 
     /// The relative standard error of [`Self::scale`].
     fn error_of_scale(&self) -> f64 {
-        if self.is_told_by_work() { (self.tick / self.worked[0]).sqrt() } else { 0.0 }
+        if self.is_told_by_work() { (self.tick / self.worked[0].max(self.tick)).sqrt() } else { 0.0 }
     }
 
     fn is_told_by_work(&self) -> bool {
-        self.tick > 0.0 && self.worked[0] >= LEAST_TICKS * self.tick
+        // As much as there would be if the process were no slower in windows: that there is less tells how slow it is.
+        let expected = if self.spanned > 0.0 { self.worked[1] * self.open / self.spanned } else { 0.0 };
+        self.tick > 0.0 && self.worked[0].max(expected) >= LEAST_TICKS * self.tick
     }
 
     /// The standard error of a sum; `None` where two windows are not there to be compared.
@@ -154,6 +158,16 @@ mod tests {
         assert!((mean / truth - 1.0).abs() < 0.005, "{mean}, not {truth}");
         // Windows that are spread over the time see its changes better than the formula for random ones says.
         assert!(held >= ROUNDS * 94 / 100, "{held}");
+    }
+
+    #[test]
+    fn a_process_that_traps_leave_no_time_is_slow() {
+        let mut windows = Windows { spanned: 10.0, worked: [0.01, 9.0], tick: 0.004, ..Windows::default() };
+        windows.add(0.5);
+        assert!(windows.slowdown() > 30.0, "{}", windows.slowdown());
+        // So little work in all tells nothing.
+        windows.worked = [0.0, 0.1];
+        assert!((windows.slowdown() - 1.0).abs() < 1e-9);
     }
 
     #[test]

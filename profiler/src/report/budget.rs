@@ -1,6 +1,6 @@
 //! What a profile says of its cost, and of what the budget let it see: how much was recorded when, and windows.
 
-use std::time::Duration;
+use std::{cmp::Ordering, time::Duration};
 
 use profiler_common::records::Held;
 
@@ -58,6 +58,10 @@ impl Recorded {
 pub struct BudgetReport {
     /// Percent of the target's CPU time; `None` for no budget.
     pub percent: Option<f64>,
+    /// Percent of one processor that may be taken all the same, where that is allowed.
+    pub at_least_percent: Option<f64>,
+    /// What the probes took of one processor, in percent, where it could be measured.
+    pub processor_percent: Option<f64>,
     /// What was recorded since when, first the beginning.
     pub steps: Vec<(Duration, Recorded)>,
 }
@@ -104,6 +108,9 @@ pub struct Windowed {
     pub kept: Kept,
     /// Blocks of an earlier window whose address was given out again, so that they are known to be gone.
     pub gone: u64,
+    /// The process's resident memory in bytes, after so much time, in order: whether it grows tells a leak from memory that
+    /// was freed unseen.
+    pub resident: Vec<(Duration, u64)>,
 }
 
 /// Blocks that were recorded and not seen freed since. They need not live: between windows frees are not seen.
@@ -127,6 +134,28 @@ impl Windowed {
         self.slowdown > SLOW
     }
 
+    /// What became of the process's resident memory, which is known while live blocks are not.
+    #[must_use]
+    pub fn resident_words(&self) -> Option<String> {
+        let (first, last) = (self.resident.first()?.1, self.resident.last()?.1);
+        let (by, rate) = (bytes(last.abs_diff(first)), self.resident_rate()?);
+        let change = match last.cmp(&first) {
+            Ordering::Less => format!("shrank by {by} ({rate})"),
+            Ordering::Equal => "did not change".to_owned(),
+            Ordering::Greater => format!("grew by {by} ({rate})"),
+        };
+        Some(format!("resident memory {change}, to {}", bytes(last)))
+    }
+
+    /// The same as a rate, as in `+3.0 MiB/s`.
+    #[must_use]
+    pub fn resident_rate(&self) -> Option<String> {
+        let ((first_after, first), (last_after, last)) = (self.resident.first()?, self.resident.last()?);
+        let seconds = last_after.saturating_sub(*first_after).as_secs_f64();
+        let sign = if last < first { '-' } else { '+' };
+        (seconds > 0.0).then(|| format!("{sign}{}/s", bytes(whole(last.abs_diff(*first) as f64 / seconds))))
+    }
+
     /// Sentences for everyone who reads the numbers.
     #[must_use]
     pub fn warnings(&self, lasted: Duration) -> Vec<String> {
@@ -134,8 +163,9 @@ impl Windowed {
         let mut warnings = vec![format!(
             "Calls were seen for {} in {} windows only ({share:.1}% of the time), because probes that stay would have cost more \
              than the budget. Allocated bytes are estimates for the whole time. Frees between windows are not seen: \
-             what is `kept` was allocated in a window and not seen freed since, and may be gone; {} found gone because \
-             their address came again. Live memory is not known.",
+             what is `kept` was allocated in the first half of a window and not seen freed since, and may be gone; {} found gone because \
+             their address came again. Live memory is not known: what is kept is a leak only if the process's memory grows as \
+             fast.",
             span(self.observed),
             count(self.count),
             match self.gone {
@@ -153,4 +183,10 @@ impl Windowed {
         }
         warnings
     }
+}
+
+/// A rate, as it is shown.
+#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
+pub(super) fn whole(number: f64) -> u64 {
+    number.max(0.0).round() as u64
 }

@@ -15,6 +15,7 @@ use inferno::flamegraph::{
 use quick_xml::escape::escape;
 
 use super::{
+    budget::whole,
     metric::Metric,
     options::ReportOptions,
     profile::{At, Profile, Totals},
@@ -131,12 +132,15 @@ fn subtitle(profile: &Profile, options: &ReportOptions, total: Live) -> String {
     let is_of_live = matches!(options.metric, Metric::InuseSpace | Metric::InuseObjects);
     if let Some(windowed) = profile.windowed.as_ref().filter(|_| is_of_live) {
         return format!(
-            "{} in {} allocated in {} windows ({} of {}) and not seen freed since: they may be gone",
+            "{}{}/s kept: {} in {} of {} windows ({} of {}) not seen freed, they may be gone{}",
+            if windowed.is_slow() { "at least " } else { "" },
+            bytes(whole(windowed.kept.rate)),
             bytes(windowed.kept.held.space),
             blocks(windowed.kept.held.objects),
             count(windowed.count),
             span(windowed.observed),
-            span(profile.duration)
+            span(profile.duration),
+            windowed.resident_rate().map(|rate| format!("; RSS {rate}")).unwrap_or_default()
         );
     }
     let at = match profile.mode.at {

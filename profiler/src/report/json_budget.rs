@@ -52,6 +52,8 @@ pub(super) struct WindowsView {
     gone_between_windows: u64,
     slowdown: f64,
     rates_are_lower_bounds: bool,
+    resident_at_first: Option<u64>,
+    resident_at_end: Option<u64>,
     kept: KeptView,
 }
 
@@ -63,6 +65,8 @@ impl WindowsView {
             gone_between_windows: windowed.gone,
             slowdown: windowed.slowdown,
             rates_are_lower_bounds: windowed.is_slow(),
+            resident_at_first: windowed.resident.first().map(|(_, bytes)| *bytes),
+            resident_at_end: windowed.resident.last().map(|(_, bytes)| *bytes),
             kept: KeptView::of(&windowed.kept),
         }
     }

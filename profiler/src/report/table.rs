@@ -147,6 +147,9 @@ fn write_head(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Resul
     let live = profile.windowed.as_ref().map_or(live, windows::kept_in_all);
     let at_least = if profile.windowed.as_ref().is_some_and(Windowed::is_slow) { "at least " } else { "" };
     write_wrapped(&format!("{live}; {at_least}{all}"), "", "  ", width, out)?;
+    if let Some(words) = profile.windowed.as_ref().and_then(Windowed::resident_words) {
+        write_wrapped(&words, "", "  ", width, out)?;
+    }
     facts::moments(profile).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))
 }
 

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{
-    budget::Windowed,
+    budget::{Windowed, whole},
     profile::SiteReport,
     units::{blocks, bytes, count, percent, span},
 };
@@ -14,12 +14,12 @@ pub(super) fn kept_in_all(windowed: &Windowed) -> String {
     let error = windowed.kept.rate_error.map(|error| format!(" ± {}", per_second(error))).unwrap_or_default();
     let at_least = if windowed.is_slow() { "at least " } else { "" };
     format!(
-        "{} in {} kept of {} windows ({} in all), {at_least}{}{error}",
+        "{at_least}{}{error}: {} in {} kept of {} windows ({} in all)",
+        per_second(windowed.kept.rate),
         bytes(windowed.kept.held.space),
         blocks(windowed.kept.held.objects),
         count(windowed.count),
-        span(windowed.observed),
-        per_second(windowed.kept.rate)
+        span(windowed.observed)
     )
 }
 
@@ -53,9 +53,4 @@ pub(super) fn row(windowed: &Windowed, lasted: Duration, site: Option<(usize, &S
 
 fn per_second(rate: f64) -> String {
     format!("{}/s", bytes(whole(rate)))
-}
-
-#[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "a float's cast saturates")]
-fn whole(number: f64) -> u64 {
-    number.max(0.0).round() as u64
 }

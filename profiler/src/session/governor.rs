@@ -27,7 +27,7 @@ use crate::{
 const SMALLEST: u64 = 1024;
 /// How long the target is measured at most before anything is recorded, and how many hits are enough.
 const MEASURED: Duration = Duration::from_millis(200);
-const ENOUGH_HITS: f64 = 20_000.0;
+const ENOUGH_HITS: f64 = 5_000.0;
 /// Seconds above the budget after which a user who wants every block or nothing gets nothing.
 const STRIKES: u32 = 2;
 /// Changes that are kept for the report.
@@ -66,6 +66,7 @@ impl Governor {
     pub(super) fn new(options: &BudgetOptions, control: &Control) -> Self {
         let limits = options.percent.map(|percent| Limits {
             budget: percent / 100.0,
+            at_least: options.at_least,
             exact_only: options.exact,
             least: u64::from(options.sample.is_some()),
             intervals: control.intervals,
@@ -89,8 +90,16 @@ impl Governor {
     }
 
     /// What the report says of it.
-    pub(super) fn report(&self) -> BudgetReport {
-        BudgetReport { percent: self.percent(), steps: self.steps.clone() }
+    pub(super) fn report(&self, processor_percent: Option<f64>) -> BudgetReport {
+        BudgetReport {
+            percent: self.percent(),
+            at_least_percent: self
+                .limits
+                .map(|limits| 100.0 * limits.at_least)
+                .filter(|percent| *percent > 0.0),
+            processor_percent,
+            steps: self.steps.clone(),
+        }
     }
 
     /// What is recorded now.
@@ -153,7 +162,7 @@ impl Observation {
         if let (Some(limits), Some(trap)) = (self.governor.limits, self.meter.trap()) {
             while begin.elapsed() < MEASURED && load.hits < ENOUGH_HITS && !self.allocators.is_empty() {
                 load.add(&self.meter.measure(&self.probe, &self.process, &self.probe.counters()?));
-                std::thread::sleep(Duration::from_millis(10));
+                std::thread::sleep(Duration::from_millis(2));
             }
             self.governor.mode = limits.first(&load, trap);
         }
@@ -208,9 +217,17 @@ impl Observation {
 
     fn tell_mode(&mut self, load: &Load) {
         let recorded = self.governor.recorded(self.probe.control());
+        let at_least = self.governor.limits.map_or(0.0, |limits| limits.at_least);
+        let of_processor = if at_least > 0.0 && load.elapsed > 0.0 {
+            format!(" ({:.1}% of a processor)", 100.0 * load.caused / load.elapsed)
+        } else {
+            String::new()
+        };
         let budget = self.governor.percent().unwrap_or(0.0);
+        let or_at_least =
+            if at_least > 0.0 { format!(" or {}% of a processor", 100.0 * at_least) } else { String::new() };
         self.governor.said.push(format!(
-            "overhead {:.1}%, budget {budget}%: from now on {}",
+            "overhead {:.1}%{of_processor}, budget {budget}%{or_at_least}: from now on {}",
             100.0 * load.share(),
             recorded.words()
         ));

@@ -49,7 +49,7 @@ impl Taken {
         let counters = observation.counters()?;
         let windowed = observation.windowed(&account, counters.get(Counter::GoneBetweenWindows));
         account.sort_by_space(|sums| match windowed {
-            Some(_) => sums.kept().space,
+            Some(_) => observation.governor.windowed.kept_of(sums).space,
             None => details.totals(sums).inuse_space,
         });
         Ok(Self { now, account, details, counters, windowed })
@@ -214,7 +214,7 @@ impl Namer {
         Mode {
             at: if observation.governor.had_windows() { At::End } else { options.at },
             sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
-            budget: observation.governor.report(),
+            budget: observation.governor.report(observation.processor_percent()),
             command: self.command.into(),
             probes: observation.method().label().into(),
             min_size: options.min_size,

@@ -36,7 +36,10 @@ use super::{
 use crate::{
     ledger::{Account, Ledger},
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
-    report::{budget::Recorded, units},
+    report::{
+        budget::{BudgetReport, Recorded},
+        units,
+    },
     symbolize::label,
     target::{module::Module, process::Process},
 };
@@ -61,7 +64,7 @@ pub(super) struct Reading {
     pub(super) counters: Counters,
     pub(super) sites: usize,
     pub(super) overhead_percent: Option<f64>,
-    pub(super) budget_percent: Option<f64>,
+    pub(super) budget: BudgetReport,
     pub(super) recorded: Recorded,
     /// Whether the budget cannot be kept, which ends the observation.
     pub(super) let_go: bool,
@@ -234,7 +237,7 @@ impl Observation {
         Ok(Reading {
             sites: self.stacks.len(),
             overhead_percent: self.meter.percent(),
-            budget_percent: self.governor.percent(),
+            budget: self.governor.report(self.processor_percent()),
             recorded: self.governor.recorded(self.probe.control()),
             let_go: self.governor.let_go,
             said: self.governor.said(),
@@ -263,6 +266,11 @@ impl Observation {
         self.meter.total_percent()
     }
 
+    /// What the probes took of one processor, in percent.
+    pub(super) fn processor_percent(&self) -> Option<f64> {
+        self.meter.processor_percent()
+    }
+
     /// The account as it stands; `now` is `CLOCK_MONOTONIC` in nanoseconds.
     pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
         let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
@@ -270,7 +278,7 @@ impl Observation {
         let windowed = &self.governor.windowed;
         let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
             .drawn(self.probe.sampling(), self.known())
-            .in_windows(windowed.stretches.iter().map(|stretch| stretch.began).collect())
+            .in_windows(windowed.boundaries())
             .with_births(self.history.spans_until(now));
         let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
         self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;

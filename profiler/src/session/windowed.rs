@@ -57,20 +57,44 @@ impl Windowed {
         Held { objects: error(&objects, unit, all_objects), space: error(&space, 1.0, all_space) }
     }
 
+    /// Where the parts of time begin that kept blocks are told apart by: two for each stretch, a window's first part and its
+    /// rest.
+    pub(super) fn boundaries(&self) -> Vec<u64> {
+        self.stretches.iter().flat_map(|stretch| [stretch.began, stretch.until]).collect()
+    }
+
+    /// What was not seen freed, without what was born in the rest of a window.
+    pub(super) fn kept_of(&self, sums: &SiteAccount) -> Held {
+        let mut kept = sums.kept();
+        for (number, held) in &sums.windows {
+            let stretch = usize::try_from(number.saturating_sub(1) / 2).unwrap_or(usize::MAX);
+            let is_window = self.stretches.get(stretch).is_some_and(|stretch| stretch.is_window);
+            if *number > 0 && number.is_multiple_of(2) && is_window {
+                kept.space = kept.space.saturating_sub(held.space);
+                kept.objects = kept.objects.saturating_sub(held.objects);
+            }
+        }
+        kept
+    }
+
     /// What a site, or all of them, have kept of so much time.
     pub(super) fn kept(&self, sums: &SiteAccount, lasted: Duration) -> Kept {
-        let held = sums.kept();
+        let held = self.kept_of(sums);
         let seconds = lasted.as_secs_f64().max(1e-9);
         let (mut windows, mut in_windows) = (self.windows.without_windows(), InWindows::default());
+        let mut seen = 0.0;
         for (index, stretch) in self.stretches.iter().enumerate().filter(|(_, stretch)| stretch.is_window) {
             windows.add(stretch.seconds);
-            let number = index as u64 + 1;
+            let number = 2 * index as u64 + 1;
             let born = sums.windows.binary_search_by_key(&number, |(window, _)| *window).ok();
             let born = born.and_then(|at| sums.windows.get(at)).map_or(0, |(_, held)| held.space);
-            in_windows.add(born as f64, stretch.seconds);
+            seen += born as f64;
+            // The rest of the window would have kept as much.
+            let of_all = stretch.seconds / stretch.deciding.max(f64::MIN_POSITIVE);
+            in_windows.add(born as f64 * of_all, stretch.seconds);
         }
         let (of_windows, error) = windows.estimate(&in_windows);
-        let rate = (held.space as f64 - in_windows.sum + of_windows) / seconds;
+        let rate = (held.space as f64 - seen + of_windows) / seconds;
         Kept { held, rate, rate_error: error.map(|error| error / seconds) }
     }
 }
@@ -86,12 +110,14 @@ impl Observation {
     /// What the report says of windows, if there were any.
     pub(super) fn windowed(&self, account: &Account, gone: u64) -> Option<WindowedReport> {
         let windowed = &self.governor.windowed;
+        let snapshots = self.history.timeline.snapshots().iter();
         windowed.any().then(|| WindowedReport {
             count: windowed.windows.count,
             observed: self.observed(),
             slowdown: windowed.windows.slowdown(),
             kept: windowed.kept(&account.totals, self.duration()),
             gone,
+            resident: snapshots.filter_map(|snapshot| Some((snapshot.after, snapshot.rss?))).collect(),
         })
     }
 }

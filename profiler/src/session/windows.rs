@@ -122,9 +122,9 @@ impl Pacer {
         self.cost.min(self.used) * (self.length + self.overhang).as_secs_f64()
     }
 
-    /// A number from 0.7 to 1.3, another one for each window.
+    /// A number from 1 to 1.6, another one for each window: what it takes is there before it opens.
     fn patience(&self) -> f64 {
-        f64::from(u16::try_from(self.chance >> 48).unwrap_or(0)) / f64::from(u16::MAX) * 0.6 + 0.7
+        f64::from(u16::try_from(self.chance >> 48).unwrap_or(0)) / f64::from(u16::MAX) * 0.6 + 1.0
     }
 
     /// The probes are in place.
@@ -180,6 +180,10 @@ pub(super) struct Stretch {
     pub(super) began: u64,
     pub(super) seconds: f64,
     pub(super) is_window: bool,
+    /// Of a window, its first part: what is born there and not freed in the rest is kept. What is born later may be in use
+    /// for just a moment, and nobody would see it go.
+    pub(super) until: u64,
+    pub(super) deciding: f64,
 }
 
 #[derive(Debug, Default)]
@@ -223,7 +227,8 @@ impl Windowed {
         let seconds = closed.saturating_sub(opened) as f64 / 1e9;
         self.windows.add(seconds);
         self.windows.worked[0] += (worked - self.worked).max(0.0);
-        self.note(Stretch { began: opened, seconds, is_window: true });
+        let (until, deciding) = (opened.midpoint(closed.max(opened)), seconds / 2.0);
+        self.note(Stretch { began: opened, seconds, is_window: true, until, deciding });
         let mut all = [0.0; 2];
         for (site, SiteCounters { alloc_objects, alloc_space, .. }) in sites {
             let site = self.sites.entry(site).or_default();
@@ -242,8 +247,10 @@ impl Windowed {
         if self.stretches.len() >= MOST {
             // Two become one.
             let pairs = self.stretches.chunks(2).map(|pair| {
-                let seconds = pair.iter().map(|stretch| stretch.seconds).sum();
-                pair.first().map(|first| Stretch { seconds, ..*first })
+                let [first, last] = [pair.first()?, pair.last()?];
+                let seconds: f64 = pair.iter().map(|stretch| stretch.seconds).sum();
+                let deciding = seconds - last.seconds + last.deciding;
+                Some(Stretch { seconds, until: last.until, deciding, ..*first })
             });
             self.stretches = pairs.flatten().collect();
         }
@@ -263,12 +270,13 @@ impl Windowed {
     pub(super) fn end(&mut self, now: u64, worked: f64) {
         self.span_to(now, worked);
         self.since = None;
-        self.note(Stretch { began: now, seconds: 0.0, is_window: false });
+        self.note(Stretch { began: now, seconds: 0.0, is_window: false, until: now, deciding: 0.0 });
     }
 
     /// Whether there were any.
     pub(super) fn any(&self) -> bool {
-        self.windows.count > 0 || self.since.is_some()
+        // Where the observation ended before there was one, too: nothing was seen then, which is to be said.
+        self.windows.count > 0 || self.since.is_some() || !self.stretches.is_empty()
     }
 
     /// Blocks and bytes that all sites have allocated in windows.

@@ -114,8 +114,8 @@ fn that_are_there_already() {
     let child = family.child("fork");
     let grandchild: u32 = family.0.ask(&format!("to {child} spawn")).parse().unwrap();
     let pid = family.0.pid();
-    let mut heapscope =
-        Heapscope::start(&mut heapscope(&["attach", &pid.to_string(), "--children", "-o", "report.json"]));
+    let arguments = ["attach", &pid.to_string(), "--exact", "--children", "-o", "report.json"];
+    let mut heapscope = Heapscope::start(&mut heapscope(&arguments));
     // In any order.
     let mut unheard = vec![pid, child, grandchild];
     while !unheard.is_empty() {

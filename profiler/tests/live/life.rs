@@ -121,7 +121,8 @@ fn found_by_its_name() {
     let program = folder.path().join("hs-by-name");
     fs::copy(fixture::calls(), &program).unwrap();
     let mut script = Script::of(&mut Command::new(&program));
-    let mut heapscope = Heapscope::start(&mut heapscope(&["attach", "hs-by-name", "-o", "report.json"]));
+    let mut heapscope =
+        Heapscope::start(&mut heapscope(&["attach", "hs-by-name", "--exact", "-o", "report.json"]));
     let line = heapscope.hear("attached");
     assert!(line.contains("hs-by-name") && line.contains(&script.pid().to_string()), "{line}");
     script.watched();
@@ -141,6 +142,7 @@ fn with_narrow_capabilities() {
             env!("CARGO_BIN_EXE_heapscope"),
             "attach",
             &pid,
+            "--exact",
             "-o",
             "report.json",
         ]),

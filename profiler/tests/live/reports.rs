@@ -83,7 +83,8 @@ fn all_forms_tell_the_same() {
 fn standard_output_belongs_to_the_report() {
     let mut script = Script::start();
     let pid = script.pid().to_string();
-    let mut heapscope = Heapscope::start(&mut heapscope(&["attach", &pid, "-o", "-", "--format", "json"]));
+    let arguments = ["attach", &pid, "--exact", "-o", "-", "--format", "json"];
+    let mut heapscope = Heapscope::start(&mut heapscope(&arguments));
     heapscope.hear("attached");
     orders(&mut script);
     send(heapscope.pid(), Signal::INT);
@@ -97,7 +98,7 @@ fn standard_output_belongs_to_the_report() {
 
 fn without_output_a_flamegraph() {
     let mut script = Script::start();
-    let mut heapscope = Heapscope::start(&mut heapscope(&["attach", &script.pid().to_string()]));
+    let mut heapscope = Heapscope::start(&mut heapscope(&["attach", &script.pid().to_string(), "--exact"]));
     heapscope.hear("attached");
     orders(&mut script);
     let comm = fs::read_to_string(format!("/proc/{}/comm", script.pid())).unwrap();

@@ -49,7 +49,7 @@ export class Controls {
     this.graphBar = h(
       "div.controls",
       {},
-      this.choice("Width", metrics(profile.at).map(({ key, label }) => [key, label]), () => this.store.state.metric, (metric) => this.store.set({ metric: metric as MetricKey })),
+      this.choice("Width", metrics(profile).map(({ key, label }) => [key, label]), () => this.store.state.metric, (metric) => this.store.set({ metric: metric as MetricKey })),
       this.segments("Direction", [["", "From the root"], ["leaf", "From the allocation"]], () => (this.store.state.fromLeaf ? "leaf" : ""), (value) => this.store.set({ fromLeaf: value === "leaf", zoom: [] })),
       this.segments("Shape", [["", "Icicle"], ["up", "Flames"]], () => (this.store.state.upright ? "up" : ""), (value) => this.store.set({ upright: value === "up" })),
       h("fieldset.hide", {}, h("legend", {}, "Hide"), ...words.map(([key, label, title]) => this.check(key, label, title))),
@@ -65,7 +65,7 @@ export class Controls {
 
   /** Goes to the next metric, or the one before. */
   turnMetric(step: number): void {
-    const keys = metrics(this.profile.at).map((metric) => metric.key);
+    const keys = metrics(this.profile).map((metric) => metric.key);
     this.store.set({ metric: keys[(keys.indexOf(this.store.state.metric) + step + keys.length) % keys.length] });
   }
 
@@ -108,6 +108,7 @@ export class Controls {
   private trendChoice(): HTMLElement {
     const { trends, sites } = this.profile;
     const options: [string, string][] = [["-1", "Any verdict"]];
+    if (this.profile.windowed !== null) return h("span");
     trends.forEach((label, trend) => {
       const number = sites.trend.filter((of) => of === trend).length;
       if (number > 0) options.push([String(trend), `${label} (${number})`]);

@@ -35,6 +35,8 @@ export interface Profile {
   /** Live bytes and blocks, allocated bytes and blocks. */
   totals: [number, number, number, number];
   errors: [number, number, number, number] | null;
+  /** Where calls were seen in windows only: then what is said of live memory is of memory kept, rates in bytes a second. */
+  windowed: { windows: number; observed: number; lower_bounds: boolean; space: number; objects: number; rate: number; rate_error: number | null; resident: string | null } | null;
   nothing_live: string | null;
   facts: string[];
   mapped: string[];
@@ -68,6 +70,8 @@ export interface Profile {
     sizes: { count: number[]; smallest: number[]; largest: (number | null)[]; alloc_objects: number[]; inuse_objects: number[] };
     threads: Parts;
     generations: Parts;
+    kept_rate: number[];
+    kept_error: (number | null)[];
   };
 }
 

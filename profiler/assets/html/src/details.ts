@@ -7,7 +7,7 @@ import { begins, type Parts, type Profile } from "./data";
 import { IS_GUESSED, IS_INLINED, TINTS, type Stacks } from "./stacks";
 import type { Store } from "./state";
 import { STEPS } from "./timeline";
-import { blocks, bytes, count, growth, moment, percent, plusMinus, span } from "./units";
+import { blocks, bytes, count, counted, growth, moment, percent, plusMinus, span } from "./units";
 
 export class Details {
   readonly element = h("aside.details", { "aria-label": "Details of a site", tabindex: -1, hidden: true });
@@ -48,7 +48,7 @@ export class Details {
         h("button.icon", { onclick: close, "aria-label": "Close (Esc)", title: "Close (Esc)" }, "×"),
       ),
       h("h2", {}, this.title(site).name),
-      h("p.verdict", {}, h(`span.trend.trend-${sites.trend[site]}` as "span", {}, trends[sites.trend[site]]), ` ${this.reasons(site)}`),
+      this.profile.windowed === null && h("p.verdict", {}, h(`span.trend.trend-${sites.trend[site]}` as "span", {}, trends[sites.trend[site]]), ` ${this.reasons(site)}`),
       this.numbers(site),
       ...this.overTime(site),
       ...this.born(site),
@@ -69,15 +69,27 @@ export class Details {
     const { sites, at } = this.profile;
     const { totals, errors } = sites;
     const live = { end: "live", peak: "live at the peak", exit: "live at exit" }[at];
-    const pairs: [string, string][] = [
+    const { windowed } = this.profile;
+    const all: [string, string][] = [
       [live, `${bytes(totals.inuse_space[site])}${plusMinus(errors.inuse_space[site], bytes)} in ${blocks(totals.inuse_objects[site])}${plusMinus(errors.inuse_objects[site], count)}`],
       ["allocated", `${bytes(totals.alloc_space[site])}${plusMinus(errors.alloc_space[site], bytes)} in ${blocks(totals.alloc_objects[site])}${plusMinus(errors.alloc_objects[site], count)}`],
       ["at the peak", `${bytes(sites.peak_space[site])} in ${blocks(sites.peak_objects[site])}`],
       ["growth", `${growth(sites.growth[site])} in the second half of its time`],
       ["temporary", `${blocks(sites.temporary_objects[site])} (${percent(sites.temporary_objects[site], totals.alloc_objects[site])})`],
-      ["oldest", sites.oldest[site] === null ? "nothing lives" : span(sites.oldest[site] ?? 0)],
+      ["oldest", sites.oldest[site] === null ? "-" : span(sites.oldest[site] ?? 0)],
       ["allocator", this.profile.names.texts[sites.allocator[site]]],
     ];
+    // In windows it is not known what lives, nor how that came to be.
+    const unknown = ["at the peak", "growth", live];
+    const known = all.filter(([name]) => windowed === null || !unknown.includes(name));
+    const kept: [string, string][] =
+      windowed === null
+        ? []
+        : [
+            ["kept a second", `${bytes(sites.kept_rate[site])}/s${plusMinus(sites.kept_error[site] ?? undefined, (number) => `${bytes(number)}/s`)}`],
+            ["kept", `${bytes(totals.inuse_space[site])} in ${blocks(totals.inuse_objects[site])} of ${counted(windowed.windows, "window", "windows")}: not seen freed`],
+          ];
+    const pairs = [...kept, ...known];
     return h("dl.numbers", {}, ...pairs.flatMap(([name, value]) => [h("dt", {}, name), h("dd", {}, value)]));
   }
 

@@ -49,7 +49,7 @@ function start(profile: Profile): void {
   const { texts, frames } = profile.names;
   const stacks = new Stacks(profile);
   const figures = new Numbers(profile);
-  const kinds = metrics(profile.at);
+  const kinds = metrics(profile);
 
   const controls = new Controls(profile, store);
   const graph = new Graph(store, stacks.tintOfName);
@@ -77,7 +77,9 @@ function start(profile: Profile): void {
     details.element,
     helped,
   );
-  document.title = `${bytes(profile.totals[0])} live, ${profile.command} (pid ${profile.pid}): heapscope`;
+  const { windowed } = profile;
+  const short = windowed === null ? `${bytes(profile.totals[0])} live` : `${bytes(windowed.rate)}/s kept`;
+  document.title = `${short}, ${profile.command} (pid ${profile.pid}): heapscope`;
   document.getElementById("loading")?.remove();
   page.hidden = false;
 
@@ -143,7 +145,7 @@ function start(profile: Profile): void {
     const list = Array.from(sites).filter(passes);
     const held = list.reduce((space, site) => space + live.space[site], 0);
     const why = [zoomed && "in the zoomed frame", ranged && "with blocks born in the range"].filter(Boolean).join(", ");
-    fill(controls.shown, `${count(list.length)} of ${counted(profile.sites.node.length, "site", "sites")}${why === "" ? "" : ` (${why})`}, ${bytes(held)} live`);
+    fill(controls.shown, `${count(list.length)} of ${counted(profile.sites.node.length, "site", "sites")}${why === "" ? "" : ` (${why})`}, ${bytes(held)} ${windowed === null ? "live" : "kept"}`);
     table.show(list, live, sum(live.space));
   };
 

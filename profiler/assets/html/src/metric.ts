@@ -12,7 +12,15 @@ export interface Metric {
   live: boolean;
 }
 
-export function metrics(at: Profile["at"]): Metric[] {
+export function metrics({ at, windowed }: Profile): Metric[] {
+  if (windowed !== null) {
+    return [
+      { key: "live_space", label: "Kept bytes", unit: bytes, live: true },
+      { key: "live_objects", label: "Kept blocks", unit: blocks, live: true },
+      { key: "alloc_space", label: "Allocated bytes (estimate)", unit: bytes, live: false },
+      { key: "alloc_objects", label: "Allocated blocks (estimate)", unit: blocks, live: false },
+    ];
+  }
   const when = { end: "", peak: " at the peak", exit: " at exit" }[at];
   return [
     { key: "live_space", label: `Live bytes${when}`, unit: bytes, live: true },

@@ -38,16 +38,21 @@ export class Table {
     private readonly store: Store,
   ) {
     const { sites, names, trends } = profile;
+    const windowed = profile.windowed !== null;
     const column = (key: string, label: string, title: string, number: Column["number"], down = true): Column => ({ key, label, title, number, down });
     this.columns = [
       column("site", "Site", "The function that asked for the memory, and its caller", (site) => this.title(site).name, false),
-      column("live", "Live", "Bytes allocated and not freed", (site) => this.live.space[site]),
-      column("blocks", "Blocks", "Blocks allocated and not freed", (site) => this.live.objects[site]),
+      windowed
+        ? column("live", "Kept/s", "Bytes a second that were allocated and not seen freed", (site) => sites.kept_rate[site])
+        : column("live", "Live", "Bytes allocated and not freed", (site) => this.live.space[site]),
+      column("blocks", "Blocks", windowed ? "Blocks allocated in windows and not seen freed" : "Blocks allocated and not freed", (site) => this.live.objects[site]),
       column("allocated", "Allocated", "Bytes allocated in all", (site) => sites.totals.alloc_space[site]),
-      column("growth", "Growth", "Net growth in the second half of the time that the site was seen", (site) => sites.growth[site]),
-      column("oldest", "Oldest", "Age of the oldest block that lives", (site) => sites.oldest[site] ?? -1),
+      windowed
+        ? column("growth", "Kept", "Bytes allocated in windows and not seen freed", (site) => this.live.space[site])
+        : column("growth", "Growth", "Net growth in the second half of the time that the site was seen", (site) => sites.growth[site]),
+      column("oldest", "Oldest", windowed ? "Age of the oldest block that was not seen freed" : "Age of the oldest block that lives", (site) => sites.oldest[site] ?? -1),
       // The most alarming first.
-      column("verdict", "Verdict", "What its memory does over time", (site) => trends.length - sites.trend[site]),
+      column("verdict", windowed ? "" : "Verdict", "What its memory does over time", (site) => trends.length - sites.trend[site]),
       column("allocator", "Allocator", "The allocator that served it", (site) => names.texts[sites.allocator[site]], false),
     ];
     this.element.append(this.head, this.body);
@@ -141,7 +146,8 @@ export class Table {
     const { sites, names, trends } = this.profile;
     const { name, by } = this.title(site);
     const space = this.live.space[site];
-    const error = sites.errors.inuse_space[site];
+    const windowed = this.profile.windowed !== null;
+    const [shown, error] = windowed ? [sites.kept_rate[site], sites.kept_error[site] ?? undefined] : [space, sites.errors.inuse_space[site]];
     const ranged = this.store.state.range !== null;
     const oldest = sites.oldest[site];
     const trend = sites.trend[site];
@@ -161,12 +167,12 @@ export class Table {
         },
       },
       cell("site", h("b", { title: name }, name), by === "" ? null : h("span.quiet", { title: by }, `← ${by}`)),
-      cell("live", h("b", {}, bytes(space)), h("span.quiet", {}, `${percent(space, this.total)}${error !== undefined && !ranged ? ` ±${percent(error, space)}` : ""}`), share),
+      cell("live", h("b", {}, windowed ? `${bytes(shown)}/s` : bytes(shown)), h("span.quiet", {}, `${percent(space, this.total)}${error !== undefined && !ranged ? ` ±${percent(error, shown)}` : ""}`), share),
       cell("blocks", count(this.live.objects[site])),
       cell("allocated", bytes(sites.totals.alloc_space[site])),
-      cell("growth", growth(sites.growth[site])),
+      cell("growth", windowed ? bytes(space) : growth(sites.growth[site])),
       cell("oldest", oldest === null ? "-" : span(oldest)),
-      cell("verdict", h(`span.trend.trend-${trend}` as "span", { title: sites.verdict[site] }, trends[trend])),
+      cell("verdict", windowed ? null : h(`span.trend.trend-${trend}` as "span", { title: sites.verdict[site] }, trends[trend])),
       cell("allocator", names.texts[sites.allocator[site]]),
     );
     row.style.transform = `translateY(${top}px)`;

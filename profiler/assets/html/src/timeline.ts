@@ -27,7 +27,7 @@ export class Timeline {
   ) {
     this.handles = [this.handle(0), this.handle(1)];
     this.element.append(this.legend, this.place);
-    this.element.append(h("p.quiet", {}, this.spans > 0 ? "Drag across the chart, or move the handles, to see only what was born in that time and still lives." : "When blocks were born is not in this profile."));
+    this.element.append(h("p.quiet", {}, this.spans > 0 ? "Drag across the chart, or move the handles, to see only what was born in that time and still lives." : this.profile.windowed === null ? "When blocks were born is not in this profile." : "Resident memory of the process. Calls were seen in windows only, so that live memory over time is not known."));
     new ResizeObserver(() => this.resize()).observe(this.place);
   }
 
@@ -148,7 +148,8 @@ export class Timeline {
   private data(): uPlot.AlignedData {
     const { snapshots, births } = this.profile;
     const seconds = (times: number[]) => times.map((time) => time / 1000);
-    const curves = [seconds(snapshots.after), snapshots.space, snapshots.rss];
+    const space = this.profile.windowed === null ? snapshots.space : snapshots.after.map(() => null);
+    const curves = [seconds(snapshots.after), space, snapshots.rss];
     if (this.spans === 0) return curves as uPlot.AlignedData;
     const born = new Array<number>(this.spans + 1).fill(0);
     births.key.forEach((key, at) => (born[key] = births.space[at]));
@@ -181,7 +182,7 @@ export class Timeline {
       },
       axes: [
         { ...axis, values: (_, times) => times.map((time) => moment(time * 1000)), space: 90, size: 28, incrs: STEPS },
-        { ...axis, scale: "live", values: size, size: 72, incrs, space: 28 },
+        { ...axis, scale: "live", values: size, size: 72, incrs, space: 28, show: this.profile.windowed === null },
         { ...axis, scale: "rss", side: 1, values: size, size: wide ? 72 : 0, show: wide, incrs, space: 28, grid: { show: false } },
       ],
       series: [
@@ -238,7 +239,7 @@ export class Timeline {
     const items = [h("span.when", {}, seconds === null ? "at the end" : `after ${span(Math.max(0, seconds) * 1000)}`)];
     if (at >= 0) {
       const rss = snapshots.rss[at];
-      items.push(item("swatch-live", "live", `${bytes(snapshots.space[at])} in ${blocks(snapshots.objects[at])}`));
+      if (this.profile.windowed === null) items.push(item("swatch-live", "live", `${bytes(snapshots.space[at])} in ${blocks(snapshots.objects[at])}`));
       items.push(item("swatch-rss", "resident (RSS, own scale)", rss === null ? "unknown" : bytes(rss)));
     }
     if (births.span > 0) {

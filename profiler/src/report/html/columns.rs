@@ -71,6 +71,9 @@ pub(super) struct Sites {
     sizes: Sizes,
     threads: Parts,
     generations: Parts,
+    /// Bytes kept a second and their standard errors; empty where what lives is known.
+    kept_rate: Vec<f64>,
+    kept_error: Vec<Option<f64>>,
 }
 
 /// How coarsely births and changes are told.
@@ -192,7 +195,15 @@ impl Sites {
         let history = &site.history;
         self.node.push(names.stack(site.stack.iter().map(AsRef::as_ref)));
         self.allocator.push(names.text(&site.allocator));
-        self.totals.push(&site.totals);
+        self.totals.push(&Totals {
+            inuse_space: site.shown().space,
+            inuse_objects: site.shown().objects,
+            ..site.totals
+        });
+        if let Some(kept) = &site.kept {
+            self.kept_rate.push(kept.rate.round());
+            self.kept_error.push(kept.rate_error.map(f64::round));
+        }
         if let Some(errors) = &site.errors {
             self.errors.push(errors);
         }

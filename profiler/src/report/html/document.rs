@@ -11,6 +11,7 @@ use super::{
 };
 use crate::{
     report::{
+        budget::Windowed,
         facts,
         history::{Generation, Moment},
         json::rfc3339,
@@ -41,6 +42,8 @@ pub(super) struct Document<'a> {
     sampled: bool,
     totals: [u64; 4],
     errors: Option<[u64; 4]>,
+    /// Where calls were seen in windows only, and what lives is not known.
+    windowed: Option<WindowedView>,
     /// What lived at the end, if births say so.
     nothing_live: Option<String>,
     facts: Vec<String>,
@@ -61,6 +64,20 @@ pub(super) struct Document<'a> {
 struct RemarkView {
     warning: bool,
     text: String,
+}
+
+#[derive(Debug, Serialize)]
+struct WindowedView {
+    windows: u64,
+    /// How long calls were seen.
+    observed: u64,
+    lower_bounds: bool,
+    space: u64,
+    objects: u64,
+    /// Bytes a second.
+    rate: f64,
+    rate_error: Option<f64>,
+    resident: Option<String>,
 }
 
 #[derive(Debug, Serialize)]
@@ -123,6 +140,7 @@ impl<'a> Document<'a> {
             sampled: profile.mode.sample_interval.is_some(),
             totals: of_totals(&profile.totals),
             errors: profile.errors.as_ref().map(of_totals),
+            windowed: profile.windowed.as_ref().map(WindowedView::of),
             nothing_live: (!has_live).then(|| nothing_live(profile)),
             facts: facts::moments(profile),
             mapped: apart(profile),
@@ -136,6 +154,21 @@ impl<'a> Document<'a> {
             trends: Trend::ALL.iter().map(|trend| trend.label()).collect(),
             names,
             sites,
+        }
+    }
+}
+
+impl WindowedView {
+    fn of(windowed: &Windowed) -> Self {
+        Self {
+            windows: windowed.count,
+            observed: milliseconds(windowed.observed),
+            lower_bounds: windowed.is_slow(),
+            space: windowed.kept.held.space,
+            objects: windowed.kept.held.objects,
+            rate: windowed.kept.rate.round(),
+            rate_error: windowed.kept.rate_error.map(f64::round),
+            resident: windowed.resident_words(),
         }
     }
 }
@@ -161,6 +194,11 @@ impl MarkView {
 impl Snapshots {
     fn of(profile: &Profile) -> Self {
         let mut columns = Self::default();
+        // In windows, resident memory alone is known.
+        for (after, rss) in profile.windowed.iter().flat_map(|windowed| &windowed.resident) {
+            columns.after.push(milliseconds(*after));
+            columns.rss.push(Some(*rss));
+        }
         for snapshot in &profile.history.snapshots {
             columns.after.push(milliseconds(snapshot.after));
             columns.space.push(snapshot.inuse.space);
@@ -173,6 +211,9 @@ impl Snapshots {
 
 impl Births {
     fn of(profile: &Profile, coarseness: Coarseness) -> Self {
+        if profile.windowed.is_some() {
+            return Self::default();
+        }
         let by = u32::try_from(coarseness.births).unwrap_or(u32::MAX);
         let span = profile.history.birth_span.saturating_mul(by).as_secs_f64() * 1000.0;
         let mut columns = Self { span, ..Self::default() };

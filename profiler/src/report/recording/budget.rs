@@ -26,6 +26,10 @@ pub struct Recorded {
     pub sample_interval: Option<u64>,
     #[prost(message, repeated, tag = "3")]
     pub steps: Vec<Step>,
+    #[prost(double, optional, tag = "4")]
+    pub at_least_percent: Option<f64>,
+    #[prost(double, optional, tag = "5")]
+    pub processor_percent: Option<f64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -86,6 +90,8 @@ impl Recorded {
             budget_percent: mode.budget.percent,
             sample_interval: mode.sample_interval,
             steps: mode.budget.steps.iter().map(step).collect(),
+            at_least_percent: mode.budget.at_least_percent,
+            processor_percent: mode.budget.processor_percent,
         }
     }
 
@@ -98,7 +104,12 @@ impl Recorded {
             };
             (Duration::from_nanos(step.after_ns), recorded)
         };
-        BudgetReport { percent: self.budget_percent, steps: self.steps.iter().map(step).collect() }
+        BudgetReport {
+            percent: self.budget_percent,
+            at_least_percent: self.at_least_percent,
+            processor_percent: self.processor_percent,
+            steps: self.steps.iter().map(step).collect(),
+        }
     }
 }
 

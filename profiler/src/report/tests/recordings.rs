@@ -65,6 +65,8 @@ fn a_snapshot_knows_what_was_recorded_by_then() {
     for second in 0..6 {
         mode.budget = BudgetReport {
             percent: Some(5.0),
+            at_least_percent: Some(2.0),
+            processor_percent: Some(0.5),
             steps: steps.iter().filter(|(after, _)| after.as_secs() <= second).copied().collect(),
         };
         mode.sample_interval = Some(mode.budget.largest_interval()).filter(|interval| *interval > 0);

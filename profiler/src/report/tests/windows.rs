@@ -27,6 +27,7 @@ pub(super) fn in_windows() -> Profile {
         slowdown: 1.1,
         kept: kept(shop.totals.inuse_space, shop.totals.inuse_objects),
         gone: 12,
+        resident: vec![(Duration::ZERO, 100 << 20), (Duration::from_secs(30), 190 << 20)],
     };
     shop.quality.warnings.splice(0..0, windowed.warnings(shop.duration));
     let steps =
@@ -34,7 +35,7 @@ pub(super) fn in_windows() -> Profile {
     Profile {
         mode: Mode {
             sample_interval: Some(4096),
-            budget: BudgetReport { percent: Some(10.0), steps },
+            budget: BudgetReport { percent: Some(10.0), steps, ..BudgetReport::default() },
             ..shop.mode
         },
         errors: Some(Totals { alloc_space: 5 << 20, alloc_objects: 900, ..Totals::default() }),
