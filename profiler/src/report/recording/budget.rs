@@ -50,7 +50,7 @@ pub enum Sampling {
     Windows = 2,
 }
 
-#[derive(Clone, Copy, PartialEq, Message)]
+#[derive(Clone, PartialEq, Message)]
 pub struct Windowed {
     #[prost(uint64, tag = "1")]
     pub count: u64,
@@ -62,6 +62,8 @@ pub struct Windowed {
     pub kept: Option<Kept>,
     #[prost(uint64, tag = "5")]
     pub gone: u64,
+    #[prost(uint64, repeated, tag = "6")]
+    pub resident: Vec<u64>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -115,13 +117,14 @@ impl Recorded {
 
 impl Windowed {
     pub(super) fn of(windowed: &budget::Windowed) -> Self {
-        let budget::Windowed { count, observed, slowdown, kept, gone } = windowed;
+        let budget::Windowed { count, observed, slowdown, kept, gone, resident } = windowed;
         Self {
             count: *count,
             observed_ns: nanoseconds(*observed),
             slowdown: *slowdown,
             kept: Some(Kept::of(kept)),
             gone: *gone,
+            resident: resident.iter().flat_map(|(after, bytes)| [nanoseconds(*after), *bytes]).collect(),
         }
     }
 
@@ -132,8 +135,13 @@ impl Windowed {
             slowdown: self.slowdown,
             kept: self.kept.unwrap_or_default().decode(),
             gone: self.gone,
+            resident: self.resident.as_chunks().0.iter().map(resident).collect(),
         }
     }
+}
+
+fn resident([after_ns, bytes]: &[u64; 2]) -> (Duration, u64) {
+    (Duration::from_nanos(*after_ns), *bytes)
 }
 
 impl Kept {
