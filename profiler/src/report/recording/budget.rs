@@ -150,6 +150,10 @@ impl Windowed {
     }
 }
 
+fn resident([after_ns, bytes]: &[u64; 2]) -> (Duration, u64) {
+    (Duration::from_nanos(*after_ns), *bytes)
+}
+
 impl Kept {
     pub(super) fn of(kept: &budget::Kept) -> Self {
         Self { held: Some(encode::held(kept.held)), rate: kept.rate, rate_error: kept.rate_error }

@@ -179,6 +179,8 @@ pub struct Changes {
     pub error_alloc_space: Vec<i64>,
     #[prost(sint64, repeated, tag = "10")]
     pub error_alloc_objects: Vec<i64>,
+    #[prost(bool, tag = "11")]
+    pub steady: bool,
 }
 
 #[derive(Clone, PartialEq, Message)]

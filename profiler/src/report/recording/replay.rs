@@ -38,7 +38,7 @@ const IN_WINDOWS: &str = "Calls were seen in windows only: what was live at that
 #[derive(Debug, Default)]
 struct Series {
     /// By the number of the site.
-    state: Vec<Counters>,
+    state: Vec<series::State>,
     /// By the number of the site: index among the snapshots that are kept, and bytes from then on.
     over_time: Vec<Vec<(usize, u64)>>,
     snapshots: Vec<Snapshot>,
@@ -65,7 +65,9 @@ impl Recording {
         let is_sampled = profile.mode.sample_interval.is_some();
         let mut sites: Vec<SiteReport> = Vec::new();
         let mut squares = [0.0_f64; 4];
-        for (number, (counters, over_time)) in series.state.iter().zip(series.over_time).enumerate() {
+        for (number, (counters, over_time)) in
+            series.state.iter().map(|site| &site.now).zip(series.over_time).enumerate()
+        {
             if counters.alloc_objects == 0 && counters.inuse_objects == 0 {
                 continue;
             }
@@ -250,7 +252,7 @@ impl Recording {
         let taken = self.snapshots.get(..count).unwrap_or_default();
         let is_kept = |at: usize| at.is_multiple_of(every) || at + 1 == count;
         let mut series = Series {
-            state: vec![Counters::default(); self.sites.len()],
+            state: vec![series::State::default(); self.sites.len()],
             over_time: vec![Vec::new(); self.sites.len()],
             ..Series::default()
         };

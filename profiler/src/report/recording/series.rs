@@ -2,18 +2,33 @@
 //!
 //! Most stacks allocate blocks of one size, and free all or none of them at once. So what is stored of bytes is by how much
 //! they differ from what the site's mean size so far lets one expect of its new blocks, and the like for temporary blocks:
-//! mostly 0. All arithmetic wraps around at 64 bits, on both sides, so that nothing is ever lost in it. docs/format.md has
+//! mostly 0. Blocks are expected to come as at the site's last change, and to stay in the same part. All arithmetic wraps around at 64 bits, on both sides, so that nothing is ever lost in it. docs/format.md has
 //! the equations.
 
 use super::{Counters, message::Changes};
 
+/// What is known of a site.
+#[derive(Clone, Copy, Debug, Default)]
+pub(super) struct State {
+    /// What the last snapshot said.
+    pub(super) now: Counters,
+    /// What its last change was: blocks allocated, and how many more live.
+    last: [i64; 2],
+}
+
 /// What `part` of `whole` lets one expect of `number` more; 0 where that does not fit.
-fn expected(number: i64, part: u64, whole: u64) -> i64 {
-    if number == 0 || whole == 0 {
+fn expected(number: i64, part: i64, whole: i64) -> i64 {
+    // Mostly; and a division takes longer than all the rest of a row.
+    if number == 0 || part == 0 {
         return 0;
     }
+    number.checked_mul(part).and_then(|product| product.checked_div(whole)).unwrap_or(0)
+}
+
+/// The same of unsigned numbers.
+fn expected_of(number: i64, part: u64, whole: u64) -> i64 {
     let (Ok(part), Ok(whole)) = (i64::try_from(part), i64::try_from(whole)) else { return 0 };
-    number.checked_mul(part).map_or(0, |product| product / whole)
+    expected(number, part, whole)
 }
 
 fn less(now: u64, before: u64) -> i64 {
@@ -22,6 +37,13 @@ fn less(now: u64, before: u64) -> i64 {
 
 fn plus(before: u64, more: i64) -> u64 {
     before.wrapping_add(more.cast_unsigned())
+}
+
+/// What the last change lets one expect of `alloc_objects`, and of `inuse_objects` with so many allocated. `None`
+/// where the snapshot does not count on it.
+fn steady(last: Option<[i64; 2]>, allocated: impl FnOnce(i64) -> i64) -> [i64; 2] {
+    let Some([last_allocated, last_inuse]) = last else { return [0; 2] };
+    [last_allocated, expected(allocated(last_allocated), last_inuse, last_allocated)]
 }
 
 /// One site's row of the columns.
@@ -36,34 +58,43 @@ struct Row {
 }
 
 impl Row {
-    fn between(before: &Counters, now: &Counters) -> Self {
+    fn between(state: &State, now: &Counters) -> (Self, [i64; 2]) {
+        let before = &state.now;
         let alloc_objects = less(now.alloc_objects, before.alloc_objects);
         let inuse_objects = less(now.inuse_objects, before.inuse_objects);
+        let [steady_alloc, steady_inuse] = steady(Some(state.last), |_| alloc_objects);
         let [of_alloc, of_inuse, of_temporary] = expectations(before, alloc_objects, inuse_objects);
         let mut errors = [0; 4];
         for (error, (now, before)) in errors.iter_mut().zip(now.errors.iter().zip(before.errors)) {
             *error = less(*now, before);
         }
-        Self {
-            alloc_objects,
-            inuse_objects,
+        let row = Self {
+            alloc_objects: alloc_objects.wrapping_sub(steady_alloc),
+            inuse_objects: inuse_objects.wrapping_sub(steady_inuse),
             alloc_space: less(now.alloc_space, before.alloc_space).wrapping_sub(of_alloc),
             inuse_space: less(now.inuse_space, before.inuse_space).wrapping_sub(of_inuse),
             temporary_objects: less(now.temporary_objects, before.temporary_objects)
                 .wrapping_sub(of_temporary),
             errors,
-        }
+        };
+        (row, [alloc_objects, inuse_objects])
     }
 
-    fn behind(&self, before: &Counters) -> Counters {
-        let [of_alloc, of_inuse, of_temporary] = expectations(before, self.alloc_objects, self.inuse_objects);
+    /// What the site has behind this row, of a snapshot that counts on the last change or does not.
+    fn behind(&self, state: &State, is_steady: bool) -> State {
+        let before = &state.now;
+        let [steady_alloc, steady_inuse] =
+            steady(is_steady.then_some(state.last), |last| self.alloc_objects.wrapping_add(last));
+        let alloc_objects = self.alloc_objects.wrapping_add(steady_alloc);
+        let inuse_objects = self.inuse_objects.wrapping_add(steady_inuse);
+        let [of_alloc, of_inuse, of_temporary] = expectations(before, alloc_objects, inuse_objects);
         let mut errors = before.errors;
         for (error, more) in errors.iter_mut().zip(self.errors) {
             *error = plus(*error, more);
         }
-        Counters {
-            alloc_objects: plus(before.alloc_objects, self.alloc_objects),
-            inuse_objects: plus(before.inuse_objects, self.inuse_objects),
+        let now = Counters {
+            alloc_objects: plus(before.alloc_objects, alloc_objects),
+            inuse_objects: plus(before.inuse_objects, inuse_objects),
             alloc_space: plus(before.alloc_space, self.alloc_space.wrapping_add(of_alloc)),
             inuse_space: plus(before.inuse_space, self.inuse_space.wrapping_add(of_inuse)),
             temporary_objects: plus(
@@ -71,7 +102,8 @@ impl Row {
                 self.temporary_objects.wrapping_add(of_temporary),
             ),
             errors,
-        }
+        };
+        State { now, last: [alloc_objects, inuse_objects] }
     }
 }
 
@@ -80,25 +112,27 @@ fn expectations(before: &Counters, alloc_objects: i64, inuse_objects: i64) -> [i
     let freed_before = before.alloc_objects.wrapping_sub(before.inuse_objects);
     let freed = alloc_objects.wrapping_sub(inuse_objects);
     [
-        expected(alloc_objects, before.alloc_space, before.alloc_objects),
-        expected(inuse_objects, before.alloc_space, before.alloc_objects),
-        expected(freed, before.temporary_objects, freed_before),
+        expected_of(alloc_objects, before.alloc_space, before.alloc_objects),
+        expected_of(inuse_objects, before.alloc_space, before.alloc_objects),
+        expected_of(freed, before.temporary_objects, freed_before),
     ]
 }
 
 /// The changes from what `state` says of each site, by its number; the state is brought up to date. `now` is in ascending
 /// order of the numbers, all of which the state has room for.
-pub(super) fn changes(state: &mut [Counters], now: impl IntoIterator<Item = (u32, Counters)>) -> Changes {
-    let (mut changes, mut rows, mut last) = (Changes::default(), Vec::new(), 0);
+pub(super) fn changes(state: &mut [State], now: impl IntoIterator<Item = (u32, Counters)>) -> Changes {
+    let (mut changes, mut rows, mut above) = (Changes::default(), Vec::new(), 0);
+    changes.steady = true;
     for (number, now) in now {
         let Some(before) = usize::try_from(number).ok().and_then(|at| state.get_mut(at)) else { continue };
-        if *before == now {
+        if before.now == now {
             continue;
         }
-        rows.push(Row::between(before, &now));
-        *before = now;
-        changes.sites.push(number.wrapping_sub(last));
-        last = number;
+        let (row, last) = Row::between(before, &now);
+        rows.push(row);
+        *before = State { now, last };
+        changes.sites.push(number.wrapping_sub(above));
+        above = number;
     }
     let column = |of: fn(&Row) -> i64| {
         let column: Vec<i64> = rows.iter().map(of).collect();
@@ -122,7 +156,7 @@ pub(super) fn changes(state: &mut [Counters], now: impl IntoIterator<Item = (u32
 /// Where the changes contradict themselves or speak of a site that the state does not have.
 pub(super) fn apply(
     changes: &Changes,
-    state: &mut [Counters],
+    state: &mut [State],
     mut changed: impl FnMut(usize, &Counters),
 ) -> Result<(), String> {
     let length = changes.sites.len();
@@ -147,8 +181,8 @@ pub(super) fn apply(
         let [alloc_objects, inuse_objects, alloc_space, inuse_space, temporary_objects, errors @ ..] =
             columns.map(|column| column.get(at).copied().unwrap_or(0));
         let row = Row { alloc_objects, inuse_objects, alloc_space, inuse_space, temporary_objects, errors };
-        *before = row.behind(before);
-        changed(number, before);
+        *before = row.behind(before, changes.steady);
+        changed(number, &before.now);
     }
     Ok(())
 }

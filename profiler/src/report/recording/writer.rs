@@ -56,7 +56,7 @@ pub struct Writer<W> {
     /// By number.
     sites: Vec<(String, Vec<u32>)>,
     /// By number: what the last snapshot said.
-    state: Vec<Counters>,
+    state: Vec<series::State>,
     pending: message::Definitions,
     pending_bytes: usize,
     quality: Option<message::Quality>,
@@ -139,7 +139,7 @@ impl<W: Write> Writer<W> {
             Entry::Occupied(known) => *known.get(),
             Entry::Vacant(new) => {
                 self.sites.push((String::new(), vec![u32::MAX]));
-                self.state.push(Counters::default());
+                self.state.push(series::State::default());
                 *new.insert(next)
             }
         };
@@ -174,7 +174,7 @@ impl<W: Write> Writer<W> {
             .collect();
         sites.sort_unstable_by_key(|(number, _)| *number);
         let changes = series::changes(&mut self.state, sites);
-        let inuse = encode::sum(self.state.iter());
+        let inuse = encode::sum(self.state.iter().map(|site| &site.now));
         self.write_quality(quality, mode)?;
         self.write_snapshot(moment, inuse, Some(changes.encode_to_vec()))
     }
