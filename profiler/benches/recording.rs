@@ -139,7 +139,7 @@ fn record(out: &mut Vec<u8>, one_in: u64, sampled: bool) -> u64 {
             marks: Vec::new(),
         };
         let quality = Quality { probe_hits: minute * 1_000_003, ..Quality::default() };
-        writer.snapshot(&moment, &quality, changed).unwrap();
+        writer.snapshot(&moment, &quality, &head.mode, changed).unwrap();
     }
     writer.close(&closing(&head, &state), &(0..SITES).collect::<Vec<_>>(), false).unwrap();
     changes

@@ -8,6 +8,9 @@ use crate::session::options::BudgetOptions;
 /// What `attach` may take of a process's CPU time, where the user does not say: a tenth is seldom noticed in production, and
 /// leaves most programs recorded block by block or by samples.
 const DEFAULT_PERCENT: f64 = 10.0;
+/// Part of one processor that it may take all the same, where the user does not say: of a process that is mostly idle, a tenth
+/// is less than it takes to see anything, and more is not felt.
+const DEFAULT_AT_LEAST: f64 = 0.02;
 
 #[derive(Debug, Args)]
 pub(super) struct BudgetArgs {
@@ -21,7 +24,7 @@ pub(super) struct BudgetArgs {
     sample: Option<u64>,
 
     /// What the probes may take of the process's CPU time: `5%`, or `off`. To keep it, less is recorded: samples, then
-    /// windows (docs/budget.md). Without it, `attach` keeps 10%, unless --exact or --sample says what to record; `run` has none
+    /// windows (docs/budget.md). Without it, `attach` keeps 10%, or 2% of one processor if that is more, unless --exact or --sample says what to record; `run` has none
     #[arg(long, value_name = "PERCENT", value_parser = values::budget)]
     budget: Option<values::Budget>,
 }
@@ -30,11 +33,11 @@ impl BudgetArgs {
     /// For `attach`, or for `run`, which has no budget of its own accord.
     pub(super) fn options(&self, attaches: bool) -> BudgetOptions {
         let says_what = self.exact || self.sample.is_some();
-        let percent = match self.budget {
-            Some(budget) => budget.0,
-            None => Some(DEFAULT_PERCENT).filter(|_| attaches && !says_what),
+        let (percent, at_least) = match self.budget {
+            Some(budget) => (budget.0, 0.0),
+            None => (Some(DEFAULT_PERCENT).filter(|_| attaches && !says_what), DEFAULT_AT_LEAST),
         };
-        BudgetOptions { percent, exact: self.exact, sample: self.sample, measure_first: attaches }
+        BudgetOptions { percent, at_least, exact: self.exact, sample: self.sample, measure_first: attaches }
     }
 }
 

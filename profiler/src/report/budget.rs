@@ -31,6 +31,15 @@ impl Recorded {
         }
     }
 
+    /// Mean bytes from one sample to the next; `None` where every block is recorded.
+    #[must_use]
+    pub const fn interval(&self) -> Option<u64> {
+        match self {
+            Self::Every => None,
+            Self::Sampled(interval) | Self::Windows(interval) => Some(*interval),
+        }
+    }
+
     /// In words.
     #[must_use]
     pub fn words(&self) -> String {
@@ -49,11 +58,21 @@ impl Recorded {
 pub struct BudgetReport {
     /// Percent of the target's CPU time; `None` for no budget.
     pub percent: Option<f64>,
+    /// Percent of one processor that may be taken all the same, where that is allowed.
+    pub at_least_percent: Option<f64>,
+    /// What the probes took of one processor, in percent, where it could be measured.
+    pub processor_percent: Option<f64>,
     /// What was recorded since when, first the beginning.
     pub steps: Vec<(Duration, Recorded)>,
 }
 
 impl BudgetReport {
+    /// The largest interval that blocks were drawn at; 0 where every block was recorded.
+    #[must_use]
+    pub fn largest_interval(&self) -> u64 {
+        self.steps.iter().filter_map(|(_, recorded)| recorded.interval()).max().unwrap_or(0)
+    }
+
     /// How what was recorded has changed.
     pub(super) fn notes(&self) -> Vec<String> {
         let changes: Vec<_> = self

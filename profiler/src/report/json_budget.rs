@@ -16,11 +16,11 @@ pub(super) struct RecordedView {
 
 impl RecordedView {
     pub(super) fn of((after, recorded): &(Duration, Recorded)) -> Self {
-        let sample_interval = match recorded {
-            Recorded::Every => None,
-            Recorded::Sampled(interval) | Recorded::Windows(interval) => Some(*interval),
-        };
-        Self { seconds: after.as_secs_f64(), sampling: recorded.label(), sample_interval }
+        Self {
+            seconds: after.as_secs_f64(),
+            sampling: recorded.label(),
+            sample_interval: recorded.interval(),
+        }
     }
 }
 

@@ -157,8 +157,16 @@ fn notes(profile: &Profile) -> Vec<String> {
     }
     if let Some(overhead) = quality.overhead_percent.filter(|overhead| overhead.is_finite()) {
         let hits = counted(quality.probe_hits, "probe hit", "probe hits");
-        let budget = profile.mode.budget.percent;
-        let budget = budget.map(|percent| format!("; the budget is {percent}%")).unwrap_or_default();
+        let budget = &profile.mode.budget;
+        let of_processor = budget.processor_percent.filter(|percent| percent.is_finite());
+        let budget = match (budget.percent, budget.at_least_percent, of_processor) {
+            (Some(percent), Some(at_least), Some(taken)) => format!(
+                ", which is {taken:.1}% of one processor; the budget is {percent}%, or {at_least}% of one processor if that is \
+                 more"
+            ),
+            (Some(percent), ..) => format!("; the budget is {percent}%"),
+            (None, ..) => String::new(),
+        };
         notes.push(format!("{hits} took about {overhead:.1}% of the target's CPU time{budget}."));
     }
     notes

@@ -32,6 +32,8 @@ pub(super) enum Mode {
 pub(super) struct Limits {
     /// Of the target's CPU time, from 0 to 1.
     pub(super) budget: f64,
+    /// Of the time of one processor, from 0 to 1: so much may be taken of a target that uses little CPU time itself.
+    pub(super) at_least: f64,
     /// The user wants every block or nothing.
     pub(super) exact_only: bool,
     /// The smallest number of an interval: [`EXACT`], or what the user asked for.
@@ -97,7 +99,7 @@ impl Limits {
     }
 
     fn allowed(&self, load: &Load) -> f64 {
-        self.budget * load.used
+        (self.budget * load.used).max(self.at_least * load.elapsed)
     }
 
     fn recorded(&self, bytes: f64, number: u64) -> f64 {
@@ -134,17 +136,26 @@ mod tests {
     const TRAP: f64 = 700.0;
 
     fn limits(budget: f64) -> Limits {
-        Limits { budget, exact_only: false, least: EXACT, intervals: intervals_from(1024) }
+        Limits { budget, at_least: 0.0, exact_only: false, least: EXACT, intervals: intervals_from(1024) }
     }
 
     /// A second of a thread that makes so many pairs of calls, for 100 bytes each.
     fn measured(pairs: f64) -> Load {
         let hits = 2.0 * pairs;
-        Load { used: 1e9, caused: hits * 850.0, hits, calls: pairs, bytes: 100.0 * pairs, recorded: 0.0 }
+        Load {
+            elapsed: 1e9,
+            used: 1e9,
+            caused: hits * 850.0,
+            hits,
+            calls: pairs,
+            bytes: 100.0 * pairs,
+            recorded: 0.0,
+        }
     }
 
     fn recording(pairs: f64, recorded: f64) -> Load {
         Load {
+            elapsed: 1e9,
             caused: 2.0 * pairs * 850.0 + recorded * 3000.0,
             hits: 2.0 * pairs + recorded,
             recorded,
@@ -194,5 +205,19 @@ mod tests {
                 "{pairs}"
             );
         }
+    }
+
+    #[test]
+    fn a_process_that_does_little_may_be_recorded_whole() {
+        // It uses a hundredth of a processor, and the probes would take two thirds of that.
+        let load = Load { used: 1e7, elapsed: 1e9, ..measured(1000.0) };
+        let strict = limits(0.1);
+        let default = Limits { at_least: 0.02, ..strict };
+        let second =
+            |limits: &Limits| limits.first(&Load { used: 1e8, elapsed: 1e10, ..load.times(10.0) }, TRAP);
+        assert_ne!(second(&strict), Mode::Recording(EXACT));
+        assert_eq!(second(&default), Mode::Recording(EXACT));
+        // Of a busy one, the other bound is the larger.
+        assert_eq!(default.first(&measured(100_000.0), TRAP), strict.first(&measured(100_000.0), TRAP));
     }
 }

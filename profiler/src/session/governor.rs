@@ -66,6 +66,7 @@ impl Governor {
     pub(super) fn new(options: &BudgetOptions, control: &Control) -> Self {
         let limits = options.percent.map(|percent| Limits {
             budget: percent / 100.0,
+            at_least: options.at_least,
             exact_only: options.exact,
             least: u64::from(options.sample.is_some()),
             intervals: control.intervals,
@@ -89,8 +90,16 @@ impl Governor {
     }
 
     /// What the report says of it.
-    pub(super) fn report(&self) -> BudgetReport {
-        BudgetReport { percent: self.percent(), steps: self.steps.clone() }
+    pub(super) fn report(&self, processor_percent: Option<f64>) -> BudgetReport {
+        BudgetReport {
+            percent: self.percent(),
+            at_least_percent: self
+                .limits
+                .map(|limits| 100.0 * limits.at_least)
+                .filter(|percent| *percent > 0.0),
+            processor_percent,
+            steps: self.steps.clone(),
+        }
     }
 
     /// What is recorded now.
@@ -109,11 +118,7 @@ impl Governor {
 
     /// The largest interval that blocks were drawn at so far; 0 where every block was recorded.
     pub(super) fn largest_interval(&self) -> u64 {
-        let interval = |(_, recorded): &(Duration, Recorded)| match recorded {
-            Recorded::Every => 0,
-            Recorded::Sampled(interval) | Recorded::Windows(interval) => *interval,
-        };
-        self.steps.iter().map(interval).max().unwrap_or(0)
+        self.steps.iter().filter_map(|(_, recorded)| recorded.interval()).max().unwrap_or(0)
     }
 
     /// Time until something is to be decided, at most.
@@ -212,9 +217,17 @@ impl Observation {
 
     fn tell_mode(&mut self, load: &Load) {
         let recorded = self.governor.recorded(self.probe.control());
+        let at_least = self.governor.limits.map_or(0.0, |limits| limits.at_least);
+        let of_processor = if at_least > 0.0 && load.elapsed > 0.0 {
+            format!(" ({:.1}% of a processor)", 100.0 * load.caused / load.elapsed)
+        } else {
+            String::new()
+        };
         let budget = self.governor.percent().unwrap_or(0.0);
+        let or_at_least =
+            if at_least > 0.0 { format!(" or {}% of a processor", 100.0 * at_least) } else { String::new() };
         self.governor.said.push(format!(
-            "overhead {:.1}%, budget {budget}%: from now on {}",
+            "overhead {:.1}%{of_processor}, budget {budget}%{or_at_least}: from now on {}",
             100.0 * load.share(),
             recorded.words()
         ));

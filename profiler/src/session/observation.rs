@@ -36,7 +36,10 @@ use super::{
 use crate::{
     ledger::{Account, Ledger},
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
-    report::{budget::Recorded, units},
+    report::{
+        budget::{BudgetReport, Recorded},
+        units,
+    },
     symbolize::label,
     target::{module::Module, process::Process},
 };
@@ -61,7 +64,7 @@ pub(super) struct Reading {
     pub(super) counters: Counters,
     pub(super) sites: usize,
     pub(super) overhead_percent: Option<f64>,
-    pub(super) budget_percent: Option<f64>,
+    pub(super) budget: BudgetReport,
     pub(super) recorded: Recorded,
     /// Whether the budget cannot be kept, which ends the observation.
     pub(super) let_go: bool,
@@ -234,7 +237,7 @@ impl Observation {
         Ok(Reading {
             sites: self.stacks.len(),
             overhead_percent: self.meter.percent(),
-            budget_percent: self.governor.percent(),
+            budget: self.governor.report(self.processor_percent()),
             recorded: self.governor.recorded(self.probe.control()),
             let_go: self.governor.let_go,
             said: self.governor.said(),
@@ -261,6 +264,11 @@ impl Observation {
     /// Our share of the target's CPU time over the whole observation, in percent.
     pub(super) fn overhead_percent(&self) -> Option<f64> {
         self.meter.total_percent()
+    }
+
+    /// What the probes took of one processor, in percent.
+    pub(super) fn processor_percent(&self) -> Option<f64> {
+        self.meter.processor_percent()
     }
 
     /// The account as it stands; `now` is `CLOCK_MONOTONIC` in nanoseconds.

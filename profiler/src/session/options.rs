@@ -125,6 +125,9 @@ pub struct CommonOptions {
 pub struct BudgetOptions {
     /// Percent of the target's CPU time that the probes may take; `None` for as much as it takes.
     pub percent: Option<f64>,
+    /// Part of one processor, from 0 to 1, that they may take all the same: a target that uses little CPU time itself does
+    /// not miss it.
+    pub at_least: f64,
     /// Every block, or nothing.
     pub exact: bool,
     /// Samples: mean bytes from one to the next, or more where the budget wants it.

@@ -35,6 +35,8 @@ const USUAL_RUN: f64 = 300.0;
 /// What happened in the target in some stretch of time.
 #[derive(Clone, Copy, PartialEq, Debug, Default)]
 pub(super) struct Load {
+    /// How long that was, in nanoseconds.
+    pub(super) elapsed: f64,
     /// CPU time that it used, in nanoseconds.
     pub(super) used: f64,
     /// Of that, what the probes caused, in nanoseconds.
@@ -57,6 +59,7 @@ impl Load {
 
     /// Adds what came later.
     pub(super) fn add(&mut self, more: &Self) {
+        self.elapsed += more.elapsed;
         self.used += more.used;
         self.caused += more.caused;
         self.hits += more.hits;
@@ -67,10 +70,10 @@ impl Load {
 
     /// So many times this.
     pub(super) fn times(&self, times: f64) -> Self {
-        let Self { used, caused, hits, calls, bytes, recorded } = self;
-        let [used, caused, hits] = [used, caused, hits].map(|number| number * times);
+        let Self { elapsed, used, caused, hits, calls, bytes, recorded } = self;
+        let [elapsed, used, caused, hits] = [elapsed, used, caused, hits].map(|number| number * times);
         let [calls, bytes, recorded] = [calls, bytes, recorded].map(|number| number * times);
-        Self { used, caused, hits, calls, bytes, recorded }
+        Self { elapsed, used, caused, hits, calls, bytes, recorded }
     }
 
     /// Whether there is enough of it for a share to mean something.
@@ -88,7 +91,7 @@ pub(super) struct OverheadMeter {
     run: Option<f64>,
     measuring: Option<(OwnedFd, RunTime)>,
     rounds: u32,
-    last: Option<(Counts, Duration)>,
+    last: Option<(Counts, Duration, Instant)>,
     /// What came since the last second was over.
     second: Load,
     since: Instant,
@@ -148,10 +151,14 @@ impl OverheadMeter {
         let (Some(trap), Ok(cpu)) = (self.trap, process.cpu_time()) else { return Load::default() };
         self.measure_run_time(probe);
         let now = Counts::of(counters);
-        let Some((before, cpu_before)) = self.last.replace((now, cpu)) else { return Load::default() };
+        let at = Instant::now();
+        let Some((before, cpu_before, began)) = self.last.replace((now, cpu, at)) else {
+            return Load::default();
+        };
         let since = |part: fn(&Counts) -> u64| count(part(&now).saturating_sub(part(&before)));
         let hits = since(|counts| counts.hits);
         let load = Load {
+            elapsed: at.saturating_duration_since(began).as_secs_f64() * 1e9,
             used: cpu.saturating_sub(cpu_before).as_secs_f64() * 1e9,
             caused: hits * (trap + self.run.unwrap_or(USUAL_RUN)),
             hits,
@@ -198,6 +205,12 @@ impl OverheadMeter {
     /// The share over all time, in percent.
     pub(super) fn total_percent(&self) -> Option<f64> {
         (self.trap.is_some() && self.total.is_telling()).then(|| 100.0 * self.total.share())
+    }
+
+    /// What the probes took of one processor over all time, in percent.
+    pub(super) fn processor_percent(&self) -> Option<f64> {
+        let Load { elapsed, caused, .. } = self.total;
+        (self.trap.is_some() && elapsed > 0.0).then(|| 100.0 * caused / elapsed)
     }
 
     /// From one call to the next, now and then.

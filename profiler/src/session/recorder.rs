@@ -194,7 +194,7 @@ impl Namer {
         let moment = Moment { after, resident: resident(observation), marks };
         let counters = observation.counters().map_err(io::Error::other)?;
         let quality = self.quality(observation, &Account::default(), &counters);
-        writer.snapshot(&moment, &quality, sites)?;
+        writer.snapshot(&moment, &quality, &self.mode(observation, options), sites)?;
         recorder.writer = Some(writer);
         recorder.pace.taken(after, began.elapsed());
         Ok(())

@@ -53,7 +53,12 @@ impl StatusLine {
             Some(percent) => format!("overhead {percent:.1}%"),
             None => "overhead -".to_owned(),
         };
-        let of_budget = reading.budget_percent.map(|budget| format!(" of {budget}%")).unwrap_or_default();
+        let budget = &reading.budget;
+        let of_budget = match (budget.percent, budget.at_least_percent, budget.processor_percent) {
+            (Some(_), Some(_), Some(taken)) => format!(", {taken:.1}% of a processor"),
+            (Some(percent), ..) => format!(" of {percent}%"),
+            (None, ..) => String::new(),
+        };
         let (live, how) = match reading.recorded {
             Recorded::Every => ("live", String::new()),
             Recorded::Sampled(interval) => ("live", format!(" | one in {}", units::bytes(interval))),

@@ -3,6 +3,7 @@
 
 use std::process::Command;
 
+use crate::recordings;
 use crate::support::{
     case::{Case, case, methods},
     fixture,
@@ -11,6 +12,7 @@ use crate::support::{
     report::Report,
 };
 use rustix::process::Signal;
+use tempfile::TempDir;
 
 pub(crate) const CASES: &[Case] = &[
     case("budget::an_idle_process_is_recorded_block_by_block", an_idle_process),
@@ -79,7 +81,11 @@ fn a_load_that_grows() {
 fn windows_call_no_block_live() {
     let mut load = Load::start();
     load.order("50 100");
-    let heapscope = Heapscope::attach(load.0.pid(), &["--budget", "3%", "--interval", "200ms"]);
+    let folder = TempDir::new().unwrap();
+    let [recording, json] = ["windows.hscope", "windows.json"].map(|name| folder.path().join(name));
+    let [to_recording, to_json] = [&recording, &json].map(|path| path.to_str().unwrap());
+    let options = ["--budget", "3%", "--interval", "200ms", "-o", to_recording, "-o", to_json];
+    let heapscope = Heapscope::attach(load.0.pid(), &options);
     // Tables come while it watches; one that tells of a window ends the wait.
     loop {
         let line = heapscope.hear_output();
@@ -96,6 +102,7 @@ fn windows_call_no_block_live() {
     let outcome = heapscope.finish();
     let report = outcome.report.unwrap();
     report.assert_nothing_lost();
+    recordings::assert_says(&recording, &json);
     assert!(
         outcome.output.contains("kept/s") && outcome.output.contains("Live memory is not known"),
         "{}",

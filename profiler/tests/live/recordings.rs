@@ -61,6 +61,12 @@ fn lasting(json: &str) -> Value {
     json
 }
 
+/// That the recording says what the JSON of the same run says.
+pub(crate) fn assert_says(recording: &Path, json: &Path) {
+    let live = lasting(&std::fs::read_to_string(json).unwrap());
+    assert_eq!(lasting(&ask(&["report", text(recording), "--format", "json"])), live);
+}
+
 fn every_report_again() {
     let folder = TempDir::new().unwrap();
     let file = folder.path().join("leak.hscope");
@@ -81,8 +87,7 @@ fn every_report_again() {
 
     let read = |path: &PathBuf| std::fs::read_to_string(path).unwrap();
     let live = lasting(&read(&json));
-    let recorded = lasting(&ask(&["report", text(&file), "--format", "json"]));
-    assert_eq!(recorded, live);
+    assert_says(&file, &json);
     assert!(live["totals"]["inuse_space"].as_u64() >= Some(16_000), "{live}");
     assert_eq!(ask(&["report", text(&file), "--format", "folded"]), read(&folded));
     let number = |arguments: &[&str], pointer: &str| {

@@ -114,7 +114,8 @@ fn build_heapscope(workspace: &Workspace) -> Result<PathBuf> {
 
 fn attach(heapscope: &Path, pid: u32, seconds: u64, outputs: &[&Path]) -> Result<()> {
     let mut command = as_root(heapscope, "attaching with eBPF")?;
-    command.arg("attach").arg(pid.to_string()).arg("--duration").arg(format!("{seconds}s"));
+    // The verdict compares block by block, whatever this machine is worth.
+    command.arg("attach").arg(pid.to_string()).arg("--exact").arg("--duration").arg(format!("{seconds}s"));
     for output in outputs {
         command.arg("-o").arg(output);
     }

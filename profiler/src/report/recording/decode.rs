@@ -16,16 +16,17 @@ use crate::{
     symbolize::frame::{Frame, FrameKind, FrameRole},
 };
 
-pub(super) fn mode(head: &message::Head, at: At) -> Mode {
+pub(super) fn mode(head: &message::Head, recorded: Option<&message::Recorded>, at: At) -> Mode {
+    let interval = recorded.map_or(head.sample_interval, |recorded| recorded.sample_interval);
     Mode {
         at,
-        sample_interval: head.sample_interval.filter(|interval| *interval > 0),
+        sample_interval: interval.filter(|interval| *interval > 0),
+        budget: recorded.map(message::Recorded::decode).unwrap_or_default(),
         command: head.how.clone(),
         probes: head.probes.clone(),
         min_size: head.min_size,
         max_size: head.max_size,
         min_age: head.min_age_ns.map(Duration::from_nanos),
-        ..Mode::default()
     }
 }
 

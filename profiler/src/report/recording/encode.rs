@@ -5,14 +5,14 @@ use std::time::{Duration, UNIX_EPOCH};
 use profiler_common::records::Held;
 
 use super::{
-    Counters, Resident, memory,
+    Counters, Resident, budget, memory,
     message::{self, Kind, Role},
     writer::Head,
 };
 use crate::{
     report::{
         history::{Generation, Moment, SizeClass},
-        profile::{At, Profile, Quality, SiteReport, Totals},
+        profile::{At, Mode, Profile, Quality, SiteReport, Totals},
     },
     symbolize::frame::{Frame, FrameKind, FrameRole},
 };
@@ -98,7 +98,7 @@ pub(super) fn totals(totals: Totals) -> message::Totals {
     message::Totals { inuse_space, inuse_objects, alloc_space, alloc_objects }
 }
 
-pub(super) fn quality(quality: &Quality) -> message::Quality {
+pub(super) fn quality(quality: &Quality, mode: &Mode) -> message::Quality {
     let mut room = MAX_WARNINGS;
     let mut warnings: Vec<String> = Vec::new();
     for warning in quality.warnings.iter().map(|warning| text(warning)) {
@@ -123,6 +123,7 @@ pub(super) fn quality(quality: &Quality) -> message::Quality {
         probe_hits: quality.probe_hits,
         overhead_percent: quality.overhead_percent,
         warnings,
+        recorded: Some(budget::Recorded::of(mode)),
     }
 }
 
@@ -160,6 +161,7 @@ pub(super) fn site(number: u32, site: &SiteReport, over_time: bool) -> message::
         generations: parts(&history.generations),
         births: parts(&history.births),
         over_time: changes.iter().flat_map(|(snapshot, space)| [*snapshot as u64, *space]).collect(),
+        kept: site.kept.as_ref().map(budget::Kept::of),
     }
 }
 
@@ -192,6 +194,7 @@ pub(super) fn end(profile: &Profile) -> message::End {
         birth_span_ns: nanoseconds(history.birth_span),
         births: parts(&history.births),
         pools: profile.python.as_ref().map(memory::Pools::of),
+        windowed: profile.windowed.as_ref().map(budget::Windowed::of),
         at: match profile.mode.at {
             At::End => message::At::End,
             At::Peak => message::At::Peak,

@@ -10,7 +10,10 @@ use std::collections::BTreeMap;
 
 use prost::{Enumeration, Message};
 
-pub use super::memory::{Mapped, MappedSite, PoolSite, Pools};
+pub use super::{
+    budget::{Kept, Recorded, Sampling, Step, Windowed},
+    memory::{Mapped, MappedSite, PoolSite, Pools},
+};
 
 #[derive(Clone, PartialEq, Message)]
 pub struct Head {
@@ -204,6 +207,8 @@ pub struct Quality {
     pub overhead_percent: Option<f64>,
     #[prost(string, repeated, tag = "12")]
     pub warnings: Vec<String>,
+    #[prost(message, optional, tag = "13")]
+    pub recorded: Option<Recorded>,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -242,6 +247,8 @@ pub struct SiteAccount {
     pub births: Vec<Part>,
     #[prost(uint64, repeated, tag = "12")]
     pub over_time: Vec<u64>,
+    #[prost(message, optional, tag = "13")]
+    pub kept: Option<Kept>,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -324,6 +331,8 @@ pub struct End {
     pub births: Vec<Part>,
     #[prost(message, optional, tag = "13")]
     pub pools: Option<Pools>,
+    #[prost(message, optional, tag = "14")]
+    pub windowed: Option<Windowed>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Enumeration)]

@@ -5,6 +5,7 @@
 //! whole, and say what was known by then. [`Writer`] appends, [`Recording`] reads. Neither knows a process, a file or a
 //! clock: bytes go to a `Write` and come from a slice.
 
+mod budget;
 pub mod chunk;
 mod decode;
 mod encode;

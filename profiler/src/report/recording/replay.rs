@@ -30,6 +30,10 @@ use crate::{
 /// Snapshots that a profile has at most; of more, every second, third and so on is taken.
 const MOST_SNAPSHOTS: usize = 512;
 
+/// What is said of a snapshot from a time of windows.
+const IN_WINDOWS: &str = "Calls were seen in windows only: what was live at that moment is not known, what was allocated is \
+    what was seen, and what was kept is known for the end of a recording only.";
+
 /// What the sites held over time, and at the last of the snapshots that were replayed.
 #[derive(Debug, Default)]
 struct Series {
@@ -56,7 +60,9 @@ impl Recording {
     pub fn profile_at(&self, snapshot: usize) -> Profile {
         let series = self.series(snapshot.saturating_add(1).min(self.snapshots.len()));
         let taken = self.snapshots.get(snapshot);
-        let is_sampled = self.head.sample_interval.is_some_and(|interval| interval > 0);
+        let mut profile = self.frame_of(taken.map_or(Duration::ZERO, |taken| taken.after), At::End);
+        until_then(&mut profile);
+        let is_sampled = profile.mode.sample_interval.is_some();
         let mut sites: Vec<SiteReport> = Vec::new();
         let mut squares = [0.0_f64; 4];
         for (number, (counters, over_time)) in series.state.iter().zip(series.over_time).enumerate() {
@@ -85,8 +91,6 @@ impl Recording {
         let order = |site: &SiteReport| (site.totals.inuse_space, site.totals.alloc_space);
         sites.sort_by_key(|site| std::cmp::Reverse(order(site)));
         let totals = sum(sites.iter().map(|site| &site.totals));
-        let mut profile = self.frame_of(taken.map_or(Duration::ZERO, |taken| taken.after), At::End);
-        profile.mode.min_age = None;
         profile.history.end = Held { objects: totals.inuse_objects, space: totals.inuse_space };
         profile.history.snapshots = series.snapshots;
         profile.totals = totals;
@@ -95,6 +99,10 @@ impl Recording {
         profile.quality.warnings.extend(series.damage);
         if let Some(taken) = taken {
             profile.quality.warnings.push(self.what_a_snapshot_lacks(taken));
+        }
+        if profile.mode.sampling() == "windows" {
+            without_time(&mut profile);
+            profile.quality.warnings.push(IN_WINDOWS.into());
         }
         profile
     }
@@ -113,6 +121,7 @@ impl Recording {
 
     fn closed(&self, end: &message::End) -> Profile {
         let mut series = self.series(self.snapshots.len());
+        let windowed = end.windowed.as_ref().map(message::Windowed::decode);
         let at = decode::at(end.at());
         let mut profile = self.frame_of(Duration::from_nanos(end.duration_ns), at);
         let kept = series.snapshots.len();
@@ -132,6 +141,10 @@ impl Recording {
         profile.mapped = end.mapped.as_ref().map(|told| told.decode(&self.mapped, |stack| self.stack(stack)));
         profile.python = end.pools.as_ref().map(|told| told.decode(&self.pools, |stack| self.stack(stack)));
         profile.quality.warnings.extend(series.damage);
+        if windowed.is_some() {
+            without_time(&mut profile);
+        }
+        profile.windowed = windowed;
         profile
     }
 
@@ -145,7 +158,7 @@ impl Recording {
             target: TargetInfo { pid: head.pid, command: head.command.clone(), exe: head.exe.clone() },
             started: UNIX_EPOCH.checked_add(Duration::from_nanos(head.started_ns)).unwrap_or(UNIX_EPOCH),
             duration,
-            mode: decode::mode(head, at),
+            mode: decode::mode(head, self.quality.recorded.as_ref(), at),
             totals: Totals::default(),
             errors: None,
             quality,
@@ -211,7 +224,7 @@ impl Recording {
             oldest: account.oldest_ns.map(Duration::from_nanos),
             allocator,
             stack,
-            kept: None,
+            kept: account.kept.map(|kept| kept.decode()),
             history: SiteHistory {
                 peak: decode::held(account.peak),
                 exit: decode::held(account.exit),
@@ -280,6 +293,24 @@ impl Recording {
         let read = message::Snapshot::decode(chunk.plain()?.as_slice());
         let changes = read.map_err(|error| error.to_string())?.changes.unwrap_or_default();
         message::Changes::decode(changes.as_slice()).map_err(|error| error.to_string())
+    }
+}
+
+/// Takes from the mode of the end what came after the moment that the profile is of.
+fn until_then(profile: &mut Profile) {
+    let (mode, then) = (&mut profile.mode, profile.duration);
+    mode.min_age = None;
+    if !mode.budget.steps.is_empty() {
+        mode.budget.steps.retain(|(after, _)| *after <= then);
+        mode.sample_interval = Some(mode.budget.largest_interval()).filter(|interval| *interval > 0);
+    }
+}
+
+/// Takes what snapshots say of live memory, which is not known where calls were seen in windows only.
+fn without_time(profile: &mut Profile) {
+    profile.history.snapshots.clear();
+    for site in &mut profile.sites {
+        site.history.over_time.clear();
     }
 }
 

@@ -156,7 +156,7 @@ impl<W: Write> Writer<W> {
         Ok(number)
     }
 
-    /// Appends a snapshot of the sites, which must have been defined. Those that are not among `sites` have not changed.
+    /// Appends a snapshot of the sites, with what is recorded by now ([`Mode::budget`], [`Mode::sample_interval`]). The sites must have been defined. Those that are not among `sites` have not changed.
     ///
     /// # Errors
     /// Those of the output.
@@ -164,6 +164,7 @@ impl<W: Write> Writer<W> {
         &mut self,
         moment: &Moment,
         quality: &Quality,
+        mode: &Mode,
         sites: impl IntoIterator<Item = (u64, Counters)>,
     ) -> io::Result<()> {
         self.write_definitions()?;
@@ -174,7 +175,7 @@ impl<W: Write> Writer<W> {
         sites.sort_unstable_by_key(|(number, _)| *number);
         let changes = series::changes(&mut self.state, sites);
         let inuse = encode::sum(self.state.iter());
-        self.write_quality(quality)?;
+        self.write_quality(quality, mode)?;
         self.write_snapshot(moment, inuse, Some(changes.encode_to_vec()))
     }
 
@@ -215,7 +216,7 @@ impl<W: Write> Writer<W> {
                 self.write_snapshot(&moment, snapshot.inuse, None)?;
             }
         }
-        self.write_quality(&profile.quality)?;
+        self.write_quality(&profile.quality, &profile.mode)?;
         self.write_account(profile.sites.iter().zip(numbers), others, whole)?;
         self.append(Kind::End, &encode::end(profile).encode_to_vec())
     }
@@ -253,8 +254,8 @@ impl<W: Write> Writer<W> {
         write(&mut account, &mut bytes, 0)
     }
 
-    fn write_quality(&mut self, quality: &Quality) -> io::Result<()> {
-        let quality = encode::quality(quality);
+    fn write_quality(&mut self, quality: &Quality, mode: &Mode) -> io::Result<()> {
+        let quality = encode::quality(quality, mode);
         if self.quality.as_ref() != Some(&quality) {
             self.append(Kind::Quality, &quality.encode_to_vec())?;
             self.quality = Some(quality);

@@ -6,6 +6,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::report::{
+    budget::{BudgetReport, Recorded},
     profile::CodeMapping,
     recording::{
         Counters, Head, Moment, ReadError, Recording, Resident, Writer,
@@ -40,6 +41,50 @@ fn a_finished_profile_comes_back_whole() {
     // And once more, as a recording of the recording.
     let again = Recording::read(written(&recording.profile())).unwrap();
     assert_eq!(all(&again.profile()), all(&shop));
+}
+
+/// What a budget led to, and what windows saw, is told by the copy as by the original.
+#[test]
+fn windows_come_back() {
+    let mut profile = windows::in_windows();
+    profile.sites.iter_mut().for_each(|site| site.history.over_time.clear());
+    let recording = Recording::read(written(&profile)).unwrap();
+    assert_eq!(all(&recording.profile()), all(&profile));
+    assert_eq!(json(&recording.profile()), json(&profile));
+}
+
+/// Every block at first, then samples, then windows: each snapshot says what was recorded by its time.
+#[test]
+fn a_snapshot_knows_what_was_recorded_by_then() {
+    let steps = [Recorded::Every, Recorded::Sampled(4096), Recorded::Windows(1024)];
+    let steps: Vec<_> = (0..).map(|step| Duration::from_secs(2 * step)).zip(steps).collect();
+    let mut mode = Head::of(&shop()).mode;
+    let mut out = Vec::new();
+    let mut writer = Writer::begin(&mut out, &Head::of(&shop())).unwrap();
+    writer.define(1, "glibc", &stack_of(1)).unwrap();
+    for second in 0..6 {
+        mode.budget = BudgetReport {
+            percent: Some(5.0),
+            at_least_percent: Some(2.0),
+            processor_percent: Some(0.5),
+            steps: steps.iter().filter(|(after, _)| after.as_secs() <= second).copied().collect(),
+        };
+        mode.sample_interval = Some(mode.budget.largest_interval()).filter(|interval| *interval > 0);
+        let moment = Moment { after: Duration::from_secs(second), ..Moment::default() };
+        let counters = Counters { alloc_objects: 5, inuse_objects: 5, errors: [second; 4], ..leak()[0][1] };
+        writer.snapshot(&moment, &Quality::default(), &mode, [(1, counters)]).unwrap();
+    }
+    let recording = Recording::read(out).unwrap();
+    let told = [0, 1, 2, 3, 4, 5].map(|snapshot| recording.profile_at(snapshot));
+    assert_eq!(
+        told.each_ref().map(|told| told.mode.sampling()),
+        ["exact", "exact", "sampled", "sampled", "windows", "windows"]
+    );
+    assert_eq!(told.each_ref().map(|told| told.errors.is_some()), [false, false, true, true, true, true]);
+    assert_eq!(told.each_ref().map(|told| told.mode.budget.steps.len()), [1, 1, 2, 2, 3, 3]);
+    let says = |told: &Profile| told.quality.warnings.iter().any(|text| text.contains("in windows only"));
+    assert_eq!(told.each_ref().map(says), [false, false, false, false, true, true]);
+    assert_eq!(told.map(|told| told.history.snapshots.len()), [1, 2, 3, 4, 0, 0]);
 }
 
 /// With more ranges than one message takes.
@@ -128,7 +173,7 @@ pub(super) fn recorded(
             resident: Resident { rss: Some(4096 * step as u64), anon: Some(1), ..Resident::default() },
             marks: if step == 2 { vec!["warm".into()] } else { Vec::new() },
         };
-        writer.snapshot(&moment, &quality, now).unwrap();
+        writer.snapshot(&moment, &quality, &head.mode, now).unwrap();
         lengths.push(writer.written());
     }
     if let Some(profile) = close {

@@ -4,7 +4,7 @@
 use prost::Message;
 use prost_reflect::{DescriptorPool, DynamicMessage};
 
-use super::{recordings, shop};
+use super::{recordings, windows};
 use crate::report::recording::{
     Counters, Recording,
     chunk::{self, FILE_HEADER, Kind},
@@ -45,7 +45,7 @@ fn check_known(name: &str, message: &DynamicMessage) {
 #[test]
 fn the_schema_is_that_of_the_code() {
     let pool = pool();
-    let mut profile = shop();
+    let mut profile = windows::in_windows();
     profile.mapped = Some(recordings::mapped());
     profile.python = Some(recordings::python());
     let grow = |at: u64| Counters {

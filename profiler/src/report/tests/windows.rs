@@ -15,7 +15,7 @@ fn kept(space: u64, objects: u64) -> Kept {
     Kept { held: Held { space, objects }, rate: space as f64 / 3.0, rate_error: Some(space as f64 / 30.0) }
 }
 
-fn in_windows() -> Profile {
+pub(super) fn in_windows() -> Profile {
     let mut shop = shop();
     for site in &mut shop.sites {
         site.kept = Some(kept(site.totals.inuse_space, site.totals.inuse_objects));
@@ -35,7 +35,7 @@ fn in_windows() -> Profile {
     Profile {
         mode: Mode {
             sample_interval: Some(4096),
-            budget: BudgetReport { percent: Some(10.0), steps },
+            budget: BudgetReport { percent: Some(10.0), steps, ..BudgetReport::default() },
             ..shop.mode
         },
         errors: Some(Totals { alloc_space: 5 << 20, alloc_objects: 900, ..Totals::default() }),

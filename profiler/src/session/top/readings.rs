@@ -182,7 +182,7 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         duration: observation.duration(),
         mode: Mode {
             sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
-            budget: observation.governor.report(),
+            budget: observation.governor.report(observation.processor_percent()),
             command: "attach".into(),
             ..Mode::default()
         },

@@ -129,13 +129,21 @@ pub fn load_btf(bytes: &[u8]) -> io::Result<OwnedFd> {
     call_for_fd(command::BTF_LOAD, &mut attributes)
 }
 
-/// Loads a uprobe program. The verifier's log is asked for only after a refusal, because it costs time.
+/// How often a program is handed in again whose verification a signal has interrupted: as often as libbpf does.
+const ATTEMPTS: usize = 5;
+
+/// Loads a uprobe program. The verifier's log is asked for only after a refusal, because it costs time. The verifier gives
+/// up with EAGAIN when a signal comes (`do_check` of kernel/bpf/verifier.c), which says nothing of the program.
 ///
 /// # Errors
 /// The kernel's answer with the end of the verifier's log.
 pub fn load_program(program: &ProgramLoad<'_>) -> Result<OwnedFd, LoadError> {
     let mut log = Vec::new();
-    let failed = match try_load(program, &mut log) {
+    let mut answers = (0..ATTEMPTS).map(|_| try_load(program, &mut log));
+    let is_final = |answer: &io::Result<_>| {
+        answer.as_ref().err().is_none_or(|error| error.kind() != io::ErrorKind::WouldBlock)
+    };
+    let failed = match answers.find(is_final).unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into())) {
         Ok(fd) => return Ok(fd),
         Err(error) => error,
     };
