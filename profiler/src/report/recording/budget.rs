@@ -62,6 +62,19 @@ pub struct Windowed {
     pub kept: Option<Kept>,
     #[prost(uint64, tag = "5")]
     pub gone: u64,
+    /// Resident memory at the first and at the last look.
+    #[prost(message, optional, tag = "6")]
+    pub resident_first: Option<Resident>,
+    #[prost(message, optional, tag = "7")]
+    pub resident_last: Option<Resident>,
+}
+
+#[derive(Clone, Copy, PartialEq, Message)]
+pub struct Resident {
+    #[prost(uint64, tag = "1")]
+    pub after_ns: u64,
+    #[prost(uint64, tag = "2")]
+    pub bytes: u64,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -115,13 +128,17 @@ impl Recorded {
 
 impl Windowed {
     pub(super) fn of(windowed: &budget::Windowed) -> Self {
-        let budget::Windowed { count, observed, slowdown, kept, gone } = windowed;
+        let budget::Windowed { count, observed, slowdown, kept, gone, resident } = windowed;
+        let look =
+            |(after, bytes): &(Duration, u64)| Resident { after_ns: nanoseconds(*after), bytes: *bytes };
         Self {
             count: *count,
             observed_ns: nanoseconds(*observed),
             slowdown: *slowdown,
             kept: Some(Kept::of(kept)),
             gone: *gone,
+            resident_first: resident.first().map(look),
+            resident_last: resident.last().map(look),
         }
     }
 
@@ -132,6 +149,11 @@ impl Windowed {
             slowdown: self.slowdown,
             kept: self.kept.unwrap_or_default().decode(),
             gone: self.gone,
+            resident: [self.resident_first, self.resident_last]
+                .into_iter()
+                .flatten()
+                .map(|look| (Duration::from_nanos(look.after_ns), look.bytes))
+                .collect(),
         }
     }
 }
