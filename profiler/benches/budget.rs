@@ -26,6 +26,8 @@ const SERVICE: &str = r#"
 import http.server, json
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
+    # A response in one piece: the next does not wait for an acknowledgement.
+    wbufsize = 1 << 16
     def do_GET(self):
         rows = [{"id": i, "name": "row %d" % i, "tags": ["a" * 600, "b" * 700]} for i in range(20)]
         body = json.dumps(rows).encode()

@@ -173,6 +173,13 @@ impl Windowed {
                 gone => format!("{} blocks were", count(gone)),
             }
         )];
+        if self.count == 0 {
+            warnings.push(
+                "There was no window yet, so that nothing is known of what the process allocates: the budget pays for the first \
+                 look first. Watch longer, or with a larger --budget."
+                    .to_owned(),
+            );
+        }
         if self.is_slow() {
             warnings.push(format!(
                 "In windows the process ran at least {:.1} times slower than between them. Rates are corrected for that, by its \

@@ -126,7 +126,8 @@ impl Recorded {
 impl Windowed {
     pub(super) fn of(windowed: &budget::Windowed) -> Self {
         let budget::Windowed { count, observed, slowdown, kept, gone, resident } = windowed;
-        let at = |(after, space): &(Duration, u64)| ResidentAt { after_ns: nanoseconds(*after), space: *space };
+        let at =
+            |(after, space): &(Duration, u64)| ResidentAt { after_ns: nanoseconds(*after), space: *space };
         Self {
             count: *count,
             observed_ns: nanoseconds(*observed),
@@ -148,10 +149,6 @@ impl Windowed {
             resident: self.resident.iter().map(at).collect(),
         }
     }
-}
-
-fn resident([after_ns, bytes]: &[u64; 2]) -> (Duration, u64) {
-    (Duration::from_nanos(*after_ns), *bytes)
 }
 
 impl Kept {
