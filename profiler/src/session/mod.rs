@@ -3,6 +3,7 @@
 //! [`attach`] follows one target from the first look to the last report; [`run`] does the same with a program that it
 //! starts itself. What they share is in `watch`: the loop, and the end.
 
+mod account;
 mod attach;
 mod blocks;
 mod budget;

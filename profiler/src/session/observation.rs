@@ -8,17 +8,12 @@ use std::{
 };
 
 use profiler_common::{
-    counters::Counter,
-    limits::MAX_FRAMES,
-    mappings::MAPPING_SITE,
-    python::python_end,
-    records::{SiteCounters, walk_end},
+    counters::Counter, limits::MAX_FRAMES, mappings::MAPPING_SITE, python::python_end, records::walk_end,
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    blocks::read_blocks,
     code::{Change, CodeMap},
     dangers::refuse_dangerous,
     governor::{Governor, first_control},
@@ -28,13 +23,12 @@ use super::{
     named_allocator::NamedAllocator,
     options::CommonOptions,
     overhead::OverheadMeter,
-    pools::{self, Pools},
+    pools::Pools,
     python::{Groups, Python},
     recorder::Recorder,
     sampled_code::SampledCode,
 };
 use crate::{
-    ledger::{Account, Ledger},
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
     report::{
         budget::{BudgetReport, Recorded},
@@ -269,35 +263,6 @@ impl Observation {
     /// What the probes took of one processor, in percent.
     pub(super) fn processor_percent(&self) -> Option<f64> {
         self.meter.processor_percent()
-    }
-
-    /// The account as it stands; `now` is `CLOCK_MONOTONIC` in nanoseconds.
-    pub(super) fn account(&self, now: u64, min_age: Option<Duration>) -> Result<Account, ProbeError> {
-        let age = min_age.map(|age| u64::try_from(age.as_nanos()).unwrap_or(u64::MAX));
-        let marks = self.history.marks.iter().map(|mark| mark.time).collect();
-        let windowed = &self.governor.windowed;
-        let empty = Ledger::new(age.map(|age| now.saturating_sub(age)), marks, self.probe.moments()?)
-            .drawn(self.probe.sampling(), self.known())
-            .in_windows(windowed.boundaries())
-            .with_births(self.history.spans_until(now));
-        let mut ledger = read_blocks(&self.probe, self.probe.counters()?.inuse_objects(), &empty)?;
-        self.probe.blocks_on_the_way(|block| ledger.add_blocks(&mut [*block]))?;
-        self.probe.sites(|site, counters: SiteCounters| {
-            if !self.is_of_no_block(site, &counters) {
-                ledger.add_site(site, &counters);
-            }
-        })?;
-        let mut account = ledger.close();
-        windowed.apply(&mut account, self.probe.sampling());
-        Ok(account)
-    }
-
-    /// Whether a site has mapped memory or opened pools, and not allocated blocks. One whose stack is lost may have done
-    /// any of these.
-    pub(super) fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
-        let is_other = |allocator| allocator == MAPPING_SITE || pools::is_of_pools(allocator);
-        let by_stack = || self.stacks.get(&site).is_none_or(|stack| is_other(stack.allocator));
-        (self.mapped.is_some() || self.pools.is_some()) && counters.alloc_objects == 0 && by_stack()
     }
 
     /// Sets a mark, and says what is live by now.

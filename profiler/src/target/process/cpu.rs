@@ -16,8 +16,9 @@ impl Process {
     pub fn cpu_time(&self) -> Result<Duration, TargetError> {
         let clock = ClockId::pid_cpu_clock_id(Pid::from_raw(self.pid.cast_signed()));
         let time =
-            clock.and_then(ClockId::now).map_err(|error| self.explain(self.path("stat"), error.into()));
-        time.map(Into::into)
+            clock.and_then(ClockId::now).map_err(|error| self.explain(self.path("stat"), error.into()))?;
+        // The clock of a process that nobody has reaped yet stands still and answers.
+        if self.is_alive() { Ok(time.into()) } else { Err(TargetError::Exited { pid: self.pid }) }
     }
 
     /// The part of that that it spent in its own code and not in the kernel. The kernel looks at each of its ticks where the
