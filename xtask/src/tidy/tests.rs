@@ -54,7 +54,13 @@ fn damaged_source_is_a_finding() {
 #[test]
 fn layers_downward_only() {
     holds(REPORT, "use crate::symbolize::frame::Frame;\nuse crate::report::profile::Profile;");
-    breaks(REPORT, "use crate::ledger::Site;", "1: `report` names `ledger`: it may import only symbolize");
+    holds(REPORT, "use crate::ledger::estimate::Variance;");
+    breaks(
+        REPORT,
+        "use crate::probe::Probe;",
+        "1: `report` names `probe`: it may import only ledger, symbolize",
+    );
+    breaks("profiler/src/symbolize/mod.rs", "use crate::ledger::Site;", "`symbolize` names `ledger`");
     breaks(REPORT, "use crate::target::Process;", "`report` names `target`");
     breaks("profiler/src/sys/bpf.rs", "use crate::target::Process;", "`sys` names `target`");
     breaks("profiler/src/target/mod.rs", "use crate::unwind::Rows;", "may import only sys");
