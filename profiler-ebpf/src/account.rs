@@ -14,7 +14,9 @@ use crate::{
     function::Function,
     limits::MAX_FRAMES,
     live::{self, take},
-    maps::{ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators, unbroken_since},
+    maps::{
+        ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators, unbroken_since,
+    },
     memo, moments, opaque, python,
     python_records::PythonFrame,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},

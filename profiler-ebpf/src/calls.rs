@@ -17,7 +17,8 @@ use crate::{
     counters::Counter,
     function::{Arguments, Function},
     maps::{
-        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, count, custom_allocators, deaf, max_size, min_size,
+        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, count, custom_allocators, deaf, max_size,
+        min_size,
     },
     pending::{DRAWN_SHIFT, PendingCall, PendingKey, TAKEN_OVER, UNSAMPLED},
     records::{CallKind, LiveBlock},
@@ -59,7 +60,13 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
     }
     let drawn_at = sampler::samples(function, registers, size);
     let sampled = drawn_at.is_some();
-    let drawn = Drawn { size, interval: match drawn_at { Some(number) => number, None => 0 } };
+    let drawn = Drawn {
+        size,
+        interval: match drawn_at {
+            Some(number) => number,
+            None => 0,
+        },
+    };
     if !sampled && (!takes_block || arguments.block(function) == 0) {
         return SKIP_RETURN;
     }

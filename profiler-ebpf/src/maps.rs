@@ -21,7 +21,8 @@ use crate::{
     pool_records::PoolSample,
     python_records::{CodeRecord, KnownContent, PythonFrame, PythonLayout},
     records::{
-        MAX_THREAD_NAMES, Moments, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead, ThreadName, ThreadState,
+        MAX_THREAD_NAMES, Moments, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead,
+        ThreadName, ThreadState,
     },
     sampler::Sampler,
     sampling::AllocatorCode,
@@ -316,14 +317,16 @@ pub fn control() -> Option<&'static Control> {
 #[inline(always)]
 pub fn deaf() -> bool {
     // SAFETY: a word of a map value, which the user side may write.
-    closed() || control().is_none_or(|control| unsafe { core::ptr::read_volatile(&raw const control.paused) } != 0)
+    closed()
+        || control().is_none_or(|control| unsafe { core::ptr::read_volatile(&raw const control.paused) } != 0)
 }
 
 /// Whether the probes have seen every call since this time.
 #[inline(always)]
 pub fn unbroken_since(time: u64) -> bool {
     // SAFETY: as above.
-    control().is_some_and(|control| unsafe { core::ptr::read_volatile(&raw const control.unbroken_since) } <= time)
+    control()
+        .is_some_and(|control| unsafe { core::ptr::read_volatile(&raw const control.unbroken_since) } <= time)
 }
 
 /// The generation of the mapping tables to use.

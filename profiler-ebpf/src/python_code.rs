@@ -79,8 +79,7 @@ pub extern "C" fn read_content(slot: u64, code: u64, object: u64) -> u64 {
     if hash == 0 {
         return 0;
     }
-    scratch.code =
-        CodeRecord { code, content: hash, name, file, first_line, table_bytes: bytes as u32 };
+    scratch.code = CodeRecord { code, content: hash, name, file, first_line, table_bytes: bytes as u32 };
     if let Some(known) = CODE_CONTENTS.get_ptr_mut(content_slot(object)) {
         // SAFETY: words of a map value.
         unsafe { *known = KnownContent { content: hash, check: hash ^ object } };

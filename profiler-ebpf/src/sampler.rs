@@ -181,6 +181,7 @@ pub fn stands_for(block: &LiveBlock) -> (u64, u64) {
     if may_sample() == 0 {
         return (1, block.size);
     }
-    let weight = if block.interval() == EXACT { sampling::ONE } else { sample_weight(block.size, block.interval()) };
+    let weight =
+        if block.interval() == EXACT { sampling::ONE } else { sample_weight(block.size, block.interval()) };
     (weight, sampling::weighted_space(block.size, weight))
 }
