@@ -127,7 +127,7 @@ fn cycles_on_a_busy_process() {
     let (mut reports, mut seen, mut early) = (0, 0, 0);
     let mut ends = [0; 3];
     for method in methods().collect::<Vec<_>>().into_iter().cycle().take(usize::try_from(rounds).unwrap()) {
-        let options = ["attach", &pid.to_string(), "-o", "report.json", "--probes", method];
+        let options = ["attach", &pid.to_string(), "--exact", "-o", "report.json", "--probes", method];
         let heapscope = Heapscope::start(&mut heapscope(&options));
         let end = usize::try_from(next(&mut state) % 3).unwrap();
         let signal = [Signal::INT, Signal::TERM, Signal::KILL][end];
