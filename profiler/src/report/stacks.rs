@@ -134,20 +134,8 @@ mod tests {
 
     #[test]
     fn names_that_would_be_read_as_structure() {
-        let folded = |function: &str| {
-            folded_name(&Frame {
-                function: Some(function.into()),
-                file: None,
-                line: None,
-                module: None,
-                address: 0,
-                module_offset: None,
-                kind: FrameKind::Native,
-                inlined: false,
-                guessed: false,
-                role: FrameRole::Program,
-            })
-        };
+        let folded =
+            |function: &str| folded_name(&Frame { role: FrameRole::Program, ..Frame::remark(function) });
         assert_eq!(folded("f<[u8; 8]>"), "f<[u8: 8]>");
         assert_eq!(folded("stub 12"), "stub_12");
         assert_eq!(folded("stub 1.5 12"), "stub 1.5_12");
