@@ -21,7 +21,7 @@ macro_rules! counters {
 }
 
 counters! {
-    /// Allocations recorded (pprof's alloc_objects).
+    /// Allocations recorded (pprof's alloc_objects). Where nothing is sampled, the probes count [`Self::RecordedBlocks`] alone.
     AllocObjects = 0, "alloc_objects";
     /// Bytes asked for by them (pprof's alloc_space).
     AllocSpace = 1, "alloc_space";
@@ -35,7 +35,8 @@ counters! {
     FailedAllocations = 5, "failed_allocations";
     /// Allocations outside `--min-size` and `--max-size`.
     FilteredAllocations = 6, "filtered_allocations";
-    /// Runs of our probes in the target, entries and returns alike: what the overhead is computed from.
+    /// Runs of our probes in the target, entries and returns alike: what the overhead is computed from. The probes count here
+    /// those that are not [`Self::UnsampledAllocations`] or [`Self::MeasuredAllocations`].
     ProbeHits = 7, "probe_hits";
     /// Lost: the map of live blocks was full, or the kernel had no memory for one more.
     LiveMapFull = 8, "live_map_full";
@@ -66,7 +67,7 @@ counters! {
     StackNotAdvancing = 20, "stack_not_advancing";
     /// Frames found by a frame-pointer guess, where there is no unwind information.
     GuessedFrames = 21, "guessed_frames";
-    /// Stacks taken.
+    /// Stacks taken. The probes count here those that were walked, and the others as [`Self::StacksRecognised`].
     StacksWalked = 22, "stacks_walked";
     /// Allocator calls inside an allocator call, counted once: as the outer one.
     NestedCalls = 23, "nested_calls";

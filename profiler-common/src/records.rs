@@ -214,11 +214,21 @@ impl Held {
 /// sampling, it is what the recorded blocks stand for ([`crate::sampling`]), blocks in units of 1 / [`crate::sampling::ONE`].
 ///
 /// What it held at the peak is noted when it changes for the first time afterwards; until then, it holds it still. The
-/// same goes for the target's exit.
+/// same goes for the target's exit. What each call changes lies at the beginning, in the cache lines of the key.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub struct SiteCounters {
+    /// The peak that `peak` is about, in its low 32 bits.
+    pub peak_number: u32,
+    /// Whether `exit` is valid.
+    pub exit_noted: u8,
+    /// The largest number of an interval that one of its blocks was drawn at ([`crate::control`]).
+    pub coarsest: u8,
+    /// 1 once the stack record reached the ring buffer.
+    pub stack_sent: u8,
+    /// How the walk of its stack ended: one of [`walk_end`].
+    pub end: u8,
     /// Allocations.
     pub alloc_objects: u64,
     /// Bytes of them.
@@ -235,16 +245,6 @@ pub struct SiteCounters {
     pub peak: Held,
     /// What it held when the target called `exit`, if `exit_noted` is not 0.
     pub exit: Held,
-    /// The peak that `peak` is about, in its low 32 bits.
-    pub peak_number: u32,
-    /// Whether `exit` is valid.
-    pub exit_noted: u8,
-    /// The largest number of an interval that one of its blocks was drawn at ([`crate::control`]).
-    pub coarsest: u8,
-    /// 1 once the stack record reached the ring buffer.
-    pub stack_sent: u8,
-    /// How the walk of its stack ended: one of [`walk_end`].
-    pub end: u8,
 }
 // With what a hash element takes beside it, it fits a slab object of 256 bytes.
 const _: () = assert!(size_of::<SiteCounters>() == 192);

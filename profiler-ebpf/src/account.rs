@@ -15,7 +15,8 @@ use crate::{
     limits::MAX_FRAMES,
     live::{self, take},
     maps::{
-        ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators, unbroken_since,
+        ALREADY_THERE, SCRATCH, SITES, STACKS, Scratch, atomic_add, count, custom_allocators, sampling,
+        unbroken_since,
     },
     memo, moments, opaque, python,
     python_records::PythonFrame,
@@ -38,7 +39,7 @@ pub struct Drawn {
 /// one of the two allocators was named by the user, it may be of the block that our block is the first part of.
 #[inline(always)]
 pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn, entered: u64, now: u64) {
-    let site = site(registers, function.allocator());
+    let (site, counters) = site(registers, function.allocator());
     let key = function.key_of(address);
     let Drawn { size, interval } = drawn;
     let thread = threads::allocates(key, now) | interval << NUMBER_SHIFT;
@@ -72,7 +73,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn
             return;
         }
     }
-    count_allocated(&block, 1);
+    count_allocated(&block, counters, 1);
     moments::grown(sampler::stands_for(&block).1, now);
     count(Counter::RecordedBlocks, 1);
 }
@@ -81,7 +82,7 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn
 #[inline(always)]
 fn uncount(nested: &LiveBlock) {
     count(Counter::NestedCalls, 1);
-    count_allocated(nested, MINUS_ONE);
+    count_allocated(nested, SITES.get_ptr_mut(&nested.site), MINUS_ONE);
     moments::withdrawn(sampler::stands_for(nested).1);
     count(Counter::RecordedBlocks, MINUS_ONE);
     uncount_stack(nested);
@@ -100,14 +101,17 @@ fn uncount_stack(block: &LiveBlock) {
     }
 }
 
-/// Counts a block as allocated `times`, which is 1 or, to take it back, -1.
+/// Counts a block as allocated `times`, which is 1 or, to take it back, -1. Where nothing is ever sampled, the blocks recorded
+/// are the blocks allocated.
 #[inline(always)]
-fn count_allocated(block: &LiveBlock, times: u64) {
+fn count_allocated(block: &LiveBlock, counters: Option<*mut SiteCounters>, times: u64) {
     let (objects, space) = sampler::stands_for(block);
     let (objects, space) = (objects.wrapping_mul(times), space.wrapping_mul(times));
-    count(Counter::AllocObjects, objects);
+    if sampling() != 0 {
+        count(Counter::AllocObjects, objects);
+    }
     count(Counter::AllocSpace, space);
-    if let Some(counters) = SITES.get_ptr_mut(&block.site) {
+    if let Some(counters) = counters {
         moments::note(counters);
         // SAFETY: fields of a map value that was just looked up.
         unsafe {
@@ -212,47 +216,49 @@ pub fn holds(address: u64) -> bool {
     live::get(address).is_some()
 }
 
-/// The site of the call that is returning, with its stack on the way to the user side if it is new.
+/// The site of the call that is returning and its counters, with its stack on the way to the user side if it is new.
 #[inline(always)]
-pub fn site(registers: &pt_regs, allocator: u8) -> u64 {
+pub fn site(registers: &pt_regs, allocator: u8) -> (u64, Option<*mut SiteCounters>) {
+    let overflow = || (OVERFLOW_SITE, SITES.get_ptr_mut(&OVERFLOW_SITE));
     let Some(slot) = walk::claim() else {
         count(Counter::ScratchBusy, 1);
-        return OVERFLOW_SITE;
+        return overflow();
     };
-    let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return OVERFLOW_SITE };
+    let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return overflow() };
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
     walk::begin(unsafe { &mut *scratch }, registers, allocator);
     python::collect(scratch, slot);
     // SAFETY: as above.
     let begun = unsafe { (*scratch).hash };
-    let site = match memo::recognise(scratch, slot, registers) {
-        Some(site) if stack_is_sent(site) => {
-            walk::count_end(walk_end::COMPLETE, 1);
-            count(Counter::StacksRecognised, 1);
-            site
-        }
-        _ => {
-            walk::walk(scratch, slot);
-            // SAFETY: as above.
-            let scratch = unsafe { &mut *scratch };
-            memo::remember(scratch, registers, begun);
-            known_site(scratch)
-        }
+    let recognised = memo::recognise(scratch, slot, registers);
+    let known = match recognised {
+        Some(site) => (site, sent_site(site)),
+        None => (OVERFLOW_SITE, None),
+    };
+    let found = if known.1.is_some() {
+        count(Counter::StacksRecognised, 1);
+        known
+    } else {
+        walk::walk(scratch, slot);
+        // SAFETY: as above.
+        let scratch = unsafe { &mut *scratch };
+        memo::remember(scratch, registers, begun);
+        known_site(scratch)
     };
     walk::release(scratch);
-    site
+    found
 }
 
-/// Whether the user side has the stack of this site.
+/// The counters of a site whose stack the user side has.
 #[inline(always)]
-fn stack_is_sent(site: u64) -> bool {
+fn sent_site(site: u64) -> Option<*mut SiteCounters> {
     // SAFETY: one word of a map value.
-    SITES.get_ptr(&site).is_some_and(|counters| unsafe { (*counters).stack_sent } != 0)
+    SITES.get_ptr_mut(&site).filter(|counters| unsafe { (**counters).stack_sent } != 0)
 }
 
-/// Makes sure that the walked stack has its counters and its record; the key of the site that stands for it.
+/// Makes sure that the walked stack has its counters and its record; the key of the site that stands for it, and its counters.
 #[inline(always)]
-fn known_site(scratch: &mut Scratch) -> u64 {
+fn known_site(scratch: &mut Scratch) -> (u64, Option<*mut SiteCounters>) {
     let site = scratch.head.site;
     let mut counters = SITES.get_ptr_mut(&site);
     if counters.is_none() {
@@ -260,12 +266,12 @@ fn known_site(scratch: &mut Scratch) -> u64 {
         let _ = SITES.insert(&site, &new, BPF_NOEXIST as u64);
         counters = SITES.get_ptr_mut(&site);
     }
-    let Some(counters) = counters else {
+    let Some(found) = counters else {
         count(Counter::SiteMapFull, 1);
-        return OVERFLOW_SITE;
+        return (OVERFLOW_SITE, SITES.get_ptr_mut(&OVERFLOW_SITE));
     };
     // SAFETY: a field of a map value; a race only sends the same record twice.
-    let stack_sent = unsafe { &mut (*counters).stack_sent };
+    let stack_sent = unsafe { &mut (*found).stack_sent };
     if *stack_sent == 0 {
         if send(scratch) {
             *stack_sent = 1;
@@ -273,7 +279,7 @@ fn known_site(scratch: &mut Scratch) -> u64 {
             count(Counter::RingFull, 1);
         }
     }
-    site
+    (site, counters)
 }
 
 /// Sends head and frames, native and Python; whether the ring buffer had room.

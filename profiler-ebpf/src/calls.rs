@@ -47,17 +47,19 @@ fn pending_key(sp: u64, function: Function) -> PendingKey {
 /// The entry of a function whose outcome is known at its return. `in_cookie` takes the size where the kernel carries it.
 #[inline(always)]
 fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
-    count(Counter::ProbeHits, 1);
     if deaf() {
+        count(Counter::ProbeHits, 1);
         return SKIP_RETURN;
     }
     let arguments = Arguments::of(registers);
     let size = arguments.size(function);
     let takes_block = function.takes_block();
     if !takes_block && !wanted(size) {
+        count(Counter::ProbeHits, 1);
         count(Counter::FilteredAllocations, 1);
         return SKIP_RETURN;
     }
+    // Counts the hit, too.
     let drawn_at = sampler::samples(function, registers, size);
     let sampled = drawn_at.is_some();
     let drawn = Drawn {

@@ -89,7 +89,7 @@ fn returned(function: Function, registers: &pt_regs) {
     let mut event = event(function.0 as u8 as u32 | RETURNS, registers.rsp.wrapping_sub(8));
     event.address = registers.rax;
     if !function.is(CallKind::Unmap) && registers.rax < LAST_ADDRESS {
-        event.site = account::site(registers, MAPPING_SITE);
+        event.site = account::site(registers, MAPPING_SITE).0;
     }
     send(&mut event);
 }

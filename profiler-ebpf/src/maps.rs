@@ -16,7 +16,7 @@ use crate::{
     counters::{COUNTER_SLOTS, Counter},
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES, THREAD_SLOTS},
     live::Part,
-    memo::{MEMO_FRAMES, Memo},
+    memo::{Memo, Slots},
     pending::{PendingCall, PendingKey},
     pool_records::PoolSample,
     python_records::{CodeRecord, KnownContent, PythonFrame, PythonLayout},
@@ -189,7 +189,7 @@ pub struct Scratch {
     /// Room behind the last frame for a copy of `python`.
     pub behind: [PythonFrame; MAX_PYTHON_FRAMES],
     /// Where each return address was found, as a memo has it.
-    pub slots: [u16; MEMO_FRAMES],
+    pub slots: Slots,
     /// rsp where the walk began.
     pub first_sp: u64,
     pub window: [u64; crate::limits::WINDOW_BYTES / 8],

@@ -8,10 +8,11 @@
 use aya_ebpf::bindings::pt_regs;
 
 use crate::{
+    limits::WINDOW_BYTES,
     maps::{MEMOS, SCRATCH, Scratch, memo_mask},
     opaque,
     records::walk_end,
-    walk::{hash_frame, read_stack, site_of},
+    walk::{fill_window, hash_frame, site_of},
 };
 
 /// Frames of the deepest stack that is remembered. It keeps memos small; a power of two.
@@ -28,8 +29,39 @@ pub struct Memo {
     modules: u64,
     generation: u32,
     frames: u32,
-    /// For each frame but the first: distance of its return address from rsp, in words.
-    slots: [u16; MEMO_FRAMES],
+    slots: Slots,
+}
+
+/// For each frame but the first: distance of its return address from rsp, in words. Four in a word, so that they are copied
+/// by words.
+#[repr(C)]
+pub struct Slots([u64; MEMO_FRAMES / 4]);
+
+impl Slots {
+    /// The slot of a frame; frames beyond the last one are those at the beginning again.
+    #[inline(always)]
+    fn get(&self, frame: u64) -> u64 {
+        let slots = (&raw const self.0).cast::<u16>();
+        // SAFETY: masked to the array's length.
+        unsafe { *slots.add(opaque(frame) as usize & (MEMO_FRAMES - 1)) as u64 }
+    }
+
+    /// Notes the slot of a frame.
+    #[inline(always)]
+    pub fn set(&mut self, frame: u64, slot: u16) {
+        let slots = (&raw mut self.0).cast::<u16>();
+        // SAFETY: masked to the array's length.
+        unsafe { *slots.add(opaque(frame) as usize & (MEMO_FRAMES - 1)) = slot };
+    }
+
+    /// Copies word by word: at once, LLVM would load all before it stores any, and a BPF stack has no room for that.
+    #[inline(always)]
+    fn copy_from(&mut self, from: &Self) {
+        for (to, from) in self.0.iter_mut().zip(&from.0) {
+            // SAFETY: references to words; volatile, so that the loop stays one.
+            unsafe { core::ptr::write_volatile(to, core::ptr::read_volatile(from)) };
+        }
+    }
 }
 
 /// Which memo stands for a place, and for the Python frames there: their hash is the one that the walk begins with.
@@ -40,11 +72,8 @@ fn index_of(registers: &pt_regs, begun: u64) -> u32 {
     (mixed >> 40) as u32 & memo_mask()
 }
 
-/// Frames that one call of [`memo_step`] hashes: a call and its look-ups cost as much as hashing several.
-const FRAMES_A_STEP: u64 = 16;
-
-/// Hashes the return addresses of some frames, from frame `first` on; the first frame that was not hashed, or a negative
-/// number where one could not be read.
+/// Hashes the return addresses that lie on one page of the stack, from frame `first` on; the first frame that was not
+/// hashed, or a negative number where that page could not be read.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn memo_step(first: u64, slot: u64, memo: u64) -> i64 {
@@ -52,22 +81,26 @@ extern "C" fn memo_step(first: u64, slot: u64, memo: u64) -> i64 {
     // SAFETY: the slot is claimed by this walk.
     let scratch = unsafe { &mut *scratch };
     let Some(memo) = MEMOS.get(memo as u32) else { return -1 };
-    let (frames, sp) = (memo.frames as u64, scratch.sp);
+    let frames = memo.frames as u64;
+    let base = memo.slots.get(first);
+    let last = memo.slots.get(frames.wrapping_sub(1));
+    // No more is read than up to the last return address.
+    let wanted = if last < base { 1 } else { last - base + 1 };
+    let words = fill_window(scratch, scratch.sp.wrapping_add(base * 8), wanted * 8) >> 3;
     let mut hash = scratch.hash;
     let mut done = 0;
-    while done < FRAMES_A_STEP && first + done < frames {
-        let at = opaque(first + done) as usize & (MEMO_FRAMES - 1);
-        // SAFETY: masked to the array's length.
-        let distance = unsafe { *memo.slots.get_unchecked(at) } as u64;
-        let mut word = 0;
-        if !read_stack(scratch, sp.wrapping_add(distance * 8), &mut word) {
-            return -1;
+    while done < MEMO_FRAMES as u64 && first + done < frames {
+        let at = opaque(memo.slots.get(first + done).wrapping_sub(base));
+        if at >= words {
+            break;
         }
+        // SAFETY: masked to the array's length.
+        let word = unsafe { *scratch.window.get_unchecked(at as usize & (WINDOW_BYTES / 8 - 1)) };
         hash = hash_frame(hash, word, 0);
         done += 1;
     }
     scratch.hash = hash;
-    (first + done) as i64
+    if done == 0 { -1 } else { (first + done) as i64 }
 }
 
 /// The site of a stack that was met before at this place; `None` if it must be walked. The walk has been begun.
@@ -91,7 +124,7 @@ pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Optio
     unsafe { (*scratch).hash = hash_frame(begun, registers.rip, 0) };
     let mut frame = 1;
     let mut steps = 0;
-    while steps < MEMO_FRAMES as u64 / FRAMES_A_STEP && frame < frames {
+    while steps < MEMO_FRAMES && frame < frames {
         let next = memo_step(frame, slot as u64, index as u64);
         if next < 0 {
             break;
@@ -121,7 +154,7 @@ pub fn remember(scratch: &Scratch, registers: &pt_regs, begun: u64) {
     memo.bp = registers.rbp;
     memo.generation = scratch.table;
     memo.frames = scratch.head.frames as u32;
-    memo.slots = scratch.slots;
+    memo.slots.copy_from(&scratch.slots);
     memo.modules = scratch.modules;
     memo.site = scratch.head.site;
 }

@@ -78,11 +78,13 @@ pub fn may_be_reallocating() -> bool {
     records_all() || sampler().is_some_and(|sampler| unsafe { (*sampler).reallocating } != 0)
 }
 
-/// The number of the interval at which the block that this call is to return is recorded; `None` where it is not.
+/// The number of the interval at which the block that this call is to return is recorded; `None` where it is not. The hit is
+/// counted: as one that passed, or as a probe's.
 #[inline(always)]
 pub fn samples(function: Function, registers: &pt_regs, size: u64) -> Option<u64> {
     let number = current();
     if number == EXACT {
+        count(Counter::ProbeHits, 1);
         return Some(EXACT);
     }
     if number == MEASURE_ONLY {
@@ -97,7 +99,7 @@ pub fn samples(function: Function, registers: &pt_regs, size: u64) -> Option<u64
 fn draws(function: Function, registers: &pt_regs, bytes: u64, number: u64) -> bool {
     let id = threads::current() & 0xffff_ffff;
     let thread = id | number << 32;
-    let Some(sampler) = sampler() else { return false };
+    let Some(sampler) = SAMPLERS.get_ptr_mut(id as u32 & (THREAD_SLOTS - 1)) else { return false };
     // SAFETY: a map value; a thread that shares it may make this one draw anew, which does no harm.
     let sampler = unsafe { &mut *sampler };
     let mut return_address = 0u64;
@@ -112,6 +114,7 @@ fn draws(function: Function, registers: &pt_regs, bytes: u64, number: u64) -> bo
     let same_return = sampler.return_address == return_address || return_address & 0xfff == 0;
     let decided = ours && sampler.sp == registers.rsp && same_return && sampler.function != function.0;
     if decided {
+        count(Counter::ProbeHits, 1);
         return false;
     }
     sampler.thread = thread;
@@ -123,9 +126,10 @@ fn draws(function: Function, registers: &pt_regs, bytes: u64, number: u64) -> bo
         sampler.distance = distance - bytes;
         count(Counter::UnsampledAllocations, 1);
         count(Counter::UnsampledSpace, bytes);
-        threads::allocates_another();
+        threads::allocates_another(id);
         return false;
     }
+    count(Counter::ProbeHits, 1);
     sampler.distance = sample_distance(number);
     !is_of_an_allocator(return_address)
 }

@@ -20,27 +20,28 @@ pub fn current() -> u64 {
 }
 
 #[inline(always)]
-fn state() -> Option<*mut ThreadState> {
-    THREADS.get_ptr_mut(current() as u32 & (THREAD_SLOTS - 1))
+fn state_of(thread: u64) -> Option<*mut ThreadState> {
+    THREADS.get_ptr_mut(thread as u32 & (THREAD_SLOTS - 1))
 }
 
-/// Whether a word of `ThreadState::owner` is about the thread at hand.
+/// Whether a word of `ThreadState::owner` is about this thread.
 #[inline(always)]
-fn is_ours(owner: u64) -> bool {
-    owner >> 32 == current() & 0xffff_ffff
+fn is_of(owner: u64, thread: u64) -> bool {
+    owner >> 32 == thread & 0xffff_ffff
 }
 
 /// Notes what this thread allocates at `now`; the number of its name. A thread may rename itself at any time, so the name
 /// is read anew every millisecond.
 #[inline(always)]
 pub fn allocates(key: u64, now: u64) -> u64 {
-    let Some(state) = state() else { return NO_NAME };
+    let thread = current();
+    let Some(state) = state_of(thread) else { return NO_NAME };
     let time = now >> 20 & 0xffff;
     // SAFETY: words of a map value.
     unsafe {
         let mut owner = core::ptr::read_volatile(&raw const (*state).owner);
-        if !is_ours(owner) || owner & 0xffff != time {
-            owner = current() << 32 | name() << 16 | time;
+        if !is_of(owner, thread) || owner & 0xffff != time {
+            owner = thread << 32 | name() << 16 | time;
             core::ptr::write_volatile(&raw mut (*state).owner, owner);
         }
         (*state).last = key;
@@ -48,10 +49,10 @@ pub fn allocates(key: u64, now: u64) -> u64 {
     }
 }
 
-/// Notes that this thread allocates a block that is not recorded.
+/// Notes that the thread at hand allocates a block that is not recorded.
 #[inline(always)]
-pub fn allocates_another() {
-    if let Some(state) = state() {
+pub fn allocates_another(thread: u64) {
+    if let Some(state) = state_of(thread) {
         // SAFETY: a word of a map value. Where it is of another thread, that one loses a temporary block at most.
         unsafe { (*state).last = 0 };
     }
@@ -60,10 +61,11 @@ pub fn allocates_another() {
 /// Whether the block that this thread frees is the one that it allocated last.
 #[inline(always)]
 pub fn frees_its_last(key: u64) -> bool {
-    let Some(state) = state() else { return false };
+    let thread = current();
+    let Some(state) = state_of(thread) else { return false };
     // SAFETY: words of a map value.
     unsafe {
-        if (*state).last != key || !is_ours((*state).owner) {
+        if (*state).last != key || !is_of((*state).owner, thread) {
             return false;
         }
         (*state).last = 0;

@@ -14,7 +14,6 @@ use crate::{
     counters::Counter,
     limits::{MAX_FRAMES, MAX_MAPPINGS, PAGE_SHIFT, WINDOW_BYTES},
     maps::{MAPPINGS, RULES, SCRATCH, Scratch, count, generation, scratch_mask},
-    memo::MEMO_FRAMES,
     opaque,
     records::walk_end,
     search::{find_mapping, find_rule},
@@ -65,8 +64,8 @@ pub fn claim() -> Option<u32> {
 /// Gives a slot back.
 #[inline(always)]
 pub fn release(scratch: *mut Scratch) {
-    // SAFETY: the field of a map value; the exchange orders it behind the writes of the walk.
-    unsafe { atomic_xchg::<u64, { AtomicOrdering::SeqCst }>(&raw mut (*scratch).claimed, 0) };
+    // SAFETY: the field of a map value. x86 keeps stores in order, so the writes of the walk come before it.
+    unsafe { core::ptr::write_volatile(&raw mut (*scratch).claimed, 0) };
 }
 
 /// Reads one word of the target's stack, through the window: the rest of the page that holds the word. A read never
@@ -79,22 +78,32 @@ pub fn read_stack(scratch: &mut Scratch, address: u64, out: &mut u64) -> bool {
         *out = unsafe { *scratch.window.get_unchecked((distance >> 3) as usize & (WINDOW_BYTES / 8 - 1)) };
         return true;
     }
+    if fill_window(scratch, address, WINDOW_BYTES as u64) == 0 {
+        return false;
+    }
+    *out = scratch.window[0];
+    true
+}
+
+/// Reads so many bytes of the target's stack into the window, but not beyond the page that holds the first; how many there
+/// are then, whole words, 0 where they could not be read.
+#[inline(always)]
+pub fn fill_window(scratch: &mut Scratch, address: u64, wanted: u64) -> u64 {
     scratch.window_len = 0;
-    let left = opaque(WINDOW_BYTES as u64 - (address & (WINDOW_BYTES as u64 - 1)));
+    let left = opaque((WINDOW_BYTES as u64 - (address & (WINDOW_BYTES as u64 - 1))).min(wanted));
     if left < 8 || left > WINDOW_BYTES as u64 {
         // A word across two pages: no compiler puts one there.
-        return false;
+        return 0;
     }
     // SAFETY: the helper checks the user address, and `left` is at most the window's length.
     if unsafe { bpf_probe_read_user(scratch.window.as_mut_ptr().cast(), left as u32, address as *const _) }
         != 0
     {
-        return false;
+        return 0;
     }
     scratch.window_base = address;
     scratch.window_len = left & !7;
-    *out = scratch.window[0];
-    true
+    left & !7
 }
 
 /// Records the frame at hand and finds its caller.
@@ -233,8 +242,8 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     }
     let distance = cfa.wrapping_sub(8).wrapping_sub(scratch.first_sp) >> 3;
     scratch.forgettable |= (distance > u16::MAX as u64) as u32;
-    // SAFETY: masked to the array's length. A stack deeper than that is not remembered.
-    unsafe { *scratch.slots.get_unchecked_mut((at + 1) & (MEMO_FRAMES - 1)) = distance as u16 };
+    // A stack deeper than that is not remembered.
+    scratch.slots.set(at as u64 + 1, distance as u16);
     scratch.ip = word;
     scratch.sp = cfa;
     if word == 0 { end(walk_end::COMPLETE) } else { GO_ON }

@@ -134,6 +134,8 @@ fn rustflags(root: &Path, target: &Path) -> Result<OsString> {
     let mut flags: Vec<OsString> = vec![
         "-Cdebuginfo=2".into(),
         "-Clink-arg=--btf".into(),
+        // Words at once: otherwise LLVM calls functions that go byte by byte.
+        "-Clink-arg=--disable-expand-memcpy-in-order".into(),
         "-Ctarget-cpu=v3".into(),
         "--cfg=bpf_target_arch=\"x86_64\"".into(),
     ];

@@ -21,6 +21,7 @@ impl EbpfProbe {
         let sums: io::Result<Vec<u64>> =
             Counter::ALL.iter().map(|counter| self.counters.sum(*counter as u32)).collect();
         let mut sums = sums.map_err(|source| ProbeError::Map { name: "COUNTERS", source })?;
+        derive(&mut sums, self.sampling);
         for counter in [Counter::AllocObjects, Counter::FreedObjects] {
             if let Some(sum) = sums.get_mut(counter as usize) {
                 *sum = sampling::blocks(self.sampling, *sum);
@@ -93,5 +94,22 @@ impl EbpfProbe {
     pub fn live_blocks(&self, part: usize, mut each: impl FnMut(&[LiveBlock])) -> Result<(), ProbeError> {
         let Some(part) = self.live.get(part) else { return Ok(()) };
         part.for_each_batch(|_, blocks| each(blocks)).map_err(super::map_error("LIVE"))
+    }
+}
+
+/// Puts together what the probes count once, in one place of several: a hit that passed as such, a stack as walked or as
+/// recognised, a block as recorded where each stands for itself.
+fn derive(sums: &mut [u64], sampling: bool) {
+    let mut add = |counter: Counter, parts: &[Counter]| {
+        let of = |part: &Counter| sums.get(*part as usize).copied().unwrap_or(0);
+        let more = parts.iter().map(of).fold(0, u64::wrapping_add);
+        if let Some(sum) = sums.get_mut(counter as usize) {
+            *sum = sum.wrapping_add(more);
+        }
+    };
+    add(Counter::ProbeHits, &[Counter::UnsampledAllocations, Counter::MeasuredAllocations]);
+    add(Counter::StacksWalked, &[Counter::StacksRecognised]);
+    if !sampling {
+        add(Counter::AllocObjects, &[Counter::RecordedBlocks]);
     }
 }
