@@ -7,7 +7,7 @@ use std::collections::HashMap;
 
 use profiler_common::records::Held;
 
-use super::{SiteAccount, add_to};
+use super::{SiteAccount, add, add_to};
 
 /// Spans at most.
 pub const MOST_SPANS: u64 = 200;
@@ -41,15 +41,33 @@ impl Spans {
 }
 
 /// How births are counted by now.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Births {
     pub(super) spans: Spans,
     entries: usize,
+    /// Entries at most.
+    most: usize,
+}
+
+impl Default for Births {
+    fn default() -> Self {
+        Self::in_spans(Spans::default())
+    }
 }
 
 impl Births {
     pub(super) fn in_spans(spans: Spans) -> Self {
-        Self { spans, entries: 0 }
+        Self { spans, entries: 0, most: MOST_ENTRIES }
+    }
+
+    /// None yet, of one of so many shares of the sites.
+    pub(super) fn share(&self, shares: usize) -> Self {
+        Self { entries: 0, most: self.most / shares.max(1), ..*self }
+    }
+
+    /// Notes that the entries of others have been added.
+    pub(super) fn add_entries(&mut self, others: &Self) {
+        self.entries += others.entries;
     }
 
     /// Counts blocks of one site that were born at this moment.
@@ -62,10 +80,14 @@ impl Births {
 
     /// Joins spans until what all sites keep is not too much. Ends after eight times: then there is one span.
     pub(super) fn bound(&mut self, sites: &mut HashMap<u64, SiteAccount>) {
-        self.bound_to(MOST_ENTRIES, sites);
+        self.bound_to(self.most, sites);
     }
 
     fn bound_to(&mut self, most: usize, sites: &mut HashMap<u64, SiteAccount>) {
+        if self.entries > most.max(2 * sites.len()) {
+            // Of sites that were put together, entries were counted twice.
+            self.recount(sites);
+        }
         while self.entries > most.max(2 * sites.len()) {
             self.join_pairs(sites);
         }
@@ -81,15 +103,20 @@ impl Births {
     fn join_pairs(&mut self, sites: &mut HashMap<u64, SiteAccount>) {
         self.spans.step = self.spans.step.saturating_mul(2);
         for account in sites.values_mut() {
-            let mut joined = Vec::with_capacity(account.births.len().div_ceil(2));
-            account.births.iter().for_each(|(span, held)| add_to(&mut joined, span / 2, *held));
-            account.births = joined;
+            account.births.dedup_by(|later, earlier| {
+                let joined = later.0 / 2 == earlier.0 / 2;
+                if joined {
+                    add(&mut earlier.1, later.1);
+                }
+                joined
+            });
+            account.births.iter_mut().for_each(|(span, _)| *span /= 2);
         }
         self.recount(sites);
     }
 
-    /// Counts the entries anew, after sites were put together.
-    pub(super) fn recount(&mut self, sites: &HashMap<u64, SiteAccount>) {
+    /// Counts the entries anew, after some were put together.
+    fn recount(&mut self, sites: &HashMap<u64, SiteAccount>) {
         self.entries = sites.values().map(|account| account.births.len()).sum();
     }
 }

@@ -10,7 +10,10 @@ pub mod timeline;
 pub mod window;
 pub mod windows;
 
-use std::collections::{HashMap, hash_map::Entry};
+use std::{
+    cmp::Reverse,
+    collections::{HashMap, hash_map::Entry},
+};
 
 use profiler_common::{
     control::Control,
@@ -141,6 +144,12 @@ impl Ledger {
         Self { births: Births::in_spans(spans), ..self }
     }
 
+    /// An empty ledger for one of so many shares of this one's sites.
+    #[must_use]
+    pub fn share(&self, shares: usize) -> Self {
+        Self { births: self.births.share(shares), ..self.clone() }
+    }
+
     /// Enters the counters of a site.
     pub fn add_site(&mut self, site: u64, counters: &SiteCounters) {
         let account = self.sites.entry(site).or_default();
@@ -164,19 +173,21 @@ impl Ledger {
     }
 
     fn add_blocks_of_site(&mut self, blocks: &[LiveBlock]) {
-        let objects: i128 = blocks.iter().map(|block| i128::from(self.stands_for(block).objects)).sum();
+        let Self { sites, births, control, .. } = self;
+        let stands_for = |block: &LiveBlock| stands_for(self.sampling, control, block);
+        let objects: i128 = blocks.iter().map(|block| i128::from(stands_for(block).objects)).sum();
         self.unfiltered_objects -= objects;
         let born_by = self.born_by;
         let is_old_enough = |block: &&LiveBlock| born_by.is_none_or(|latest| block.born <= latest);
         let Some(first) = blocks.iter().find(is_old_enough) else { return };
-        let mut account = self.sites.remove(&first.site).unwrap_or_default();
+        let account = sites.entry(first.site).or_default();
         // Neighbours are mostly of one thread and one generation: they are added up before they are looked for.
         let mut alike: Option<(u64, u64, Held)> = None;
         for block in blocks.iter().filter(is_old_enough) {
-            let one = self.stands_for(block);
-            if block.born >= self.control.unbroken_since {
+            let one = stands_for(block);
+            if block.born >= control.unbroken_since {
                 add(&mut account.inuse, one);
-                account.inuse_variance.add_block(self.control.interval(block.interval()), block.size);
+                account.inuse_variance.add_block(control.interval(block.interval()), block.size);
             } else {
                 add(&mut account.unknown, one);
             }
@@ -189,7 +200,7 @@ impl Ledger {
             if let Some(class) = account.inuse_sizes.get_mut(class_of(block.size)) {
                 *class = class.saturating_add(one.objects);
             }
-            self.births.count(&mut account, block.born, one);
+            births.count(account, block.born, one);
             let generation = self.marks.partition_point(|mark| *mark <= block.born) as u64;
             match &mut alike {
                 Some((thread, of, held)) if (*thread, *of) == (block.thread_name(), generation) => {
@@ -205,17 +216,7 @@ impl Ledger {
         if let Some(alike) = alike {
             account.add_alike(alike);
         }
-        self.sites.insert(first.site, account);
-        self.births.bound(&mut self.sites);
-    }
-
-    /// What a recorded block stands for: itself alone, or, sampled, so many as its weight says.
-    fn stands_for(&self, block: &LiveBlock) -> Held {
-        if !self.sampling {
-            return Held { objects: 1, space: block.size };
-        }
-        let weight = sampling::weight(self.control.interval(block.interval()), block.size);
-        Held { objects: weight, space: sampling::weighted_space(block.size, weight) }
+        births.bound(sites);
     }
 
     /// Enters what another ledger holds, which is to have the same filter, marks and spans.
@@ -229,7 +230,7 @@ impl Ledger {
                 Entry::Vacant(place) => drop(place.insert(account)),
             }
         }
-        self.births.recount(&self.sites);
+        self.births.add_entries(&other.births);
         self.births.bound(&mut self.sites);
     }
 
@@ -244,9 +245,8 @@ impl Ledger {
         });
         let mut sites: Vec<(u64, SiteAccount)> =
             scaled.filter(|(_, account)| account.alloc_objects > 0 || account.kept().objects > 0).collect();
-        sites.sort_by(|(key_a, a), (key_b, b)| {
-            (b.kept().space, b.alloc_space, key_a).cmp(&(a.kept().space, a.alloc_space, key_b))
-        });
+        // Accounts are large: they are moved once.
+        sites.sort_by_cached_key(|(key, sums)| (Reverse(sums.kept().space), Reverse(sums.alloc_space), *key));
         let mut totals = SiteAccount::default();
         for (_, account) in &sites {
             totals.add(account);
@@ -260,7 +260,7 @@ impl Ledger {
 impl Account {
     /// Sorts the sites by what they held at another moment, most first.
     pub fn sort_by_space(&mut self, space: impl Fn(&SiteAccount) -> u64) {
-        self.sites.sort_by_key(|(_, sums)| std::cmp::Reverse(space(sums)));
+        self.sites.sort_by_cached_key(|(_, sums)| Reverse(space(sums)));
     }
 }
 
@@ -339,6 +339,15 @@ fn add_to(sums: &mut Vec<(u64, Held)>, key: u64, more: Held) {
         }
         Err(at) => sums.insert(at, (key, more)),
     }
+}
+
+/// What a recorded block stands for: itself alone, or, sampled, so many as its weight says.
+fn stands_for(sampling: bool, control: &Control, block: &LiveBlock) -> Held {
+    if !sampling {
+        return Held { objects: 1, space: block.size };
+    }
+    let weight = sampling::weight(control.interval(block.interval()), block.size);
+    Held { objects: weight, space: sampling::weighted_space(block.size, weight) }
 }
 
 /// The class of [`largest_of_class`] that a size belongs to.
