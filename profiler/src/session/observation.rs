@@ -35,6 +35,7 @@ use crate::{
         units,
     },
     symbolize::label,
+    sys::priority::GivingWay,
     target::{module::Module, process::Process},
 };
 
@@ -98,12 +99,16 @@ pub(super) struct Observation {
     pub(super) history: History,
     /// The recording that is written meanwhile, if there is one.
     pub(super) recorder: Option<Recorder>,
+    /// Until the first probe comes.
+    giving_way: Option<GivingWay>,
 }
 
 impl Observation {
     /// Reads the target, loads the programs and places the probes for every allocator that is mapped; none at all is
     /// not an error yet.
     pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Self> {
+        // Not beside a process that is watched already.
+        let giving_way = (!options.children).then(GivingWay::begin);
         refuse_dangerous(&process)?;
         // What is mapped from here on is told; what was mapped before is read.
         let lookout = Lookout::new(process.pid, options.children);
@@ -149,6 +154,7 @@ impl Observation {
             lookout,
             history: History::begin(options.interval),
             recorder: None,
+            giving_way,
         };
         if !observation.probe.exec_watched() {
             observation.warnings.push(
@@ -317,9 +323,13 @@ impl Observation {
         self.probe.publish_mappings(&ranges)?;
         self.code.published(self.probe.generation());
         self.left_out = self.left_out.max(left_out);
+        // Whatever takes its time comes first: an allocator's probes cost the target something from now on.
+        for module in &change.modules {
+            self.look_for_python(module)?;
+        }
+        self.giving_way = None;
         for module in &change.modules {
             self.probe_allocators(module)?;
-            self.look_for_python(module)?;
         }
         self.publish_allocator_code()
     }

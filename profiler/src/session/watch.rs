@@ -15,7 +15,10 @@ use super::{
     signals::StopFlag,
     status::StatusLine,
 };
-use crate::report::{options::ReportOptions, profile::Profile, table, units};
+use crate::{
+    report::{options::ReportOptions, profile::Profile, table, units},
+    sys::priority::GivingWay,
+};
 
 /// How often new stacks are taken in.
 pub(super) const TICK: Duration = Duration::from_millis(50);
@@ -123,6 +126,7 @@ pub(super) fn conclude(
 ) -> anyhow::Result<()> {
     namer.ask_living(&mut observation);
     observation.end();
+    let _giving_way = GivingWay::begin();
     let taken = Taken::of(&observation, options)?;
     // Whoever waits for the table does not wait for the names of a hundred thousand other sites.
     let is_large = taken.sites() > AT_ONCE;

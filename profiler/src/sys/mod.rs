@@ -5,3 +5,4 @@ pub mod calibration;
 pub mod launch;
 pub mod mmap;
 pub mod perf;
+pub mod priority;
