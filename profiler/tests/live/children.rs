@@ -155,7 +155,7 @@ fn are_left_alone_unless_asked_for() {
     send(heapscope.pid(), Signal::INT);
     let outcome = heapscope.finish();
     assert_kept(&outcome.report.unwrap(), family.0.pid(), 1);
-    // Nothing is said of the child, as it would be if it had a report of its own.
+    // Nothing is said of the child, as it would be if it were watched.
     let said = [outcome.output, outcome.errors];
-    assert!(said.iter().all(|text| !text.contains(&format!("child {child}"))), "{said:?}");
+    assert!(said.iter().all(|text| !text.contains(&format!("(pid {child})"))), "{said:?}");
 }
