@@ -121,7 +121,7 @@ fn more_names_of_threads() {
 /// Threads that are interrupted in the midst of a walk hold its memory until they go on, which is after all others have had
 /// their turn.
 fn more_walks() {
-    const EACH: u64 = 4000;
+    const EACH: u64 = 500;
     let mut program = gather(40);
     let heapscope = Heapscope::attach(program.pid(), &["--exact"]);
     assert_eq!(program.ask(&format!("dig {EACH}")), "done");
