@@ -73,7 +73,7 @@ counters! {
     NestedCalls = 23, "nested_calls";
     /// Of the stacks taken, those recognised by their return addresses, without a search.
     StacksRecognised = 24, "recognised_stacks";
-    /// The name of a thread could not be kept: there are too many of them. Its blocks count without it.
+    /// Blocks recorded without the name of their thread, which could not be kept: there are too many names.
     ThreadNameLost = 25, "thread_name_lost";
     /// Stacks whose Python frames were cut at the limit.
     PythonTruncated = 26, "python_truncated";

@@ -32,10 +32,19 @@ pub struct MappingEvent {
     pub length: u64,
     /// The new length handed to mremap, in bytes.
     pub new_length: u64,
-    /// At the return of mmap and mremap, the key of the site in `SITES`.
+    /// At the return of mmap and mremap, the key of the site in `SITES`; at the entry of mremap, the place that it names
+    /// with `MREMAP_FIXED`.
     pub site: u64,
 }
 const _: () = assert!(size_of::<MappingEvent>() == 64);
+
+impl MappingEvent {
+    /// At the entry of mremap, the place that it names with `MREMAP_FIXED`.
+    #[must_use]
+    pub const fn new_address(&self) -> u64 {
+        self.site
+    }
+}
 
 impl CallKind {
     /// Whether it is about mapped memory and not about blocks.

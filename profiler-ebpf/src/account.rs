@@ -20,7 +20,9 @@ use crate::{
     },
     memo, moments, opaque, python,
     python_records::PythonFrame,
-    records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
+    records::{
+        CUSTOM_BLOCK, LiveBlock, NO_NAME, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end,
+    },
     sampler, threads, walk,
 };
 
@@ -75,7 +77,16 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn
     }
     count_allocated(&block, counters, 1);
     moments::grown(sampler::stands_for(&block).1, now);
-    count(Counter::RecordedBlocks, 1);
+    count_recorded(&block, 1);
+}
+
+/// Counts a block as recorded, and as one of a thread without a name, `times`, which is 1 or, to take it back, -1.
+#[inline(always)]
+fn count_recorded(block: &LiveBlock, times: u64) {
+    count(Counter::RecordedBlocks, times);
+    if block.thread_name() == NO_NAME {
+        count(Counter::ThreadNameLost, times);
+    }
 }
 
 /// Takes back the record of a call inside a call.
@@ -84,7 +95,7 @@ fn uncount(nested: &LiveBlock) {
     count(Counter::NestedCalls, 1);
     count_allocated(nested, SITES.get_ptr_mut(&nested.site), MINUS_ONE);
     moments::withdrawn(sampler::stands_for(nested).1);
-    count(Counter::RecordedBlocks, MINUS_ONE);
+    count_recorded(nested, MINUS_ONE);
     uncount_stack(nested);
 }
 

@@ -61,7 +61,7 @@ fn send(event: &mut MappingEvent) -> bool {
 }
 
 /// The entry: `mmap(address, length, prot, flags, …)`, `munmap(address, length)` and
-/// `mremap(address, length, new_length, flags, …)`.
+/// `mremap(address, length, new_length, flags, new_address)`.
 #[inline(always)]
 fn entered(function: Function, registers: &pt_regs) -> u32 {
     count(Counter::ProbeHits, 1);
@@ -74,6 +74,9 @@ fn entered(function: Function, registers: &pt_regs) -> u32 {
     if !function.is(CallKind::Unmap) {
         event.new_length = registers.rdx;
         event.flags = registers.rcx as u32;
+    }
+    if function.is(CallKind::Remap) {
+        event.site = registers.r8;
     }
     if send(&mut event) { RUN_AT_RETURN } else { SKIP_RETURN }
 }

@@ -6,9 +6,8 @@ use aya_ebpf::{
 };
 
 use crate::{
-    counters::Counter,
     limits::THREAD_SLOTS,
-    maps::{STATE, THREAD_NAMES, THREADS, atomic_fetch_add, count},
+    maps::{STATE, THREAD_NAMES, THREADS, atomic_fetch_add},
     records::{MAX_THREAD_NAMES, NO_NAME, STATE_NAMES, ThreadName, ThreadState},
 };
 
@@ -90,10 +89,7 @@ fn name() -> u64 {
     if number <= MAX_THREAD_NAMES as u64 {
         let _ = THREAD_NAMES.insert(&name, &number, BPF_NOEXIST as u64);
     }
-    number_of(&name).unwrap_or_else(|| {
-        count(Counter::ThreadNameLost, 1);
-        NO_NAME
-    })
+    number_of(&name).unwrap_or(NO_NAME)
 }
 
 #[inline(always)]

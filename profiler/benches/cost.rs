@@ -155,16 +155,16 @@ fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
         },
     )
     .unwrap();
-    let [glibc] = found.found.as_slice() else { panic!("another allocator") };
-    let points: Vec<_> = ["malloc", "free"]
-        .into_iter()
-        .map(|name| {
-            let function = glibc.functions.iter().find(|function| function.name == name).unwrap();
+    // A program has its own beside the C library's, or not.
+    let both = found.found.iter().flat_map(|of| ["malloc", "free"].map(|name| (of, name)));
+    let points: Vec<_> = both
+        .filter_map(|(of, name)| Some((of, of.functions.iter().find(|function| function.name == name)?)))
+        .map(|(of, function)| {
             let call = if way == Way::Session { function.call } else { Call::free(0) };
             assert!(call.kind == CallKind::Free || call.needs_return());
             ProbePoint {
-                path: glibc.module.attach_path().unwrap(),
-                offset: placement::place(&glibc.module, function).unwrap().file_offset,
+                path: of.module.attach_path().unwrap(),
+                offset: placement::place(&of.module, function).unwrap().file_offset,
                 call,
                 allocator: 0,
                 function: 0,
@@ -172,6 +172,7 @@ fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
             }
         })
         .collect();
+    assert!(!points.is_empty(), "no malloc was found");
     probe.attach(&points).unwrap();
     probe
 }

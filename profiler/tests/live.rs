@@ -30,6 +30,8 @@ mod changes;
 mod children;
 #[path = "live/completeness.rs"]
 mod completeness;
+#[path = "live/crowds.rs"]
+mod crowds;
 #[path = "live/doctor.rs"]
 mod doctor;
 #[path = "live/generated.rs"]
@@ -118,6 +120,7 @@ fn main() -> ExitCode {
         stacks::CASES,
         threads::CASES,
         top::CASES,
+        crowds::CASES,
         doctor::CASES,
         life::CASES,
     ];

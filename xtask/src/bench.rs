@@ -15,12 +15,8 @@ use crate::{
 pub(crate) struct Options {
     /// The benchmark
     what: What,
-    /// `peers`: install what is measured beside heapscope, and measure nothing
-    #[arg(long)]
-    install: bool,
-    /// `peers`: one round of two workloads
-    #[arg(long)]
-    quick: bool,
+    #[command(flatten)]
+    peers: peers::Options,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -37,7 +33,7 @@ enum What {
     Ledger,
     /// 200 runs sampled anew: whether estimates are unbiased and their errors right (needs root)
     Sampling,
-    /// heapscope and its peers on the same programs, about ten minutes (needs root; `--install` gets the peers)
+    /// heapscope and its peers on the same programs, about twenty minutes (needs root; `--install` gets the peers)
     Peers,
     /// A recording of 24 hours with 20,000 sites: its size, and the time that it takes to open
     Recording,
@@ -56,8 +52,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         What::Budget => ("budget", None),
         What::Ledger => ("ledger", None),
         What::Sampling => ("sampling", None),
-        What::Peers if options.install => return peers::install(workspace),
-        What::Peers => return peers::run(workspace, options.quick),
+        What::Peers if options.peers.install => return peers::install(workspace),
+        What::Peers => return peers::run(workspace, &options.peers),
         What::Recording => ("recording", None),
         What::Tables => ("tables", None),
         What::Symbols => ("symbols", None),

@@ -2,7 +2,8 @@
 //!
 //! The ends of calls of mmap, munmap and mremap go in, in their order of cause and effect. What munmap and mremap are
 //! handed is taken out when they are entered, because the kernel may give it to another thread before they return, and
-//! put back if they fail. What mmap and mremap return comes in place of whatever was there. As with realloc, what
+//! put back if they fail; whether a call that failed has unmapped something all the same, only the kernel's list of
+//! mappings tells (`doubt.rs`). What mmap and mremap return comes in place of whatever was there. As with realloc, what
 //! mremap returns belongs to its own site, and what it was handed is gone.
 
 use std::collections::{BTreeMap, HashMap};
@@ -11,6 +12,8 @@ use profiler_common::{
     mappings::{MappingEvent, RETURNS},
     records::CallKind,
 };
+
+use doubt::Doubt;
 
 /// Bytes of a page: x86-64 has no other base size.
 const PAGE: u64 = 4096;
@@ -78,6 +81,8 @@ pub struct MappingCounts {
     pub unseen_unmaps: u64,
     /// Returns without their entries, and entries without their returns.
     pub unpaired: u64,
+    /// Bytes whose record was changed because a call that failed had unmapped or moved them.
+    pub corrected: u64,
     /// Pieces that were not kept, for want of room or because no such addresses exist.
     pub declined: u64,
     /// The most bytes mapped at a time.
@@ -95,6 +100,8 @@ pub struct Mappings {
     space: u64,
     /// Pieces that calls under way have taken.
     taken: usize,
+    /// Failed calls that may have unmapped something.
+    doubts: Vec<Doubt>,
 }
 
 impl Mappings {
@@ -179,7 +186,7 @@ impl Mappings {
         self.calls.insert(key, Call { event: *event, taken });
     }
 
-    /// The return of a call. One that fails has changed nothing.
+    /// The return of a call. One that fails has changed nothing, or is in doubt.
     fn settle(&mut self, call: Call, returned: &MappingEvent) {
         let Call { event, taken } = call;
         self.taken -= taken.len();
@@ -193,6 +200,7 @@ impl Mappings {
         if failed {
             self.counts.failed += 1;
             self.insert_all(taken);
+            self.doubt(&event, kind == Some(CallKind::Remap), returned.time);
             return;
         }
         let keeps_old = event.flags & MREMAP_DONTUNMAP != 0 || event.length == 0;
@@ -334,5 +342,6 @@ fn page_of(flags: u32) -> u64 {
     }
 }
 
+mod doubt;
 #[cfg(test)]
 mod tests;

@@ -90,6 +90,14 @@ fn loss(reason: &str, lost: u64) -> String {
             "{} of mapped memory given out again before being seen unmapped: the older record was closed.",
             counted(lost, "byte was", "bytes were")
         ),
+        "mapping_corrected" => format!(
+            "{} of mapped memory had been unmapped or moved by a call that failed, as /proc/PID/maps tells: corrected.",
+            counted(lost, "byte", "bytes")
+        ),
+        "mapping_in_doubt" => format!(
+            "{} of mapped memory may have been unmapped by a call that failed: the process ended before one could look.",
+            counted(lost, "byte", "bytes")
+        ),
         other => format!("{} lost: {}.", count(lost), clean(other)),
     }
 }

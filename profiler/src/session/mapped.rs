@@ -1,10 +1,13 @@
 //! Mapped memory while a target is watched: what the probes tell of it, and the heap that grows by brk.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use profiler_common::counters::Counter;
 
-use super::observation::Observation;
+use super::{naming::monotonic_nanoseconds, observation::Observation};
 use crate::{
     ledger::mappings::{MappedSite, MappingCounts, Mappings},
     probe::Counters,
@@ -30,6 +33,9 @@ pub(super) fn ends_at_a_return_probe(frames: &[u64]) -> bool {
     frames.last().is_some_and(|last| last.is_multiple_of(4096))
 }
 
+/// Where calls fail time and again, the list of mappings is read so often at most; and at the end.
+const BETWEEN_LOOKS: Duration = Duration::from_millis(500);
+
 /// The account of mapped memory, and what belongs to it.
 #[derive(Debug)]
 pub(super) struct Mapped {
@@ -37,6 +43,7 @@ pub(super) struct Mapped {
     /// Functions that are probed.
     pub(super) functions: usize,
     heap: HeapGrowth,
+    looked: Option<Instant>,
 }
 
 /// The account at one moment.
@@ -53,7 +60,12 @@ impl Mapped {
     /// An empty account, and the heap as it is now.
     pub(super) fn begin(process: &Process) -> Self {
         let heap = heap_of(process);
-        Self { account: Mappings::default(), functions: 0, heap: HeapGrowth { at_begin: heap, at_end: heap } }
+        Self {
+            account: Mappings::default(),
+            functions: 0,
+            heap: HeapGrowth { at_begin: heap, at_end: heap },
+            looked: None,
+        }
     }
 
     /// Whether no call has mapped anything.
@@ -83,6 +95,8 @@ impl Mapped {
             ("mapping_unpaired", unpaired),
             ("mapping_declined", counts.declined),
             ("mapping_unmap_unseen", counts.unseen_unmaps),
+            ("mapping_corrected", counts.corrected),
+            ("mapping_in_doubt", self.account.bytes_in_doubt()),
         ] {
             quality.lost.insert(reason.to_owned(), lost);
         }
@@ -135,14 +149,50 @@ impl Told {
 }
 
 impl Observation {
-    /// Reads how large the heap is. What it was last stays where the target is gone.
-    pub(super) fn note_heap(&mut self) {
-        if let Some(mapped) = &mut self.mapped
-            && let Some(heap) = heap_of(&self.process)
-        {
-            mapped.heap.at_end = Some(heap);
+    /// Takes in what the probes have told of mappings, and looks where a call that failed has left a doubt.
+    pub(super) fn hear_mappings(&mut self) {
+        let Some(mapped) = &mut self.mapped else { return };
+        self.probe.mapping_events(|event| mapped.account.hear(event));
+        let is_due = || mapped.looked.is_none_or(|looked| looked.elapsed() >= BETWEEN_LOOKS);
+        if mapped.account.is_in_doubt() && is_due() {
+            self.settle_mappings();
         }
     }
+
+    /// Reads what is mapped, if there is a doubt, and brings the account in line with it.
+    fn settle_mappings(&mut self) {
+        let Some(mapped) = &mut self.mapped else { return };
+        mapped.looked = Some(Instant::now());
+        let before = monotonic_nanoseconds();
+        let Some(ranges) = mapped_ranges(&self.process) else { return };
+        // What is gone from the list because a later call unmapped it has been told by now.
+        self.probe.mapping_events(|event| mapped.account.hear(event));
+        mapped.account.reconcile(&ranges, before);
+    }
+
+    /// Reads what only a living target tells: how large the heap is, and what is mapped, if there is a doubt. What it was
+    /// last stays where the target is gone.
+    pub(super) fn note_memory(&mut self) {
+        let Some(mapped) = &mut self.mapped else { return };
+        if let Some(heap) = heap_of(&self.process) {
+            mapped.heap.at_end = Some(heap);
+        }
+        self.probe.mapping_events(|event| mapped.account.hear(event));
+        if mapped.account.is_in_doubt() {
+            self.settle_mappings();
+        }
+        // What comes until the probes are out is looked at again.
+        if let Some(mapped) = &mut self.mapped {
+            mapped.looked = None;
+        }
+    }
+}
+
+/// All addresses that are mapped, ascending; `None` where the process is gone, or has more than we read.
+fn mapped_ranges(process: &Process) -> Option<Vec<(u64, u64)>> {
+    let maps = Maps::read(process).ok().filter(|maps| !maps.mappings.is_empty())?;
+    let whole = !maps.truncated && maps.damaged_lines == 0;
+    whole.then(|| maps.mappings.iter().map(|mapping| (mapping.range.start.0, mapping.range.end.0)).collect())
 }
 
 /// Bytes of the process's `[heap]`, which a program may have cut in pieces; 0 where it has none yet.

@@ -98,7 +98,7 @@ impl Namer {
     /// Reads what only a living target can tell: the names of generated code.
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
-        observation.note_heap();
+        observation.note_memory();
         observation.read_pools();
         match PerfMap::of_process(observation.process.pid) {
             Ok(Some(map)) => self.symbolizer.set_perf_map(map),

@@ -208,9 +208,7 @@ impl Observation {
     pub(super) fn keep_up(&mut self) {
         // In this order: of what was mapped before a stack was taken, the kernel has told when the stack is here.
         let stacks = self.new_stacks();
-        if let Some(mapped) = &mut self.mapped {
-            self.probe.mapping_events(|event| mapped.account.hear(event));
-        }
+        self.hear_mappings();
         let mapped = self.lookout.listen();
         self.code.note_mapped(mapped);
         if self.lookout.is_due(Instant::now()) {

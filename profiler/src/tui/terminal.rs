@@ -107,3 +107,6 @@ fn give_back() {
     let _ = disable_raw_mode();
     let _ = stdout().flush();
 }
+
+#[cfg(test)]
+mod tests;

@@ -277,7 +277,7 @@ impl Session {
         let mut has_block = false;
         let mut present = Vec::new();
         for &(call, size) in calls {
-            let name = call.trim_start_matches(['-', '=', '!']).split(' ').next().unwrap();
+            let name = call.trim_start_matches(['-', '=', '!', '?']).split(' ').next().unwrap();
             let is_present = self.script.has(name);
             if takes(call) {
                 if is_present && has_block {
@@ -307,12 +307,12 @@ impl Session {
                 assert_eq!(done, size < 1_000_000, "{call}");
                 continue;
             }
-            let vain = call.strip_prefix('!');
-            let call = vain.unwrap_or(call);
+            let (gone, vain) = (call.starts_with('!'), call.starts_with(['!', '?']));
+            let call = call.trim_start_matches(['!', '?']);
             let verb = if call.contains('&') { "into" } else { "any" };
             let answer = self.script.any(&format!("{path} {verb} {slot} {call}"), size.max(1));
-            assert_eq!(matches!(answer, Answer::Null(_)), vain.is_some(), "{call}: {answer:?}");
-            if vain.is_some() {
+            assert_eq!(matches!(answer, Answer::Null(_)), vain, "{call}: {answer:?}");
+            if gone {
                 self.script.gone(slot);
             }
         }

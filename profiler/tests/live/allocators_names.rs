@@ -1,7 +1,8 @@
 //! The functions that allocators have beside those of the C library, with calls of each and the sizes that they mean.
 //!
 //! A call is `NAME ARGUMENTS…` as the driver takes it. What comes before it says what it does: nothing for one that gives
-//! a block, or is handed one (`@`) and gives another; `=` for one that resizes in place; `-` for one that frees.
+//! a block, or is handed one (`@`) and gives another; `=` for one that resizes in place; `-` for one that frees;
+//! `!` for one that gives nothing and frees the block all the same, `?` for one that gives nothing and leaves it as it was.
 
 /// Calls in their order, all on one block at a time, with the bytes of the block afterwards.
 pub(crate) type Calls = &'static [(&'static str, u64)];
@@ -160,7 +161,17 @@ pub(crate) const MIMALLOC: Calls = &[
     ("-mi_free @", 0),
     ("mi_heap_calloc_aligned_at @999 10 41 64 0", 410),
     ("-mi_free @", 0),
+    ("mi_heap_alloc_new @999 430", 430),
+    ("-mi_free @", 0),
+    ("mi_heap_alloc_new_n @999 10 44", 440),
+    ("-mi_free @", 0),
+    ("mi_malloc 2000", 2000),
+    // Where it is, or not at all.
+    ("mi_expand @ 1990", 1990),
+    ("?mi_expand @ 90000000", 0),
+    ("-mi_free @", 0),
     ("mi_malloc 420", 420),
+    ("mi_expand @ 410", 410),
 ];
 
 /// C23's, and others of the C libraries that few have.

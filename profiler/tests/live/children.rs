@@ -152,6 +152,10 @@ fn are_left_alone_unless_asked_for() {
     let child = family.child("fork");
     family.order(&format!("to {child} leak 4 100"));
     family.order("leak 1 100");
-    let report = heapscope.stop();
-    assert_kept(&report, family.0.pid(), 1);
+    send(heapscope.pid(), Signal::INT);
+    let outcome = heapscope.finish();
+    assert_kept(&outcome.report.unwrap(), family.0.pid(), 1);
+    // Nothing is said of the child, as it would be if it were watched.
+    let said = [outcome.output, outcome.errors];
+    assert!(said.iter().all(|text| !text.contains(&format!("(pid {child})"))), "{said:?}");
 }

@@ -54,7 +54,7 @@ impl Many {
 }
 
 /// What was lost, for these reasons and no other.
-fn assert_lost(report: &Report, reasons: &[&str]) {
+pub(crate) fn assert_lost(report: &Report, reasons: &[&str]) {
     let lost: Vec<_> = report.quality.lost.iter().filter(|(_, lost)| **lost > 0).collect();
     assert!(lost.iter().map(|(reason, _)| reason.as_str()).eq(reasons.iter().copied()), "{lost:?}");
 }

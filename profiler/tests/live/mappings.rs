@@ -33,6 +33,9 @@ pub(crate) const CASES: &[Case] = &[
     }),
     case("mappings::are_told_only_if_asked_for", are_told_only_if_asked_for),
     case("mappings::lost_records_are_counted", lost_records_are_counted),
+    case("mappings::a_failed_mremap_that_has_cleared_its_place", failed_after_clearing),
+    case("mappings::a_failed_mremap_that_has_moved_a_part", failed_after_moving),
+    case("mappings::a_failed_mremap_of_a_process_that_has_ended", failed_and_ended),
     case("mappings::of_a_child", of_a_child),
     case("mappings::from_the_start_of_a_program_to_its_end", from_the_start_to_the_end),
     case("mappings::an_exec_ends_the_account", an_exec_ends_the_account),
@@ -112,7 +115,14 @@ impl Record {
 
 fn assert_whole(report: &Report) {
     report.assert_nothing_lost();
-    for reason in ["mapping_record_lost", "mapping_unpaired", "mapping_declined", "mapping_unmap_unseen"] {
+    for reason in [
+        "mapping_record_lost",
+        "mapping_unpaired",
+        "mapping_declined",
+        "mapping_unmap_unseen",
+        "mapping_corrected",
+        "mapping_in_doubt",
+    ] {
         assert_eq!(report.quality.lost.get(reason), Some(&0), "{reason}");
     }
     let mappings = report.mappings.as_ref().unwrap();
@@ -188,6 +198,73 @@ fn lost_records_are_counted() {
     assert!(calls.mmap > 1000 && calls.mmap < CALLS, "{calls:?}");
     assert!(lost >= 2 * CALLS - calls.mmap - calls.munmap, "{lost} {calls:?}");
     assert!(outcome.output.contains("of mmap, munmap or mremap not recorded"), "{}", outcome.output);
+}
+
+/// Pages that these functions of the driver have mapped, as reported; all of them must be mapped, by /proc/PID/maps.
+fn left_by<const SITES: usize>(
+    driver: &Program,
+    report: &Report,
+    functions: [&str; SITES],
+) -> [usize; SITES] {
+    let (record, mapped) = (Record::of(report.mappings.as_ref().unwrap()), pages_of(driver.pid()));
+    functions.map(|function| {
+        let left = &record.sites[function].2;
+        assert!(left.iter().all(|page| mapped.contains_key(page)), "{function}: {left:x?}");
+        left.len()
+    })
+}
+
+/// A text whose lines were broken for a terminal, in one line.
+fn unwrapped(text: &str) -> String {
+    text.split_whitespace().collect::<Vec<_>>().join(" ")
+}
+
+fn failed_after_clearing() {
+    for method in methods() {
+        let mut driver = Program::start_until(&mut Command::new(driver()), "ready");
+        let heapscope = Heapscope::attach(driver.pid(), &["--mmap", "--probes", method]);
+        assert_eq!(driver.ask("clear"), "done");
+        send(heapscope.pid(), Signal::INT);
+        let outcome = heapscope.finish();
+        let report = outcome.report.unwrap();
+        assert_eq!(left_by(&driver, &report, ["site_03", "site_04"]), [0, 16], "{method}");
+        let lost = |reason: &str| report.quality.lost[reason];
+        assert_eq!((lost("mapping_corrected"), lost("mapping_in_doubt")), (4 * PAGE, 0), "{method}");
+        assert_eq!((lost("mapping_unmap_unseen"), lost("mapping_unpaired")), (0, 0));
+        assert_eq!(report.mappings.unwrap().calls.failed, 1);
+        let said = "16,384 bytes of mapped memory had been unmapped or moved by a call that failed";
+        assert!(unwrapped(&outcome.output).contains(said), "{}", outcome.output);
+    }
+}
+
+fn failed_after_moving() {
+    let mut driver = Program::start_until(&mut Command::new(driver()), "ready");
+    let heapscope = Heapscope::attach(driver.pid(), &["--mmap"]);
+    if driver.ask("part") == "refused" {
+        println!("not tried: this kernel seals no mapping, or moves only one at a time");
+        return;
+    }
+    let report = heapscope.stop();
+    let left = left_by(&driver, &report, ["site_05", "site_06", "site_07"]);
+    assert_eq!(left, [3, 1, 5]);
+    // Three pages were cleared, three were moved.
+    assert_eq!(report.quality.lost["mapping_corrected"], 6 * PAGE);
+}
+
+fn failed_and_ended() {
+    let mut driver = Program::start_until(&mut Command::new(driver()), "ready");
+    let heapscope = Heapscope::attach(driver.pid(), &["--mmap"]);
+    send(heapscope.pid(), Signal::STOP);
+    assert_eq!(driver.ask("clear"), "done");
+    send(driver.pid(), Signal::KILL);
+    driver.wait();
+    send(heapscope.pid(), Signal::CONT);
+    let outcome = heapscope.finish();
+    let report = outcome.report.unwrap();
+    // What it had named: the place, and the memory to be moved.
+    assert_eq!(report.quality.lost["mapping_in_doubt"], (4 + 16) * PAGE);
+    let said = "may have been unmapped by a call that failed: the process ended before one could look";
+    assert!(unwrapped(&outcome.output).contains(said), "{}", outcome.output);
 }
 
 fn of_a_child() {

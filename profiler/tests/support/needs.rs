@@ -31,6 +31,8 @@ pub(crate) enum Need {
     Readers,
     /// The viewer that valgrind ships for DHAT's files.
     DhatViewer,
+    /// A kernel that interrupts its own code for another thread.
+    Preemption,
     /// New namespaces, with the rights in them that heapscope has here.
     Namespaces,
 }
@@ -54,6 +56,7 @@ impl Need {
             Self::DhatViewer => (!Path::new(super::readers::DHAT_VIEWER).exists())
                 .then(|| "valgrind's dh_view.js is not installed".into()),
             Self::Namespaces => no_namespaces(),
+            Self::Preemption => no_preemption(),
         }
     }
 }
@@ -115,6 +118,19 @@ fn no_probes() -> Option<String> {
     read("/sys/kernel/security/lockdown")
         .contains("[confidentiality]")
         .then(|| "the kernel is locked down (confidentiality mode)".into())
+}
+
+/// What the kernel was built for is in its version; what it does, where both are possible, in a file for debugging, and on
+/// the command line if it was asked for.
+fn no_preemption() -> Option<String> {
+    let version = rustix::system::uname().version().to_string_lossy().into_owned();
+    let is = |word: &str| version.split(' ').any(|of_version| of_version == word);
+    let chosen = read("/sys/kernel/debug/sched/preempt");
+    let asked = read("/proc/cmdline").split_ascii_whitespace().any(|word| word == "preempt=full");
+    let preempts = is("PREEMPT") || is("PREEMPT_RT") || chosen.contains("(full)") || asked;
+    (!preempts).then(|| {
+        "the kernel does not interrupt its own code, so that every walk ends before the next begins".into()
+    })
 }
 
 fn no_namespaces() -> Option<String> {

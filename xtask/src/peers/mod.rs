@@ -1,95 +1,152 @@
-//! `cargo xtask bench peers`: what heapscope and its peers cost the same programs, in one table, in one run.
+//! `cargo xtask bench peers`: what heapscope and its peers cost the same programs, in one table, in one run or in pieces.
 
+mod install;
+mod measure;
 mod program;
+mod results;
 mod stacks;
+mod table;
 mod tools;
 mod workloads;
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashSet},
     fs,
     net::TcpListener,
     path::{Path, PathBuf},
     process::{Command, ExitCode},
-    time::Duration,
 };
 
 use anyhow::{Context, Result, bail};
 
+pub(crate) use self::install::install;
 use self::{
-    tools::{How, Places, Tool},
+    results::{Key, Results},
+    tools::{NOTHING, Places, Tool},
     workloads::Workload,
 };
 use crate::{
-    debian, ebpf,
+    ebpf,
     process::{output, run as run_command},
     workspace::{Workspace, cargo},
 };
 
-/// Rounds, of which the median counts. What is slow is measured in the first alone.
-const ROUNDS: usize = 3;
-/// Debian's packages of the peers, and of what they need.
-const PACKAGES: &[&str] = &[
-    "bpfcc-tools",
-    "bpftrace",
-    "clang",
-    "google-perftools",
-    "heaptrack",
-    "libgoogle-perftools4",
-    "libjemalloc-dev",
-    "libjemalloc2",
-    "linux-headers-amd64",
-    "python3-venv",
-    "redis-server",
-    "redis-tools",
-    "sqlite3",
-    "valgrind",
-];
-
-/// Installs what is measured beside heapscope; memray into an environment of its own.
-pub(crate) fn install(workspace: &Workspace) -> Result<ExitCode> {
-    let missing = debian::missing(PACKAGES);
-    if !missing.is_empty() {
-        debian::install(&missing)?;
-    }
-    let folder = workspace.target.join("peers");
-    fs::create_dir_all(&folder)?;
-    run_command(Command::new("/usr/bin/python3").args(["-m", "venv"]).arg(folder.join("venv")))?;
-    run_command(Command::new(folder.join("venv/bin/pip")).args(["install", "--quiet", "memray"]))?;
-    headers(&folder.join("headers"))?;
-    Ok(ExitCode::SUCCESS)
-}
-
-/// Debian's headers are in two folders, one for all machines; bcc wants them in one.
-fn headers(folder: &Path) -> Result<()> {
-    tools::empty(folder)?;
-    let mut found: Vec<PathBuf> = fs::read_dir("/usr/src")?.flatten().map(|entry| entry.path()).collect();
-    found.retain(|path| {
-        path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("linux-headers-"))
-    });
-    // `-common` behind `-amd64`: what is there stays.
-    found.sort();
-    for path in found {
-        let copied =
-            Command::new("cp").args(["-rs", "--update=none"]).arg(path.join(".")).arg(folder).output()?;
-        if !copied.status.success() {
-            run_command(Command::new("cp").args(["-rsn"]).arg(path.join(".")).arg(folder))?;
-        }
-    }
-    Ok(())
-}
-
-/// The times of one tool with one workload, in seconds, or why there are none.
-#[derive(Default)]
-struct Cell {
-    times: Vec<f64>,
-    failed: Option<String>,
+/// What to measure, and what to add it to.
+#[derive(Debug, clap::Args)]
+pub(crate) struct Options {
+    /// `peers`: install what is measured beside heapscope, and measure nothing
+    #[arg(long)]
+    pub(crate) install: bool,
+    /// `peers`: one round of two workloads
+    #[arg(long)]
+    quick: bool,
+    /// `peers`: only workloads whose names contain this; may be given several times
+    #[arg(long, value_name = "WORKLOAD")]
+    only: Vec<String>,
+    /// `peers`: only tools whose names contain this, and the same programs without any tool; may be given several times
+    #[arg(long, value_name = "TOOL")]
+    tool: Vec<String>,
+    /// `peers`: rounds, of which the median counts; 0 prints what is in the file of `--append`. What is slow is measured in
+    /// the first alone
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
+    /// `peers`: adds the times to this file, and prints the table of all that is in it
+    #[arg(long, value_name = "FILE")]
+    append: Option<PathBuf>,
 }
 
 /// Measures, and prints the table.
-pub(crate) fn run(workspace: &Workspace, is_quick: bool) -> Result<ExitCode> {
+pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> {
     let folder = workspace.target.join("peers");
     fs::create_dir_all(&folder)?;
+    let places = places(workspace, &folder)?;
+    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+    let mut tools = tools::all();
+    tools.retain(|tool| tool.is_known_to(&places));
+    let by_length: BTreeMap<u64, Vec<Workload>> = tools
+        .iter()
+        .map(|tool| {
+            let workloads = workloads::all(&folder, &places.python, port, tool.shortened)?;
+            Ok((tool.shortened, workloads))
+        })
+        .collect::<Result<_>>()?;
+    let at_full_length = by_length.get(&1).context("no tool is measured at full length")?;
+    let wanted =
+        |name: &str, parts: &[String]| parts.is_empty() || parts.iter().any(|part| name.contains(part));
+    let columns: Vec<usize> = (0..at_full_length.len())
+        .filter(|column| {
+            let name = at_full_length[*column].name;
+            wanted(name, &options.only)
+                && (!options.quick || ["loop, 32 frames, 256 B", "python json"].contains(&name))
+        })
+        .collect();
+    if columns.is_empty() {
+        bail!("no workload is called {}", options.only.join(" or "));
+    }
+    let mut results = match &options.append {
+        Some(file) => Results::read(file)?,
+        None => Results::default(),
+    };
+    // What has failed once is not waited for again.
+    let mut failed = HashSet::new();
+    let rounds = if options.quick { options.rounds.min(1) } else { options.rounds };
+    for round in 0..rounds {
+        for &column in &columns {
+            // Without any tool first, at each length that the others need.
+            for tool in tools.iter().filter(|tool| wanted(tool.name, &options.tool)) {
+                if tool.is_slow && round > 0 {
+                    continue;
+                }
+                let workload = &by_length[&tool.shortened][column];
+                let nothing = (NOTHING.to_owned(), workload.name.to_owned(), tool.shortened);
+                if results.cells.get(&nothing).is_none_or(|cell| cell.times.len() <= round) {
+                    attempt(&places, workload, &tools[0], tool.shortened, &mut results, &mut failed);
+                }
+                if tool.name != NOTHING && tool.declines(workload).is_none() {
+                    attempt(&places, workload, tool, tool.shortened, &mut results, &mut failed);
+                }
+                if let Some(file) = &options.append {
+                    results.write(file)?;
+                }
+            }
+        }
+    }
+    println!("{}", table::table(&places.python, at_full_length, &tools, &results));
+    Ok(ExitCode::SUCCESS)
+}
+
+/// One run of a tool, into the results.
+fn attempt(
+    places: &Places,
+    workload: &Workload,
+    tool: &Tool,
+    shortened: u64,
+    results: &mut Results,
+    failed: &mut HashSet<Key>,
+) {
+    let key = (tool.name.to_owned(), workload.name.to_owned(), shortened);
+    if failed.contains(&key) {
+        return;
+    }
+    let measured = measure::measure(places, workload, tool);
+    match &measured {
+        Ok((time, _)) => eprintln!("{}, {}: {:.4} s", workload.name, tool.name, time.as_secs_f64()),
+        Err(error) => {
+            eprintln!("{}, {}: {error:#}", workload.name, tool.name);
+            failed.insert(key.clone());
+        }
+    }
+    if let Ok((_, said)) = &measured
+        && workload.name == tool.judged_by()
+        && let Some(share) = tool.stacks.and_then(|of| of(&places.folder, said))
+    {
+        results.stacks.insert(tool.name.to_owned(), share);
+    }
+    results.add(key, measured.map(|(time, _)| time.as_secs_f64()).map_err(|error| format!("{error:#}")));
+}
+
+/// Builds what is measured.
+fn places(workspace: &Workspace, folder: &Path) -> Result<Places> {
     run_command(cargo().current_dir(&workspace.root).args([
         "build",
         "--quiet",
@@ -98,96 +155,14 @@ pub(crate) fn run(workspace: &Workspace, is_quick: bool) -> Result<ExitCode> {
         "heapscope",
     ]))?;
     let venv = folder.join("venv/bin/python");
-    let places = Places {
+    Ok(Places {
         heapscope: workspace.target.join("release/heapscope"),
         holder: holder(workspace)?,
         object: ebpf::build_measuring_object(workspace)?,
         folder: folder.join("left"),
         headers: folder.join("headers"),
         python: if venv.exists() { venv } else { PathBuf::from("python3") },
-    };
-    let port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
-    let mut workloads = workloads::all(&folder, &places.python, port)?;
-    if is_quick {
-        workloads.retain(|workload| ["loop, 32 frames, 256 B", "python json"].contains(&workload.name));
-    }
-    let tools = tools::all();
-    let mut cells: BTreeMap<(usize, usize), Cell> = BTreeMap::new();
-    let mut stacks = vec![None; tools.len()];
-    for round in 0..if is_quick { 1 } else { ROUNDS } {
-        for (column, workload) in workloads.iter().enumerate() {
-            for (row, tool) in tools.iter().enumerate() {
-                let cell = cells.entry((row, column)).or_default();
-                let is_for_it = !tool.python || workload.name.starts_with("python");
-                if !is_for_it || cell.failed.is_some() || tool.is_slow && round > 0 {
-                    continue;
-                }
-                match measure(&places, workload, tool) {
-                    Ok((time, said)) => {
-                        eprintln!(
-                            "round {}: {}, {}: {:.4} s",
-                            round + 1,
-                            workload.name,
-                            tool.name,
-                            time.as_secs_f64()
-                        );
-                        cell.times.push(time.as_secs_f64());
-                        if workload.name.starts_with("loop, 32") && stacks[row].is_none() {
-                            stacks[row] = tool.stacks.and_then(|of| of(&places.folder, &said));
-                        }
-                    }
-                    Err(error) => {
-                        eprintln!("round {}: {}, {}: {error:#}", round + 1, workload.name, tool.name);
-                        cell.failed = Some(format!("{error:#}"));
-                    }
-                }
-            }
-        }
-    }
-    print(&places, &workloads, &tools, &cells, &stacks);
-    Ok(ExitCode::SUCCESS)
-}
-
-/// One run; how long the work took, and all that the tool and the program said.
-fn measure(places: &Places, workload: &Workload, tool: &Tool) -> Result<(Duration, String)> {
-    tools::empty(&places.folder)?;
-    let launch = match (tool.how, workload.waits()) {
-        (How::Launch(launch), _) => Some(launch),
-        (How::Attach(..), false) => Some(tool.launched.context("cannot be there from its start")?),
-        (How::Attach(..), true) => None,
-    };
-    if let Some(launch) = launch {
-        let mut program = workload.start(launch(places, workload.command())?)?;
-        let time = workload.work(&mut program)?;
-        // A server ends by a signal; the tool around it may have a process of its own.
-        if workload.name == "redis" {
-            let _ = Command::new("redis-cli")
-                .args(["-p", workload_port(workload), "shutdown", "nosave"])
-                .output();
-        }
-        return Ok((time, program.end(None)?));
-    }
-    let How::Attach(attach, ready, signal) = tool.how else { bail!("cannot attach") };
-    let mut program = workload.start(tools::plain(workload.command()))?;
-    let holder = tools::attach(tool, attach(places, program.pid())?, ready)?;
-    let time = workload.work(&mut program)?;
-    if tool.name == "bcc memleak" {
-        // It prints every two seconds, and not at its end.
-        std::thread::sleep(Duration::from_millis(2500));
-    }
-    if tool.name.starts_with("heaptrack") {
-        // What was injected ends with the program, and the tool with that.
-        program.end(Some("-TERM"))?;
-        return Ok((time, holder.end(None)?));
-    }
-    let said = holder.end(signal)?;
-    let _ = program.end(Some("-TERM"));
-    Ok((time, said))
-}
-
-fn workload_port(workload: &Workload) -> &str {
-    let words = workload.command();
-    words.iter().skip_while(|word| *word != "--port").nth(1).map_or("0", String::as_str)
+    })
 }
 
 /// The benchmark `cost`, which can hold probes that do nothing.
@@ -211,86 +186,8 @@ fn holder(workspace: &Workspace) -> Result<PathBuf> {
     executables.next_back().context("cargo names no executable of the benchmark `cost`")
 }
 
-fn print(
-    places: &Places,
-    workloads: &[Workload],
-    tools: &[Tool],
-    cells: &BTreeMap<(usize, usize), Cell>,
-    stacks: &[Option<f64>],
-) {
-    println!("{}\n", machine());
-    let median = |row: usize, column: usize| cells.get(&(row, column)).and_then(|cell| median(&cell.times));
-    println!("| tool | version | stacks to `main` | {} |", names(workloads));
-    println!("|---|---|---|{}", "---|".repeat(workloads.len()));
-    let mut notes = Vec::new();
-    for (row, tool) in tools.iter().enumerate() {
-        let version =
-            tool.package.map_or_else(String::new, |package| tools::version(package, &places.python));
-        let reach = stacks[row].map_or_else(String::new, |share| format!("{:.0}%", share * 100.0));
-        let mut line = format!("| {} | {version} | {reach} |", tool.name);
-        for (column, workload) in workloads.iter().enumerate() {
-            let cell = cells.get(&(row, column));
-            let alone = median(0, column).map(|(alone, ..)| alone);
-            let shown = match (cell.and_then(median_of), alone) {
-                (Some((time, least, most)), Some(alone)) => shown(workload, row, time, least, most, alone),
-                _ => String::from("–"),
-            };
-            line.push_str(&format!(" {shown} |"));
-            if let Some(failed) = cell.and_then(|cell| cell.failed.as_ref()) {
-                notes.push(format!("- {}, {}: {}", tool.name, workload.name, failed.trim()));
-            }
-        }
-        println!("{line}");
-    }
-    println!("\n{}", notes.join("\n"));
-}
-
-fn median_of(cell: &Cell) -> Option<(f64, f64, f64)> {
-    median(&cell.times)
-}
-
-/// The median, the least and the most.
-fn median(times: &[f64]) -> Option<(f64, f64, f64)> {
-    let mut times = times.to_vec();
-    times.sort_by(f64::total_cmp);
-    Some((*times.get(times.len() / 2)?, *times.first()?, *times.last()?))
-}
-
-/// What a cell says: of the loops, nanoseconds added to a pair; of the others, the slowdown.
-fn shown(workload: &Workload, row: usize, time: f64, least: f64, most: f64, alone: f64) -> String {
-    if row == 0 {
-        return workload
-            .pairs
-            .map_or_else(|| format!("{time:.2} s"), |pairs| format!("{:.0} ns", time * 1e9 / pairs as f64));
-    }
-    let spread = |of: &dyn Fn(f64) -> String| {
-        if least == most {
-            format!("{} (one run)", of(time))
-        } else {
-            format!("{} ({} to {})", of(time), of(least), of(most))
-        }
-    };
-    match workload.pairs {
-        Some(pairs) => spread(&|time| format!("{:+.0}", (time - alone) * 1e9 / pairs as f64)),
-        None => spread(&|time| format!("{:.2}", time / alone)),
-    }
-}
-
-fn names(workloads: &[Workload]) -> String {
-    workloads.iter().map(|workload| workload.name).collect::<Vec<_>>().join(" | ")
-}
-
-/// The machine, in a line.
-fn machine() -> String {
-    let read = |path| fs::read_to_string(path).unwrap_or_default();
-    let cpus = read("/proc/cpuinfo");
-    let model = cpus.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
-    let virtual_machine = if cpus.contains(" hypervisor") { ", in a virtual machine" } else { "" };
-    let processors = cpus.lines().filter(|line| line.starts_with("processor")).count();
-    let kernel = read("/proc/sys/kernel/osrelease");
-    let (model, kernel) = (model.map_or("unknown", |(_, model)| model), kernel.trim());
-    format!(
-        "{processors} processors of {model}{virtual_machine}, kernel {kernel}, glibc {}.",
-        tools::version("libc6", Path::new(""))
-    )
+/// Whether heapscope's help has this word.
+fn helps_with(heapscope: &Path, word: &str) -> bool {
+    let help = Command::new(heapscope).args(["attach", "--help"]).output();
+    help.is_ok_and(|output| String::from_utf8_lossy(&output.stdout).contains(word))
 }

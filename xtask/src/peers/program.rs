@@ -2,13 +2,17 @@
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
+    os::unix::process::CommandExt,
     process::{Child, ChildStdin, Command, Stdio},
-    sync::mpsc::{Receiver, Sender, channel},
+    sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel},
     thread,
     time::{Duration, Instant},
 };
 
 use anyhow::{Context, Result, bail};
+
+/// How a message about something that took too long begins.
+pub(super) const TIMED_OUT: &str = "timed out";
 
 /// Runs until it is ended or dropped.
 pub(super) struct Program {
@@ -22,6 +26,8 @@ impl Program {
     /// Starts it with pipes for input, output and errors.
     pub(super) fn start(command: &mut Command) -> Result<Self> {
         let shown = command.get_program().to_string_lossy().into_owned();
+        // What it starts is ended with it, should it hang.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{shown} does not start"))?;
         let (sender, lines) = channel();
@@ -58,7 +64,14 @@ impl Program {
                         return Ok(());
                     }
                 }
-                Err(_) => bail!("`{part}` was not said; {}", self.last_words()),
+                Err(RecvTimeoutError::Disconnected) => {
+                    bail!("ended without saying `{part}`; {}", self.last_words())
+                }
+                Err(RecvTimeoutError::Timeout) => bail!(
+                    "{TIMED_OUT}: `{part}` was not said within {} s; {}",
+                    patience.as_secs(),
+                    self.last_words()
+                ),
             }
         }
     }
@@ -82,10 +95,10 @@ impl Program {
         if let Some(signal) = signal {
             let _ = Command::new("kill").args([signal, &self.pid().to_string()]).status();
         }
-        let deadline = Instant::now() + super::workloads::HANG;
+        let deadline = Instant::now() + super::workloads::PATIENCE;
         while self.child.try_wait()?.is_none() {
             if Instant::now() > deadline {
-                bail!("it does not end");
+                bail!("{TIMED_OUT}: it does not end; {}", self.last_words());
             }
             thread::sleep(Duration::from_millis(5));
         }
@@ -99,6 +112,10 @@ impl Program {
 
 impl Drop for Program {
     fn drop(&mut self) {
+        let _ = Command::new("kill")
+            .args(["-KILL", "--", &format!("-{}", self.pid())])
+            .stderr(Stdio::null())
+            .status();
         let _ = self.child.kill();
         let _ = self.child.wait();
     }

@@ -9,10 +9,15 @@ use std::{
 
 use anyhow::{Result, bail};
 
-use super::{program::Program, stacks};
+use super::{
+    helps_with,
+    program::Program,
+    stacks,
+    workloads::{PATIENCE, Workload},
+};
 
 /// From a program's command line to that of a tool which starts it.
-type Wrap = fn(&Places, &[String]) -> Result<Command>;
+pub(super) type Wrap = fn(&Places, &[String]) -> Result<Command>;
 
 /// How a tool comes to a program.
 #[derive(Clone, Copy)]
@@ -31,6 +36,10 @@ pub(super) struct Tool {
     pub(super) how: How,
     /// For a program that cannot wait to be attached to.
     pub(super) launched: Option<Wrap>,
+    /// Whether it can be attached to a process that becomes the program later.
+    before_exec: bool,
+    /// How many times less its workloads have to do, because it is so slow.
+    pub(super) shortened: u64,
     /// Measured once, because it takes long.
     pub(super) is_slow: bool,
     /// Only for Python.
@@ -53,7 +62,45 @@ pub(super) struct Places {
 }
 
 const fn tool(name: &'static str, how: How) -> Tool {
-    Tool { name, package: None, how, launched: None, is_slow: false, python: false, stacks: None }
+    Tool {
+        name,
+        package: None,
+        how,
+        launched: None,
+        before_exec: false,
+        shortened: 1,
+        is_slow: false,
+        python: false,
+        stacks: None,
+    }
+}
+
+/// The first of all tools: none.
+pub(super) const NOTHING: &str = "nothing";
+const GROWTH: &str = "heapscope --mode growth";
+
+impl Tool {
+    /// Why this workload is not for it, in two words.
+    pub(super) fn declines(&self, workload: &Workload) -> Option<&'static str> {
+        let cannot_wait = matches!(self.how, How::Attach(..)) && self.launched.is_none() && !self.before_exec;
+        if self.python && !workload.name.starts_with("python") {
+            return Some("no Python");
+        }
+        if cannot_wait && !workload.waits() {
+            return Some("cannot attach in time");
+        }
+        None
+    }
+
+    /// Whether heapscope has what it asks for.
+    pub(super) fn is_known_to(&self, places: &Places) -> bool {
+        self.name != GROWTH || helps_with(&places.heapscope, "--mode")
+    }
+
+    /// The workload whose stacks tell whether it finds them.
+    pub(super) fn judged_by(&self) -> &'static str {
+        if self.python { "python json" } else { "loop, 32 frames, 256 B" }
+    }
 }
 
 macro_rules! heapscope {
@@ -80,19 +127,29 @@ macro_rules! heapscope {
 /// All of them; the first is none.
 pub(super) fn all() -> Vec<Tool> {
     vec![
-        tool("nothing", How::Launch(|_, command| Ok(plain(command)))),
-        tool("two empty entries", How::Attach(|places, pid| hold(places, "entries", pid), "attached", None)),
-        tool(
-            "empty session + free",
-            How::Attach(|places, pid| hold(places, "session", pid), "attached", None),
-        ),
+        tool(NOTHING, How::Launch(|_, command| Ok(plain(command)))),
+        Tool {
+            before_exec: true,
+            ..tool(
+                "two empty entries",
+                How::Attach(|places, pid| hold(places, "entries", pid), "attached", None),
+            )
+        },
+        Tool {
+            before_exec: true,
+            ..tool(
+                "empty session + free",
+                How::Attach(|places, pid| hold(places, "session", pid), "attached", None),
+            )
+        },
         heapscope!("heapscope (no options)",),
         heapscope!("heapscope --sample 512KiB", "--sample", "512KiB"),
         heapscope!("heapscope --exact", "--exact"),
-        heapscope!("heapscope --mode growth", "--mode", "growth"),
+        Tool { stacks: None, ..heapscope!("heapscope --mode growth", "--mode", "growth") },
         Tool {
             package: Some("bpfcc-tools"),
             is_slow: true,
+            shortened: 10,
             stacks: Some(|_, said| stacks::of_blocks(said, "bytes in")),
             launched: Some(|places, command| {
                 let mut tool = memleak(places);
@@ -104,7 +161,12 @@ pub(super) fn all() -> Vec<Tool> {
                 How::Attach(
                     |places, pid| {
                         let mut tool = memleak(places);
-                        tool.args(["-p", &pid.to_string(), "-T", "100", "2"]);
+                        tool.args(["-p", &pid.to_string(), "-T", "100"]);
+                        let allocator = allocator_of(pid);
+                        if allocator != LIBC {
+                            tool.args(["-O", &allocator]);
+                        }
+                        tool.arg("2");
                         Ok(tool)
                     },
                     "stacks with outstanding",
@@ -115,11 +177,16 @@ pub(super) fn all() -> Vec<Tool> {
         Tool {
             package: Some("bpftrace"),
             is_slow: true,
+            shortened: 10,
             stacks: Some(|_, said| stacks::of_blocks(said, "@stack[")),
-            launched: Some(|_, command| Ok(bpftrace(&["-c", &command.join(" ")]))),
+            launched: Some(|_, command| Ok(bpftrace(LIBC, &["-c", &command.join(" ")]))),
             ..tool(
                 "bpftrace, a leak script",
-                How::Attach(|_, pid| Ok(bpftrace(&["-p", &pid.to_string()])), "attached", Some("-INT")),
+                How::Attach(
+                    |_, pid| Ok(bpftrace(&allocator_of(pid), &["-p", &pid.to_string()])),
+                    "attached",
+                    Some("-INT"),
+                ),
             )
         },
         Tool {
@@ -137,6 +204,7 @@ pub(super) fn all() -> Vec<Tool> {
         Tool {
             package: Some("heaptrack"),
             is_slow: true,
+            stacks: Some(|folder, _| stacks::of_heaptrack(folder)),
             ..tool(
                 "heaptrack, attached",
                 How::Attach(
@@ -175,6 +243,7 @@ pub(super) fn all() -> Vec<Tool> {
         },
         Tool {
             package: Some("libgoogle-perftools4"),
+            shortened: 10,
             stacks: Some(|folder, _| stacks::of_dump(folder, "google-pprof", "gperftools")),
             ..tool(
                 "gperftools' heap profiler",
@@ -201,6 +270,7 @@ pub(super) fn all() -> Vec<Tool> {
         Tool {
             package: Some("valgrind"),
             is_slow: true,
+            shortened: 10,
             stacks: Some(|folder, _| stacks::of_massif(folder)),
             ..tool(
                 "valgrind massif",
@@ -214,6 +284,17 @@ pub(super) fn all() -> Vec<Tool> {
             )
         },
     ]
+}
+
+/// The C library.
+const LIBC: &str = "/lib/x86_64-linux-gnu/libc.so.6";
+
+/// The file whose malloc the process calls: an allocator that is linked in comes before the C library.
+fn allocator_of(pid: u32) -> String {
+    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
+    let files = maps.lines().filter_map(|line| line.split_whitespace().nth(5));
+    let mut others = files.filter(|file| file.contains("/libjemalloc") || file.contains("/libtcmalloc"));
+    others.next().unwrap_or(LIBC).to_owned()
 }
 
 /// A command without any tool.
@@ -236,12 +317,11 @@ fn memleak(places: &Places) -> Command {
     tool
 }
 
-fn bpftrace(how: &[&str]) -> Command {
-    const LIBC: &str = "/lib/x86_64-linux-gnu/libc.so.6";
+fn bpftrace(library: &str, how: &[&str]) -> Command {
     let script = format!(
-        "BEGIN {{ printf(\"attached\\n\"); }} uprobe:{LIBC}:malloc {{ @size[tid] = arg0; }} \
-         uretprobe:{LIBC}:malloc /@size[tid]/ {{ @stack[retval] = ustack(100); @live[retval] = @size[tid]; delete(@size[tid]); }} \
-         uprobe:{LIBC}:free {{ delete(@stack[arg0]); delete(@live[arg0]); }} END {{ clear(@size); clear(@live); }}"
+        "BEGIN {{ printf(\"attached\\n\"); }} uprobe:{library}:malloc {{ @size[tid] = arg0; }} \
+         uretprobe:{library}:malloc /@size[tid]/ {{ @stack[retval] = ustack(100); @live[retval] = @size[tid]; delete(@size[tid]); }} \
+         uprobe:{library}:free {{ delete(@stack[arg0]); delete(@live[arg0]); }} END {{ clear(@size); clear(@live); }}"
     );
     let mut tool = Command::new("bpftrace");
     tool.env("BPFTRACE_MAP_KEYS_MAX", "1000000").args(how).args(["-e", &script]);
@@ -261,7 +341,7 @@ fn preloaded(library: &str, command: &[String]) -> Result<Command> {
 /// Attaches a tool, and gives those that say so too early the time that they need.
 pub(super) fn attach(tool: &Tool, mut command: Command, ready: &str) -> Result<Program> {
     let mut program = Program::start(&mut command)?;
-    program.hear(ready, Duration::from_secs(30))?;
+    program.hear(ready, PATIENCE)?;
     if tool.name.starts_with("bpftrace") {
         std::thread::sleep(Duration::from_secs(1));
     }

@@ -1,6 +1,7 @@
 //! What is slowed down: each a program that says when it is ready, works when it is told to, and says when it is done.
 
 use std::{
+    fmt::Write,
     fs,
     path::{Path, PathBuf},
     process::Command,
@@ -9,7 +10,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use super::program::Program;
+use super::program::{Program, TIMED_OUT};
 use crate::process::run;
 
 /// One of them.
@@ -25,42 +26,64 @@ pub(super) struct Workload {
 enum Kind {
     /// Told what to do by this text, after that one has had it say that it is ready.
     Told { hello: &'static str, go: String },
-    /// A server, loaded by this command.
-    Served { load: Vec<String> },
+    /// A server, loaded by this command, and ended by the other.
+    Served { load: Vec<String>, end: Vec<String> },
     /// Works from its start to its end; its command line contains this.
     Whole { marker: String },
 }
 
-/// How long any of them may take before it counts as hung.
-pub(super) const HANG: Duration = Duration::from_secs(120);
+/// How long any step may take before it counts as hung. What is measured takes a few seconds.
+pub(super) const PATIENCE: Duration = Duration::from_secs(45);
 
 const PYTHON: &str = "import json, sys
 data = [{'id': i, 'name': 'name %d' % i, 'tags': ['a', 'b', str(i)], 'price': i * 1.5} for i in range(2000)]
 print('ready', flush=True)
 sys.stdin.readline()
-for _ in range(25):
+for _ in range(int(sys.argv[1])):
     json.loads(json.dumps(data))
 print('done', flush=True)
 print('kept', flush=True)
 sys.stdin.readline()
 ";
 
-const CPP: &str = "#include <algorithm>\n#include <map>\n#include <string>\n#include <vector>\n\
-int main() { std::map<std::string, std::vector<int>> words; words[\"a\"].push_back(1); \
-std::sort(words[\"a\"].begin(), words[\"a\"].end()); return words.size() == 1 ? 0 : 1; }\n";
+/// How much each has to do at full length.
+const PAIRS: u64 = 1_000_000;
+const PYTHON_ROUNDS: u64 = 250;
+const SQL_ROWS: u64 = 300_000;
+const REDIS_REQUESTS: u64 = 180_000;
+const CPP_TYPES: u64 = 60;
 
-const SQL: &str = "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, price REAL);
-WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < 30000)
+/// A file that uses the standard library's containers with so many types.
+fn cpp(types: u64) -> String {
+    let mut text =
+        String::from("#include <algorithm>\n#include <map>\n#include <string>\n#include <vector>\n");
+    for number in 0..types {
+        let _ = write!(
+            text,
+            "struct T{number} {{ int key; std::string name; bool operator<(const T{number} &o) const {{ return key < o.key; }} }};\n\
+             int use{number}() {{ std::map<std::string, std::vector<T{number}>> words; words[\"a\"].push_back({{1, \"b\"}}); \
+             std::sort(words[\"a\"].begin(), words[\"a\"].end()); return (int)words.size(); }}\n"
+        );
+    }
+    text
+}
+
+fn sql(rows: u64) -> String {
+    format!(
+        "CREATE TABLE t(id INTEGER PRIMARY KEY, name TEXT, price REAL);
+WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {rows})
   INSERT INTO t SELECT i, 'name ' || i, i * 1.5 FROM n;
 CREATE INDEX by_name ON t(name);
 SELECT count(*), group_concat(substr(name, 1, 8)) IS NULL, sum(price) FROM t WHERE name LIKE '%7%' GROUP BY id % 500 LIMIT 1;
 SELECT count(DISTINCT upper(name)) FROM t;
 .print done
 .print kept
-";
+"
+    )
+}
 
-/// All of them; what they are made of lies in `folder`.
-pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workload>> {
+/// All of them, with an n-th of their work where it is `shortened` n times; what they are made of lies in `folder`.
+pub(super) fn all(folder: &Path, python: &Path, port: u16, shortened: u64) -> Result<Vec<Workload>> {
     let loops = folder.join("loops");
     fs::write(folder.join("loops.c"), include_str!("loops.c"))?;
     run(Command::new("cc")
@@ -68,8 +91,9 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workloa
         .arg(&loops)
         .arg(folder.join("loops.c")))?;
     fs::write(folder.join("work.py"), PYTHON)?;
-    fs::write(folder.join("unit.cpp"), CPP)?;
-    let pairs = 50_000;
+    let unit = folder.join(format!("unit-{shortened}.cpp"));
+    fs::write(&unit, cpp((CPP_TYPES / shortened).max(1)))?;
+    let pairs = PAIRS / shortened;
     let looped = |name, threads: u64, depth: u32, size: u32| Workload {
         name,
         command: vec![
@@ -82,8 +106,8 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workloa
         kind: Kind::Told { hello: "", go: "go\n".into() },
         pairs: Some(pairs),
     };
-    let object = text(&folder.join("unit.o"));
-    let port = port.to_string();
+    let object = text(&folder.join(format!("unit-{shortened}.o")));
+    let (port, requests) = (port.to_string(), REDIS_REQUESTS / shortened);
     let words = |line: &str| line.split(' ').map(str::to_owned).collect::<Vec<_>>();
     Ok(vec![
         looped("loop, 8 frames, 16 B", 1, 8, 16),
@@ -92,14 +116,18 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workloa
         looped("2 threads, 32 frames, 256 B", 2, 32, 256),
         Workload {
             name: "python json",
-            command: vec![text(python), text(&folder.join("work.py"))],
+            command: vec![
+                text(python),
+                text(&folder.join("work.py")),
+                (PYTHON_ROUNDS / shortened).max(1).to_string(),
+            ],
             kind: Kind::Told { hello: "", go: "go\n".into() },
             pairs: None,
         },
         Workload {
             name: "sqlite",
             command: words("sqlite3 :memory:"),
-            kind: Kind::Told { hello: ".print ready\n", go: SQL.into() },
+            kind: Kind::Told { hello: ".print ready\n", go: sql(SQL_ROWS / shortened) },
             pairs: None,
         },
         Workload {
@@ -108,7 +136,11 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workloa
                 "redis-server --bind 127.0.0.1 --port {port} --save  --appendonly no --activerehashing no"
             )),
             kind: Kind::Served {
-                load: words(&format!("redis-benchmark -p {port} -t set -n 30000 -r 100000 -d 400 -q")),
+                load: words(&format!(
+                    "timeout {} redis-benchmark -p {port} -t set -n {requests} -r 100000 -d 400 -q",
+                    PATIENCE.as_secs()
+                )),
+                end: words(&format!("timeout 5 redis-cli -p {port} shutdown nosave")),
             },
             pairs: None,
         },
@@ -118,7 +150,7 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16) -> Result<Vec<Workloa
                 "clang++".into(),
                 "-O1".into(),
                 "-c".into(),
-                text(&folder.join("unit.cpp")),
+                text(&unit),
                 "-o".into(),
                 object.clone(),
             ],
@@ -149,9 +181,9 @@ impl Workload {
         match &self.kind {
             Kind::Told { hello, .. } => {
                 program.say(hello)?;
-                program.hear("ready", HANG)?;
+                program.hear("ready", PATIENCE)?;
             }
-            Kind::Served { .. } => program.hear("Ready to accept connections", HANG)?,
+            Kind::Served { .. } => program.hear("Ready to accept connections", PATIENCE)?,
             Kind::Whole { .. } => {}
         }
         Ok(program)
@@ -163,23 +195,39 @@ impl Workload {
             Kind::Told { go, .. } => {
                 let began = Instant::now();
                 program.say(go)?;
-                program.hear("done", HANG)?;
+                program.hear("done", PATIENCE)?;
                 let time = began.elapsed();
-                program.hear("kept", HANG)?;
+                program.hear("kept", PATIENCE)?;
                 Ok(time)
             }
-            Kind::Served { load } => {
+            Kind::Served { load, .. } => {
                 let began = Instant::now();
-                let mut command = Command::new(load.first().context("no load")?);
-                let output = command.args(load.iter().skip(1)).output()?;
-                if !output.status.success() {
-                    bail!("redis-benchmark failed: {}", String::from_utf8_lossy(&output.stderr));
+                let output = command_of(load)?.output()?;
+                match output.status.code() {
+                    Some(0) => Ok(began.elapsed()),
+                    // What timeout(1) answers.
+                    Some(124) => bail!("{TIMED_OUT}: the load took more than {} s", PATIENCE.as_secs()),
+                    _ => bail!("redis-benchmark failed: {}", String::from_utf8_lossy(&output.stderr)),
                 }
-                Ok(began.elapsed())
             }
             Kind::Whole { marker } => life_of(marker, program),
         }
     }
+
+    /// Ends what the tool that started it may not have as its own child.
+    pub(super) fn stop(&self) {
+        if let Kind::Served { end, .. } = &self.kind
+            && let Ok(mut command) = command_of(end)
+        {
+            let _ = command.output();
+        }
+    }
+}
+
+fn command_of(words: &[String]) -> Result<Command> {
+    let mut command = Command::new(words.first().context("no command")?);
+    command.args(words.iter().skip(1));
+    Ok(command)
 }
 
 /// How long a process lives whose command line contains this. The tool that starts it may take long before and afterwards.
@@ -189,7 +237,10 @@ fn life_of(marker: &str, program: &mut Program) -> Result<Duration> {
         if let Some(process) = find(marker) {
             break (process, Instant::now());
         }
-        if waited.elapsed() > HANG || !program.is_alive() {
+        if waited.elapsed() > PATIENCE {
+            bail!("{TIMED_OUT}: the compiler was not started: {}", program.last_words());
+        }
+        if !program.is_alive() {
             bail!("the compiler was not started: {}", program.last_words());
         }
         std::thread::sleep(Duration::from_millis(1));
@@ -199,8 +250,8 @@ fn life_of(marker: &str, program: &mut Program) -> Result<Duration> {
         stat.rsplit(") ").next().is_some_and(|rest| !rest.is_empty() && !rest.starts_with('Z'))
     };
     while lives() {
-        if began.elapsed() > HANG {
-            bail!("the compiler has not ended after {} s", HANG.as_secs());
+        if began.elapsed() > PATIENCE {
+            bail!("{TIMED_OUT}: the compiler has not ended after {} s", PATIENCE.as_secs());
         }
         std::thread::sleep(Duration::from_millis(1));
     }

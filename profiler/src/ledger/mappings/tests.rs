@@ -179,6 +179,9 @@ proptest! {
                 std::array::from_fn(|i| if aligned[i] { numbers[i] & !0xfff & u64::MAX >> (numbers[i] & 31) } else { numbers[i] });
             let call = call | if returns { RETURNS } else { 0 };
             mappings.hear(&MappingEvent { call, flags, thread, sp: 0, time: 0, address, length, new_length, site: 1 });
+            if aligned[0] && aligned[1] {
+                mappings.reconcile(&[(0, address), (length.max(address), u64::MAX)], u64::from(flags & 1));
+            }
             let (_, total) = mappings.sites();
             let mut end = 0;
             for (start, next) in total.ranges {
@@ -281,3 +284,5 @@ fn what_has_come_to_a_place_given_up_stays_when_the_call_fails() {
     assert_eq!((fed.ranges(7), fed.ranges(8)), (vec![(0, 1), (3, 4)], vec![(1, 3)]));
     assert_eq!((fed.mappings.space, fed.mappings.taken), (4 * PAGE, 0));
 }
+
+mod doubt;

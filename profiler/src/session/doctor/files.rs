@@ -133,14 +133,23 @@ fn unwinding(files: &[FileFacts]) -> Check {
 
 fn naming(files: &[FileFacts], is_debian: bool) -> Check {
     let of = |best: &'static str| files.iter().filter(move |file| file.names.best == best);
-    let nameless: Vec<_> = of("exported").chain(of("none")).filter(|file| file.path != "[vdso]").collect();
-    let says = format!(
+    // The kernel brings the vDSO, whose few functions are all exported: there is nothing to install.
+    let is_vdso = |file: &&FileFacts| file.path == VDSO;
+    let nameless: Vec<_> = of("exported").chain(of("none")).filter(|file| !is_vdso(file)).collect();
+    let without_any = nameless.iter().filter(|file| file.names.best == "none").count();
+    let mut says = format!(
         "file and line in {} of {}, functions in {}, exported functions alone in {}",
         of("lines").count(),
         counted(files.len() as u64, "file", "files"),
         of("functions").count(),
-        nameless.len(),
+        nameless.len() - without_any,
     );
+    if without_any > 0 {
+        says.push_str(&format!(", no names in {without_any}"));
+    }
+    if files.iter().any(|file| is_vdso(&file)) {
+        says.push_str(", the kernel's own in its vDSO");
+    }
     if nameless.is_empty() {
         return Check::ok("names", says);
     }
@@ -154,8 +163,50 @@ fn naming(files: &[FileFacts], is_debian: bool) -> Check {
     Check::warn("names", format!("{says}: {}", some_of(&paths)), remedy)
 }
 
+/// What the kernel maps into every process.
+const VDSO: &str = "[vdso]";
+
 fn some_of(paths: &[&str]) -> String {
     let more = paths.len().saturating_sub(NAMED);
     let more = if more > 0 { format!(" and {more} more") } else { String::new() };
     format!("{}{more}", paths.iter().take(NAMED).copied().collect::<Vec<_>>().join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn file(path: &str, best: &'static str) -> FileFacts {
+        FileFacts {
+            path: path.into(),
+            build_id: None,
+            deleted: false,
+            text_bytes: 0,
+            described_bytes: 0,
+            undescribed_bytes: 0,
+            no_unwind: None,
+            names: NameFacts { best, debug_file: None, functions: 0, exported: 0 },
+        }
+    }
+
+    #[test]
+    fn every_file_is_in_one_class() {
+        let mut files = vec![
+            file("/bin/a", "lines"),
+            file("/lib/b.so", "functions"),
+            file("/lib/c.so", "exported"),
+            file("/lib/d.so", "none"),
+        ];
+        let said = |files: &[FileFacts]| naming(files, false).says;
+        assert_eq!(
+            said(&files),
+            "file and line in 1 of 4 files, functions in 1, exported functions alone in 1, no names in 1: c.so, d.so"
+        );
+        files.truncate(2);
+        files.push(file("[vdso]", "exported"));
+        assert_eq!(
+            said(&files),
+            "file and line in 1 of 3 files, functions in 1, exported functions alone in 0, the kernel's own in its vDSO"
+        );
+    }
 }

@@ -12,9 +12,13 @@ use std::{
 
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
 
-use super::{address_mut, batches::Batches, call, call_for_fd, command, raw};
+use super::{address_mut, batches::Batches, call, call_for_fd, command, load_btf, raw};
 
 /// Makes a hash map with room for so many elements, whose memory is taken as they come.
+///
+/// It has type information, as the maps that aya makes: before 6.2 the kernel takes a map into a map of maps only if that one
+/// and the first of its kind both have some or have none (`timer_off` in `bpf_map_meta_equal` of kernel/bpf/map_in_map.c,
+/// since 5.15: -EINVAL in a map without, -ENOENT in one whose values are a structure).
 ///
 /// # Errors
 /// What bpf(2) answers to `BPF_MAP_CREATE`: `ENOMEM` or `E2BIG` where there is no room for its buckets.
@@ -33,6 +37,10 @@ pub fn new_hash_map<K, V>(name: &CStr, entries: u32) -> io::Result<OwnedFd> {
         inner_map_fd: u32,
         numa_node: u32,
         map_name: [u8; 16],
+        map_ifindex: u32,
+        btf_fd: u32,
+        btf_key_type_id: u32,
+        btf_value_type_id: u32,
     }
     let mut attributes = Attributes::zeroed();
     attributes.map_type = TYPE_HASH;
@@ -43,7 +51,33 @@ pub fn new_hash_map<K, V>(name: &CStr, entries: u32) -> io::Result<OwnedFd> {
     for (to, from) in attributes.map_name.iter_mut().take(15).zip(name.to_bytes()) {
         *to = *from;
     }
+    let types = words_as_types(attributes.value_size / 8);
+    // A kernel without such information has none of the other maps' either.
+    let btf = load_btf(&types).ok().filter(|_| size_of::<K>() == 8 && size_of::<V>().is_multiple_of(8));
+    if let Some(btf) = &btf {
+        attributes.btf_fd = raw(btf.as_fd());
+        (attributes.btf_key_type_id, attributes.btf_value_type_id) = (1, 4);
+    }
     call_for_fd(command::MAP_CREATE, &mut attributes)
+}
+
+/// Type information (Documentation/bpf/btf.rst): type 1 is a word of eight bytes, 3 an array of so many of them, 2 what that
+/// is indexed by, 4 a structure of nothing else.
+fn words_as_types(words: u32) -> Vec<u8> {
+    /// `BTF_KIND_INT`, `BTF_KIND_ARRAY`, and `BTF_KIND_STRUCT` with one member, where a type's head has its kind.
+    const INT: u32 = 1 << 24;
+    const ARRAY: u32 = 3 << 24;
+    const STRUCTURE: u32 = 4 << 24 | 1;
+    const TYPES: [u32; 8] = [1, INT, 8, 64, 1, INT, 4, 32];
+    let array = [0, ARRAY, 0, 1, 2, words];
+    let structure = [1, STRUCTURE, words * 8, 1, 3, 0];
+    let names = b"\0word\0";
+    let length = |bytes: usize| u32::try_from(bytes).unwrap_or(u32::MAX);
+    let types = length(size_of_val(&TYPES) + size_of_val(&array) + size_of_val(&structure));
+    // Magic number and version, the head's length, then where types and names begin behind it, and their lengths.
+    let head = [0x0001_eb9f, 24, 0, types, types, length(names.len())];
+    let words = head.into_iter().chain(TYPES).chain(array).chain(structure);
+    words.flat_map(u32::to_le_bytes).chain(names.iter().copied()).collect()
 }
 
 /// A map with keys `K` and values `V`.

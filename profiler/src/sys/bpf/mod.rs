@@ -324,3 +324,6 @@ fn object_info<T: NoUninit + bytemuck::AnyBitPattern>(
     attributes.info = address_mut(info);
     call(command::OBJ_GET_INFO_BY_FD, &mut attributes).map(drop)
 }
+
+#[cfg(test)]
+mod interrupted;
