@@ -95,7 +95,7 @@ proptest! {
         }
         prop_assert_eq!(account.totals.alloc_objects, lives.len() as u64);
         prop_assert_eq!(account.totals.inuse.space, lives.iter().filter(counted).map(|l| l.size).sum::<u64>());
-        prop_assert!(account.sites.is_sorted_by_key(|(_, sums)| std::cmp::Reverse(sums.inuse.space)));
+        prop_assert!(account.sites.is_sorted_by_key(|(_, sums)| Reverse(sums.inuse.space)));
     }
 }
 
