@@ -53,6 +53,8 @@ impl Call {
     pub const NOTHING: u8 = 7;
     /// Set in the cookie of a probe on an allocator that the user named.
     pub const CUSTOM: u64 = 1 << 48;
+    /// Where the cookie of a probe behind a call says how many bytes behind the call's return address it sits.
+    pub const BEHIND_SHIFT: u32 = 56;
 
     /// `f(…, size, …)` returns a block.
     #[must_use]

@@ -20,7 +20,8 @@ use crate::{
     memo, moments, opaque, python,
     python_records::PythonFrame,
     records::{CUSTOM_BLOCK, LiveBlock, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end},
-    sampler, threads, walk,
+    sampler, threads,
+    walk::{self, Place},
 };
 
 /// A call's decision: how many bytes, recorded at which interval (its number).
@@ -38,7 +39,10 @@ pub struct Drawn {
 /// one of the two allocators was named by the user, it may be of the block that our block is the first part of.
 #[inline(always)]
 pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn, entered: u64, now: u64) {
-    let site = site(registers, function.allocator());
+    // A probe behind a call may sit some instructions further.
+    let mut place = Place::of(registers);
+    place.ip = place.ip.wrapping_sub(function.behind());
+    let site = site(&place, function.allocator());
     let key = function.key_of(address);
     let Drawn { size, interval } = drawn;
     let thread = threads::allocates(key, now) | interval << NUMBER_SHIFT;
@@ -214,18 +218,18 @@ pub fn holds(address: u64) -> bool {
 
 /// The site of the call that is returning, with its stack on the way to the user side if it is new.
 #[inline(always)]
-pub fn site(registers: &pt_regs, allocator: u8) -> u64 {
+pub fn site(place: &Place, allocator: u8) -> u64 {
     let Some(slot) = walk::claim() else {
         count(Counter::ScratchBusy, 1);
         return OVERFLOW_SITE;
     };
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return OVERFLOW_SITE };
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
-    walk::begin(unsafe { &mut *scratch }, registers, allocator);
+    walk::begin(unsafe { &mut *scratch }, place, allocator);
     python::collect(scratch, slot);
     // SAFETY: as above.
     let begun = unsafe { (*scratch).hash };
-    let site = match memo::recognise(scratch, slot, registers) {
+    let site = match memo::recognise(scratch, slot, place) {
         Some(site) if stack_is_sent(site) => {
             walk::count_end(walk_end::COMPLETE, 1);
             count(Counter::StacksRecognised, 1);
@@ -235,7 +239,7 @@ pub fn site(registers: &pt_regs, allocator: u8) -> u64 {
             walk::walk(scratch, slot);
             // SAFETY: as above.
             let scratch = unsafe { &mut *scratch };
-            memo::remember(scratch, registers, begun);
+            memo::remember(scratch, place, begun);
             known_site(scratch)
         }
     };

@@ -4,6 +4,7 @@
 //! - `function`: which function it is, and its arguments;
 //! - `life`: the target's exit and exec;
 //! - `session`: what the kernel carries from the one to the other;
+//! - `sites`: the same on single calls of such a function;
 //! - `account`: live blocks and sites;
 //! - `live`: the table of live blocks;
 //! - `moments`: what the sites held at the peak and at the target's exit;
@@ -41,6 +42,7 @@ mod python_code;
 mod sampler;
 mod search;
 mod session;
+mod sites;
 mod threads;
 mod walk;
 

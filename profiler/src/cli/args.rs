@@ -17,6 +17,7 @@ use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
     session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
+    symbolize::wanted::WantedFunction,
     target::allocator::custom::CustomAllocator,
 };
 
@@ -178,6 +179,11 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     max_size: Option<u64>,
 
+    /// Record only allocations that this function makes itself, by its symbol or by its name: `Cache::insert`; `*` stands
+    /// for anything (may be given several times; see docs/narrowing.md)
+    #[arg(long, value_name = "FUNCTION")]
+    only_caller: Vec<WantedFunction>,
+
     /// Watch an allocator of the program's own too: `alloc=my_malloc(size=0);free=my_free(ptr=0)` says which functions
     /// and at which place their arguments are; `@libpool.so` at the end names the file (may be given several times; see
     /// docs/allocators.md)
@@ -320,6 +326,7 @@ impl CommonArgs {
             min_age: self.min_age,
             min_size: self.min_size,
             max_size: self.max_size,
+            only_callers: self.only_caller,
             budget: self.budget.options(attaches),
             allocators: self.allocator,
             mmap: self.mmap,

@@ -42,6 +42,18 @@ impl AttachMethod {
     }
 }
 
+/// Where a probe sits with respect to the call that it tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Position {
+    /// In the function that is called, or on a jump to it: the return address is on the stack.
+    #[default]
+    Called,
+    /// On the instruction that calls.
+    AtCall,
+    /// So many bytes behind the call's return address, with its result in rax.
+    BehindCall(u8),
+}
+
 /// One place to probe.
 #[derive(Clone, Debug)]
 pub struct ProbePoint {
@@ -57,13 +69,19 @@ pub struct ProbePoint {
     pub function: u8,
     /// Whether the user named the allocator.
     pub custom: bool,
+    /// With respect to the call.
+    pub position: Position,
 }
 
 impl ProbePoint {
     /// What the program there is told.
     #[must_use]
     pub const fn cookie(&self) -> u64 {
-        self.call.cookie(self.allocator, self.function) | if self.custom { Call::CUSTOM } else { 0 }
+        let behind = match self.position {
+            Position::BehindCall(bytes) => (bytes as u64) << Call::BEHIND_SHIFT,
+            _ => 0,
+        };
+        self.call.cookie(self.allocator, self.function) | if self.custom { Call::CUSTOM } else { 0 } | behind
     }
 }
 
@@ -78,6 +96,8 @@ pub struct ProbeSettings {
     pub min_size: u64,
     /// Largest allocation to record, in bytes.
     pub max_size: u64,
+    /// Whether only calls out of certain functions are recorded, which [`ebpf::EbpfProbe::publish_callers`] names.
+    pub only_callers: bool,
     /// Whether blocks are to be sampled, or may be some time.
     pub sampling: bool,
     /// What the probes are told first; without sampling, [`Control::EXACT`].

@@ -133,6 +133,19 @@ fn stack_warnings(quality: &Quality) -> Vec<String> {
 fn notes(profile: &Profile) -> Vec<String> {
     let quality = &profile.quality;
     let mut notes = profile.mode.budget.notes();
+    if let Some(only) = &profile.mode.only_caller {
+        let skipped = if only.by_calls {
+            String::new()
+        } else {
+            let others = counted(quality.other_callers, "allocation", "allocations");
+            format!("; {others} of others left at their entry")
+        };
+        notes.push(format!(
+            "Only allocations by `{}` are recorded: {}{skipped}.",
+            clean(&only.asked),
+            clean(&only.how)
+        ));
+    }
     if let Some(interval) = profile.mode.sample_interval {
         notes.push(format!(
             "All numbers are estimates from samples, one in {} on average; {} not sampled. ± is the standard error: the true \

@@ -55,6 +55,7 @@ pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result
         observation.look()?;
     }
     observation.require_custom_allocators()?;
+    observation.require_callers()?;
     Ok(observation)
 }
 

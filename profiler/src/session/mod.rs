@@ -21,6 +21,7 @@ mod marks;
 mod named_allocator;
 mod naming;
 mod observation;
+mod only_caller;
 pub mod options;
 mod output;
 mod overhead;

@@ -21,6 +21,7 @@ use super::{
     lookout::Lookout,
     mapped::{self, Mapped},
     named_allocator::NamedAllocator,
+    only_caller::Callers,
     options::CommonOptions,
     overhead::OverheadMeter,
     pools::Pools,
@@ -84,6 +85,8 @@ pub(super) struct Observation {
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
+    /// The functions whose allocations are recorded, where not all are.
+    pub(super) callers: Option<Callers>,
     pub(super) governor: Governor,
     pub(super) sampled_code: SampledCode,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
@@ -115,6 +118,7 @@ impl Observation {
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
+            only_callers: !options.only_callers.is_empty(),
             sampling,
             control,
             custom_allocators: !options.allocators.is_empty(),
@@ -128,6 +132,7 @@ impl Observation {
         })?;
         let meter = OverheadMeter::new(&probe);
         let mut observation = Self {
+            callers: Callers::of(options, process.pid),
             process,
             code,
             stacks: HashMap::new(),
@@ -320,7 +325,11 @@ impl Observation {
         for module in &change.modules {
             self.probe_allocators(module)?;
             self.look_for_python(module)?;
+            if let Some(callers) = &mut self.callers {
+                callers.add(module);
+            }
         }
+        self.place_callers()?;
         self.publish_allocator_code()
     }
 

@@ -11,6 +11,7 @@ use anyhow::Context;
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
+    symbolize::wanted::WantedFunction,
     target::allocator::custom::CustomAllocator,
 };
 
@@ -94,6 +95,8 @@ pub struct CommonOptions {
     pub min_size: Option<u64>,
     /// Record only allocations of at most so many bytes.
     pub max_size: Option<u64>,
+    /// Record only allocations by functions of these names, if there are any.
+    pub only_callers: Vec<WantedFunction>,
     /// How much to record, and what that may cost.
     pub budget: BudgetOptions,
     /// Allocators that the target is said to have beside those known by their names.
@@ -147,6 +150,7 @@ impl CommonOptions {
             min_age: None,
             min_size: None,
             max_size: None,
+            only_callers: Vec::new(),
             budget: BudgetOptions::default(),
             allocators: Vec::new(),
             mmap: false,

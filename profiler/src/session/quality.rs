@@ -39,6 +39,7 @@ pub(super) fn quality(counters: &Counters, account: &Account) -> Quality {
         unmatched_frees: counters.get(Counter::UnmatchedFrees),
         failed_allocations: counters.get(Counter::FailedAllocations),
         filtered_allocations: counters.get(Counter::FilteredAllocations),
+        other_callers: counters.get(Counter::OtherCallers),
         unsampled_allocations: counters.get(Counter::UnsampledAllocations),
         lost,
         stacks_walked: counters.get(Counter::StacksWalked),

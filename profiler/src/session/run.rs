@@ -159,6 +159,9 @@ impl Program {
                         // A library that comes later may define it.
                         started.warnings.push(format!("Not found when the program began: {missing}"));
                     }
+                    if let Err(missing) = started.require_callers() {
+                        started.warnings.push(format!("Not found when the program began: {missing}"));
+                    }
                     stopped.resume();
                     return Ok(Some(started));
                 }

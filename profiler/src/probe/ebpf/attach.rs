@@ -1,15 +1,9 @@
 //! The programs on the allocators' functions, and the links that hold them there.
 
 use std::{
-    collections::BTreeMap,
-    ffi::{CString, OsStr},
     io,
     num::NonZeroU32,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
-    path::Path,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -24,11 +18,11 @@ use aya::{
 use profiler_common::records::CallKind;
 
 use super::{
-    links::Links,
+    links::{Links, multi},
     object::{Programs, damaged, session_kernel_functions},
 };
 use crate::{
-    probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
+    probe::{AttachMethod, Position, ProbePoint, ProbeSettings, error::ProbeError, rights},
     sys::bpf::{self, ATTACH_UPROBE_MULTI, ATTACH_UPROBE_SESSION, MultiLink, RunTime},
     sys::calibration,
 };
@@ -54,6 +48,7 @@ enum Loaded {
         free: OwnedFd,
         exit: OwnedFd,
         mapping: Option<OwnedFd>,
+        sites: Option<[OwnedFd; 2]>,
         empty: OwnedFd,
     },
     Multi {
@@ -62,6 +57,7 @@ enum Loaded {
         free: OwnedFd,
         exit: OwnedFd,
         mapping: Option<[OwnedFd; 2]>,
+        sites: Option<[OwnedFd; 2]>,
         empty: OwnedFd,
     },
     /// aya holds the programs.
@@ -70,6 +66,8 @@ enum Loaded {
 
 const PERF_PROGRAMS: [&str; 4] = ["free_entry", "alloc_return", "alloc_entry", "exit_entry"];
 const PERF_MAPPING_PROGRAMS: [&str; 2] = ["mapping_return", "mapping_entry"];
+/// The programs on single calls: those behind them first, so that no call is begun whose end would be missed.
+const SITE_PROGRAMS: [&str; 2] = ["site_return", "site_entry"];
 
 impl Attachments {
     /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
@@ -142,26 +140,36 @@ impl Attachments {
     }
 
     fn place(&self, ebpf: &mut Ebpf, points: &[&ProbePoint]) -> Result<Links, ProbeError> {
+        let (behind, points): (Vec<_>, Vec<_>) =
+            points.iter().copied().partition(|point| matches!(point.position, Position::BehindCall(_)));
+        let (at_calls, points): (Vec<_>, Vec<_>) =
+            points.into_iter().partition(|point| point.position == Position::AtCall);
         let (mapping, points): (Vec<_>, Vec<_>) =
-            points.iter().copied().partition(|point| point.call.kind.is_of_mappings());
+            points.into_iter().partition(|point| point.call.kind.is_of_mappings());
         let (returning, entered): (Vec<_>, Vec<_>) =
             points.into_iter().partition(|point| point.call.needs_return());
         let (exiting, freeing): (Vec<_>, Vec<_>) =
             entered.into_iter().partition(|point| point.call.kind == CallKind::Exit);
         let mut links = Links::default();
         match &self.loaded {
-            Loaded::Session { allocate, free, exit, mapping: program, .. } => {
+            Loaded::Session { allocate, free, exit, mapping: program, sites, .. } => {
                 let pid = self.pid;
                 links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
+                for (program, points) in sites.iter().flatten().zip([&behind, &at_calls]) {
+                    links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, pid, points)?);
+                }
                 links.multi.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
                 links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
                 if let Some(program) = program {
                     links.multi.extend(multi(program, ATTACH_UPROBE_SESSION, false, pid, &mapping)?);
                 }
             }
-            Loaded::Multi { entry, at_return, free, exit, mapping: programs, .. } => {
+            Loaded::Multi { entry, at_return, free, exit, mapping: programs, sites, .. } => {
                 let pid = self.pid;
                 links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
+                for (program, points) in sites.iter().flatten().zip([&behind, &at_calls]) {
+                    links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, pid, points)?);
+                }
                 links.multi.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
                 links.multi.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
                 links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
@@ -173,8 +181,9 @@ impl Attachments {
             Loaded::Perf => {
                 let points = [&freeing, &returning, &returning, &exiting];
                 let of_allocators = PERF_PROGRAMS.into_iter().zip(points);
-                for (program, points) in
-                    of_allocators.chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
+                for (program, points) in of_allocators
+                    .chain(SITE_PROGRAMS.into_iter().zip([&behind, &at_calls]))
+                    .chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
                 {
                     self.attach_by_perf(ebpf, program, points, &mut links.perf)?;
                 }
@@ -259,19 +268,22 @@ impl Attachments {
     /// The programs that run in the target, as far as we hold them.
     fn programs(&self) -> Vec<(&'static str, &OwnedFd)> {
         match &self.loaded {
-            Loaded::Session { allocate, free, exit, mapping, .. } => {
+            Loaded::Session { allocate, free, exit, mapping, sites, .. } => {
                 let mut programs =
                     vec![("alloc_session", allocate), ("free_entry", free), ("exit_entry", exit)];
+                programs.extend(SITE_PROGRAMS.into_iter().zip(sites.iter().flatten()));
                 programs.extend(mapping.as_ref().map(|program| ("mapping_session", program)));
                 programs
             }
-            Loaded::Multi { entry, at_return, free, exit, mapping, .. } => {
+            Loaded::Multi { entry, at_return, free, exit, mapping, sites, .. } => {
+                let of_sites = SITE_PROGRAMS.into_iter().zip(sites.iter().flatten());
                 let mut programs = vec![
                     ("alloc_entry", entry),
                     ("alloc_return", at_return),
                     ("free_entry", free),
                     ("exit_entry", exit),
                 ];
+                programs.extend(of_sites);
                 programs.extend(mapping.iter().flat_map(|[entry, at_return]| {
                     [("mapping_entry", entry), ("mapping_return", at_return)]
                 }));
@@ -305,6 +317,7 @@ fn load_as(
                 mapping: mappings
                     .then(|| programs.load("mapping_session", ATTACH_UPROBE_SESSION, &functions))
                     .transpose()?,
+                sites: load_site_programs(programs, settings)?,
                 empty: programs.load("empty", ATTACH_UPROBE_SESSION, &[])?,
             })
         }
@@ -319,11 +332,13 @@ fn load_as(
             } else {
                 None
             },
+            sites: load_site_programs(programs, settings)?,
             empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
         }),
         AttachMethod::Perf => {
             let of_mappings = PERF_MAPPING_PROGRAMS.into_iter().filter(|_| mappings);
-            for name in PERF_PROGRAMS.into_iter().chain(of_mappings) {
+            let of_sites = SITE_PROGRAMS.into_iter().filter(|_| settings.only_callers);
+            for name in PERF_PROGRAMS.into_iter().chain(of_mappings).chain(of_sites) {
                 let program = perf_program(ebpf, name)?;
                 program.load().map_err(|error| match io_cause(&error) {
                     Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -337,34 +352,15 @@ fn load_as(
     }
 }
 
-/// One link for each file.
-fn multi(
-    program: &OwnedFd,
-    attach_type: u32,
-    at_return: bool,
-    pid: u32,
-    points: &[&ProbePoint],
-) -> Result<Vec<OwnedFd>, ProbeError> {
-    let mut by_file: BTreeMap<&Path, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
-    for point in points {
-        let (offsets, cookies) = by_file.entry(&point.path).or_default();
-        offsets.push(point.offset.0);
-        cookies.push(point.cookie());
+fn load_site_programs(
+    programs: &Programs,
+    settings: &ProbeSettings,
+) -> Result<Option<[OwnedFd; 2]>, ProbeError> {
+    if !settings.only_callers {
+        return Ok(None);
     }
-    let mut links = Vec::new();
-    for (path, (offsets, cookies)) in by_file {
-        let link = c_path(path.as_os_str()).and_then(|path| {
-            let link =
-                MultiLink { attach_type, path: &path, offsets: &offsets, cookies: &cookies, at_return, pid };
-            bpf::link_uprobe_multi(program.as_fd(), &link)
-        });
-        links.push(link.map_err(|source| ProbeError::Attach { source })?);
-    }
-    Ok(links)
-}
-
-pub(super) fn c_path(path: &OsStr) -> io::Result<CString> {
-    CString::new(path.as_bytes()).map_err(io::Error::other)
+    let [at_return, entry] = SITE_PROGRAMS.map(|name| programs.load(name, ATTACH_UPROBE_MULTI, &[]));
+    Ok(Some([at_return?, entry?]))
 }
 
 /// The system's answer inside an error of aya's.

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::report::{
     budget::{self, BudgetReport},
-    profile::Mode,
+    profile::{self, Mode},
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -30,6 +30,18 @@ pub struct Recorded {
     pub at_least_percent: Option<f64>,
     #[prost(double, optional, tag = "5")]
     pub processor_percent: Option<f64>,
+    #[prost(message, optional, tag = "20")]
+    pub only_caller: Option<OnlyCaller>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct OnlyCaller {
+    #[prost(string, tag = "1")]
+    pub asked: String,
+    #[prost(string, tag = "2")]
+    pub how: String,
+    #[prost(bool, tag = "3")]
+    pub by_calls: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -102,7 +114,16 @@ impl Recorded {
             steps: mode.budget.steps.iter().map(step).collect(),
             at_least_percent: mode.budget.at_least_percent,
             processor_percent: mode.budget.processor_percent,
+            only_caller: mode
+                .only_caller
+                .clone()
+                .map(|profile::OnlyCaller { asked, how, by_calls }| OnlyCaller { asked, how, by_calls }),
         }
+    }
+
+    pub(super) fn only_caller(&self) -> Option<profile::OnlyCaller> {
+        let OnlyCaller { asked, how, by_calls } = self.only_caller.clone()?;
+        Some(profile::OnlyCaller { asked, how, by_calls })
     }
 
     pub(super) fn decode(&self) -> BudgetReport {
