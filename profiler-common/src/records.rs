@@ -53,6 +53,8 @@ impl Call {
     pub const NOTHING: u8 = 7;
     /// Set in the cookie of a probe on an allocator that the user named.
     pub const CUSTOM: u64 = 1 << 48;
+    /// Set in the cookie of a probe that sees the calls of one caller alone: who calls need not be looked at.
+    pub const ONE_CALLER: u64 = 1 << 49;
     /// Where the cookie of a probe behind a call says how many bytes behind the call's return address it sits.
     pub const BEHIND_SHIFT: u32 = 56;
 

@@ -75,7 +75,7 @@ pub fn entered(
         count(Counter::FilteredAllocations, 1);
         return SKIP_RETURN;
     }
-    let wanted_caller = sampler::is_wanted_caller(from);
+    let wanted_caller = sampler::is_wanted_caller(function, from);
     if !wanted_caller {
         count(Counter::OtherCallers, 1);
     }

@@ -33,6 +33,12 @@ impl Function {
         self.0 & Call::CUSTOM != 0
     }
 
+    /// Whether its probe sees the calls of one caller alone.
+    #[inline(always)]
+    pub fn is_of_one_caller(self) -> bool {
+        self.0 & Call::ONE_CALLER != 0
+    }
+
     /// What the cookies of both ends of a call have in common.
     #[inline(always)]
     pub fn of_call(self) -> u64 {

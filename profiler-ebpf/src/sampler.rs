@@ -163,9 +163,8 @@ fn is_of_an_allocator(return_address: u64) -> bool {
 
 /// Whether a call that comes from there is one that was asked for.
 #[inline(always)]
-pub fn is_wanted_caller(from: CalledFrom) -> bool {
-    // The call instructions that have probes of their own are those of such functions.
-    only_callers() == 0 || from.at_call_site || lies_in(&CALLER_CODE, from.return_address())
+pub fn is_wanted_caller(function: Function, from: CalledFrom) -> bool {
+    only_callers() == 0 || function.is_of_one_caller() || lies_in(&CALLER_CODE, from.return_address())
 }
 
 /// Whether a return address lies in one of these functions.

@@ -50,6 +50,8 @@ mod mappings;
 mod model;
 #[path = "live/moments.rs"]
 mod moments;
+#[path = "live/narrowing.rs"]
+mod narrowing;
 #[path = "live/oracle.rs"]
 mod oracle;
 #[path = "live/programs.rs"]
@@ -109,6 +111,7 @@ fn main() -> ExitCode {
         budget::CASES,
         reports::CASES,
         moments::CASES,
+        narrowing::CASES,
         oracle::CASES,
         completeness::CASES,
         allocators::CASES,

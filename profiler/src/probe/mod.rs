@@ -45,9 +45,11 @@ impl AttachMethod {
 /// Where a probe sits with respect to the call that it tells of.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Position {
-    /// In the function that is called, or on a jump to it: the return address is on the stack.
+    /// In the function that is called: the return address is on the stack.
     #[default]
     Called,
+    /// On a jump to it, where that is so too.
+    AtJump,
     /// On the instruction that calls.
     AtCall,
     /// So many bytes behind the call's return address, with its result in rax.
@@ -77,11 +79,12 @@ impl ProbePoint {
     /// What the program there is told.
     #[must_use]
     pub const fn cookie(&self) -> u64 {
-        let behind = match self.position {
-            Position::BehindCall(bytes) => (bytes as u64) << Call::BEHIND_SHIFT,
-            _ => 0,
+        let position = match self.position {
+            Position::Called => 0,
+            Position::AtJump | Position::AtCall => Call::ONE_CALLER,
+            Position::BehindCall(bytes) => Call::ONE_CALLER | (bytes as u64) << Call::BEHIND_SHIFT,
         };
-        self.call.cookie(self.allocator, self.function) | if self.custom { Call::CUSTOM } else { 0 } | behind
+        self.call.cookie(self.allocator, self.function) | if self.custom { Call::CUSTOM } else { 0 } | position
     }
 }
 

@@ -172,7 +172,7 @@ impl Callers {
         }
         if self.stepped > 0 {
             how.push_str(&format!(
-                "; {} of these places offer no instruction that the kernel emulates, and cost some ten times more",
+                "; at {} of these places the kernel has to single-step, which costs some ten times more",
                 self.stepped
             ));
         }
@@ -235,6 +235,9 @@ impl Observation {
             }
             callers.with_operators.push(Arc::clone(&module));
             let functions = find_operators(&module).unwrap_or_default();
+            if functions.is_empty() {
+                continue;
+            }
             let operators = Allocator {
                 name: String::new(),
                 module: Arc::clone(&module),
@@ -276,7 +279,7 @@ impl Observation {
                 }
             }
             for jump in &caller.calls.jumps {
-                point(&jump.callee, jump.at, Position::Called);
+                point(&jump.callee, jump.at, Position::AtJump);
             }
         }
         self.probe.attach(&points).context("cannot probe the calls of the functions asked for")?;
