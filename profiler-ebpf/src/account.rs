@@ -42,10 +42,16 @@ pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn
     // A probe behind a call may sit some instructions further.
     let mut place = Place::of(registers);
     place.ip = place.ip.wrapping_sub(function.behind());
-    let site = site(&place, function.allocator());
     let key = function.key_of(address);
     let Drawn { size, interval } = drawn;
-    let thread = threads::allocates(key, now) | interval << NUMBER_SHIFT;
+    enter_at(&place, function, key, size, interval << NUMBER_SHIFT, entered, now);
+}
+
+/// The same at a place, with what the high half of [`LiveBlock::thread`] is.
+#[inline(always)]
+pub fn enter_at(place: &Place, function: Function, key: u64, size: u64, weight: u64, entered: u64, now: u64) {
+    let site = site(place, function.allocator());
+    let thread = threads::allocates(key, now) | weight;
     let block = LiveBlock { size, site, born: now, thread };
     if custom_allocators() != 0 {
         let other_key = key ^ CUSTOM_BLOCK;

@@ -35,7 +35,7 @@ fn now() -> u64 {
 }
 
 #[inline(always)]
-fn wanted(size: u64) -> bool {
+pub fn wanted(size: u64) -> bool {
     size >= min_size() && size <= max_size()
 }
 

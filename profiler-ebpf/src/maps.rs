@@ -27,6 +27,7 @@ use crate::{
     sampler::Sampler,
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
+    told::Place,
 };
 
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
@@ -76,6 +77,10 @@ pub static ALLOCATOR_CODE: Array<AllocatorCode> = Array::with_max_entries(1, 0);
 /// Where the functions of `--only-caller` lie, in its one element.
 #[map]
 pub static CALLER_CODE: Array<AllocatorCode> = Array::with_max_entries(1, 0);
+
+/// Where the arguments of the probes are that the target has itself.
+#[map]
+pub static TOLD_PLACES: Array<Place> = Array::with_max_entries(1, 0);
 
 /// A number for each name of a thread.
 #[map]

@@ -39,6 +39,8 @@ mod records;
 mod sampling;
 #[path = "../../profiler-common/src/tables.rs"]
 mod tables;
+#[path = "../../profiler-common/src/told.rs"]
+mod told;
 
 use core::ffi::c_void;
 

@@ -24,7 +24,7 @@ const SMALLEST_POOL: u64 = 4096;
 
 /// The register with this number.
 #[inline(always)]
-fn register(registers: &pt_regs, number: u64) -> u64 {
+pub fn register(registers: &pt_regs, number: u64) -> u64 {
     let pt_regs { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, .. } =
         *registers;
     let all = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];

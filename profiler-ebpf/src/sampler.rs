@@ -18,7 +18,7 @@ use crate::{
     opaque,
     records::LiveBlock,
     sampling::{self, AllocatorCode},
-    threads,
+    threads, told,
 };
 
 /// What is known of a thread, an entry of the BPF map `SAMPLERS`. Threads whose ids are the same modulo its size share an
@@ -217,6 +217,9 @@ extern "C" fn sample_weight(size: u64, number: u64) -> u64 {
 pub fn stands_for(block: &LiveBlock) -> (u64, u64) {
     if may_sample() == 0 {
         return (1, block.size);
+    }
+    if block.is_told() {
+        return told::stands_for(block.size, block.thread);
     }
     let weight =
         if block.interval() == EXACT { sampling::ONE } else { sample_weight(block.size, block.interval()) };

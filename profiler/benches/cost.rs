@@ -143,6 +143,7 @@ fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
             min_size: 0,
             max_size: u64::MAX,
             only_callers: false,
+            told: false,
             sampling: false,
             control: profiler_common::control::Control::EXACT,
             custom_allocators: false,

@@ -100,6 +100,7 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         min_size: 0,
         max_size: u64::MAX,
         only_callers: false,
+        told: false,
         sampling: false,
         control: profiler_common::control::Control::EXACT,
         custom_allocators: false,

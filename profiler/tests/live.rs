@@ -82,6 +82,8 @@ mod threads;
 mod top;
 #[path = "live/twin.rs"]
 mod twin;
+#[path = "live/usdt.rs"]
+mod usdt;
 #[path = "live/worker.rs"]
 mod worker;
 
@@ -120,6 +122,7 @@ fn main() -> ExitCode {
         allocators_table::CASES,
         stacks::CASES,
         threads::CASES,
+        usdt::CASES,
         top::CASES,
         doctor::CASES,
         life::CASES,

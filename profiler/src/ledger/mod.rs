@@ -15,7 +15,7 @@ use std::collections::{HashMap, hash_map::Entry};
 use profiler_common::{
     control::Control,
     records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters},
-    sampling,
+    sampling, told,
 };
 
 use self::{
@@ -213,6 +213,10 @@ impl Ledger {
     fn stands_for(&self, block: &LiveBlock) -> Held {
         if !self.sampling {
             return Held { objects: 1, space: block.size };
+        }
+        if block.is_told() {
+            let (objects, space) = told::stands_for(block.size, block.thread);
+            return Held { objects, space };
         }
         let weight = sampling::weight(self.control.interval(block.interval()), block.size);
         Held { objects: weight, space: sampling::weighted_space(block.size, weight) }

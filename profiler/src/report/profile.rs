@@ -111,11 +111,19 @@ pub struct OnlyCaller {
 }
 
 impl Mode {
+    /// Whether the numbers are what the program told of itself.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.budget.steps.iter().any(|(_, recorded)| *recorded == Recorded::Told)
+    }
+
     /// The name that reports use for how allocations were chosen.
     #[must_use]
     pub fn sampling(&self) -> &'static str {
         if self.budget.steps.iter().any(|(_, recorded)| matches!(recorded, Recorded::Windows(_))) {
             "windows"
+        } else if self.is_told() {
+            "usdt"
         } else if self.sample_interval.is_some() {
             "sampled"
         } else {

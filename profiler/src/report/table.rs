@@ -166,6 +166,9 @@ pub(super) fn conditions(profile: &Profile) -> String {
             conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
         }
     }
+    if profile.mode.is_told() {
+        conditions.push_str(" (estimates by the program itself, error unknown)");
+    }
     if let Some(only) = &profile.mode.only_caller {
         conditions.push_str(&format!(", by {} alone", clean(&only.asked)));
     }

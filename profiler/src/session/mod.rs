@@ -35,6 +35,7 @@ mod run;
 mod sampled_code;
 mod signals;
 mod status;
+mod told;
 mod top;
 mod watch;
 mod windowed;

@@ -8,7 +8,12 @@ use std::{
 };
 
 use profiler_common::{
-    counters::Counter, limits::MAX_FRAMES, mappings::MAPPING_SITE, python::python_end, records::walk_end,
+    control::{Control, EXACT},
+    counters::Counter,
+    limits::MAX_FRAMES,
+    mappings::MAPPING_SITE,
+    python::python_end,
+    records::walk_end,
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -28,6 +33,7 @@ use super::{
     python::{Groups, Python},
     recorder::Recorder,
     sampled_code::SampledCode,
+    told::{ALLOCATOR, Told},
 };
 use crate::{
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
@@ -87,6 +93,8 @@ pub(super) struct Observation {
     pub(super) custom: Vec<NamedAllocator>,
     /// The functions whose allocations are recorded, where not all are.
     pub(super) callers: Option<Callers>,
+    /// What the target tells itself, where that is recorded.
+    pub(super) told: Option<Told>,
     pub(super) governor: Governor,
     pub(super) sampled_code: SampledCode,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
@@ -112,13 +120,18 @@ impl Observation {
         let lookout = Lookout::new(process.pid, options.children);
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
-        let (sampling, control) = first_control(&options.budget);
+        let (told, not_told) = Told::decide(options, &change.modules);
+        let (sampling, control) = match told {
+            Some(_) => (true, Control { current: EXACT, ..first_control(&options.budget).1 }),
+            None => first_control(&options.budget),
+        };
         let probe = EbpfProbe::load(&ProbeSettings {
             pid: process.pid,
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
             only_callers: !options.only_callers.is_empty(),
+            told: told.is_some(),
             sampling,
             control,
             custom_allocators: !options.allocators.is_empty(),
@@ -133,6 +146,7 @@ impl Observation {
         let meter = OverheadMeter::new(&probe);
         let mut observation = Self {
             callers: Callers::of(options, process.pid),
+            told,
             process,
             code,
             stacks: HashMap::new(),
@@ -161,6 +175,12 @@ impl Observation {
                     .into(),
             );
         }
+        if let Some(reason) = not_told {
+            observation.warnings.push(format!(
+                "The program tells of its allocations itself ({ALLOCATOR}), but {reason}: its allocator is probed instead."
+            ));
+        }
+        observation.governor.told = observation.told.is_some();
         observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
         observation.start_clock(options);
         observation.take_up(&change)?;

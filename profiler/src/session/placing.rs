@@ -35,6 +35,14 @@ impl Observation {
         };
         // A file that is or contains a C library has an allocator; the symbols of all others need no second look.
         let may_have_exit = !found.is_empty();
+        if self.told.is_some() {
+            self.probe_told(module)?;
+            if may_have_exit {
+                self.probe_exit(module)?;
+                self.probe_mapping_functions(module)?;
+            }
+            return Ok(());
+        }
         let known: HashSet<Svma> =
             found.iter().flat_map(|known| &known.functions).map(|function| function.entry).collect();
         for allocator in found {

@@ -157,6 +157,9 @@ fn announce(observation: &Observation, options: &CommonOptions) {
         [] => "no allocator found yet".to_owned(),
         found => format!("{} by {method} probes", found.join(", ")),
     };
+    if let Some(told) = observation.told.as_ref().filter(|_| !observation.allocators.is_empty()) {
+        eprintln!("{}", told.words());
+    }
     if let Some(only) = observation.callers.as_ref().map(Callers::report) {
         eprintln!("only allocations by `{}`: {}", only.asked, only.how);
     }

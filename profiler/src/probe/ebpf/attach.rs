@@ -20,9 +20,10 @@ use profiler_common::records::CallKind;
 use super::{
     links::{Links, multi},
     object::{Programs, damaged, session_kernel_functions},
+    single::{self, Single},
 };
 use crate::{
-    probe::{AttachMethod, Position, ProbePoint, ProbeSettings, error::ProbeError, rights},
+    probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
     sys::bpf::{self, ATTACH_UPROBE_MULTI, ATTACH_UPROBE_SESSION, MultiLink, RunTime},
     sys::calibration,
 };
@@ -31,6 +32,7 @@ use crate::{
 pub(super) struct Attachments {
     pid: u32,
     loaded: Loaded,
+    single: Single,
     /// Those on the allocators' functions, which come and go with windows.
     links: Links,
     /// All others.
@@ -48,7 +50,6 @@ enum Loaded {
         free: OwnedFd,
         exit: OwnedFd,
         mapping: Option<OwnedFd>,
-        sites: Option<[OwnedFd; 2]>,
         empty: OwnedFd,
     },
     Multi {
@@ -57,7 +58,6 @@ enum Loaded {
         free: OwnedFd,
         exit: OwnedFd,
         mapping: Option<[OwnedFd; 2]>,
-        sites: Option<[OwnedFd; 2]>,
         empty: OwnedFd,
     },
     /// aya holds the programs.
@@ -66,8 +66,6 @@ enum Loaded {
 
 const PERF_PROGRAMS: [&str; 4] = ["free_entry", "alloc_return", "alloc_entry", "exit_entry"];
 const PERF_MAPPING_PROGRAMS: [&str; 2] = ["mapping_return", "mapping_entry"];
-/// The programs on single calls: those behind them first, so that no call is begun whose end would be missed.
-const SITE_PROGRAMS: [&str; 2] = ["site_return", "site_entry"];
 
 impl Attachments {
     /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
@@ -83,9 +81,14 @@ impl Attachments {
                 .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf))
                 .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf))?,
         };
+        let single = match loaded {
+            Loaded::Perf => Single::default(),
+            _ => Single::load(programs, settings)?,
+        };
         Ok(Self {
             pid: settings.pid,
             loaded,
+            single,
             links: Links::default(),
             standing: Links::default(),
             points: Vec::new(),
@@ -140,10 +143,8 @@ impl Attachments {
     }
 
     fn place(&self, ebpf: &mut Ebpf, points: &[&ProbePoint]) -> Result<Links, ProbeError> {
-        let (behind, points): (Vec<_>, Vec<_>) =
-            points.iter().copied().partition(|point| matches!(point.position, Position::BehindCall(_)));
-        let (at_calls, points): (Vec<_>, Vec<_>) =
-            points.into_iter().partition(|point| point.position == Position::AtCall);
+        let (single, points): (Vec<_>, Vec<_>) =
+            points.iter().copied().partition(|point| single::program_of(point).is_some());
         let (mapping, points): (Vec<_>, Vec<_>) =
             points.into_iter().partition(|point| point.call.kind.is_of_mappings());
         let (returning, entered): (Vec<_>, Vec<_>) =
@@ -151,25 +152,29 @@ impl Attachments {
         let (exiting, freeing): (Vec<_>, Vec<_>) =
             entered.into_iter().partition(|point| point.call.kind == CallKind::Exit);
         let mut links = Links::default();
+        for name in single::PROGRAMS {
+            let points: Vec<_> =
+                single.iter().copied().filter(|point| single::program_of(point) == Some(name)).collect();
+            match self.single.get(name) {
+                Some(program) => {
+                    links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, self.pid, &points)?);
+                }
+                None => self.attach_by_perf(ebpf, name, &points, &mut links.perf)?,
+            }
+        }
         match &self.loaded {
-            Loaded::Session { allocate, free, exit, mapping: program, sites, .. } => {
+            Loaded::Session { allocate, free, exit, mapping: program, .. } => {
                 let pid = self.pid;
                 links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
-                for (program, points) in sites.iter().flatten().zip([&behind, &at_calls]) {
-                    links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, pid, points)?);
-                }
                 links.multi.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
                 links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
                 if let Some(program) = program {
                     links.multi.extend(multi(program, ATTACH_UPROBE_SESSION, false, pid, &mapping)?);
                 }
             }
-            Loaded::Multi { entry, at_return, free, exit, mapping: programs, sites, .. } => {
+            Loaded::Multi { entry, at_return, free, exit, mapping: programs, .. } => {
                 let pid = self.pid;
                 links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
-                for (program, points) in sites.iter().flatten().zip([&behind, &at_calls]) {
-                    links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, pid, points)?);
-                }
                 links.multi.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
                 links.multi.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
                 links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
@@ -181,9 +186,8 @@ impl Attachments {
             Loaded::Perf => {
                 let points = [&freeing, &returning, &returning, &exiting];
                 let of_allocators = PERF_PROGRAMS.into_iter().zip(points);
-                for (program, points) in of_allocators
-                    .chain(SITE_PROGRAMS.into_iter().zip([&behind, &at_calls]))
-                    .chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
+                for (program, points) in
+                    of_allocators.chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
                 {
                     self.attach_by_perf(ebpf, program, points, &mut links.perf)?;
                 }
@@ -230,8 +234,9 @@ impl Attachments {
     pub(super) fn calibrate(&self) -> io::Result<Option<f64>> {
         let offset = calibration::file_offset()?;
         let link = |program: &OwnedFd, attach_type, at_return| {
-            let (offsets, cookies, pid) = (&[offset], &[0], std::process::id());
-            let link = MultiLink { attach_type, path: c"/proc/self/exe", offsets, cookies, at_return, pid };
+            let (offsets, cookies, counters, pid) = (&[offset], &[0], &[], std::process::id());
+            let path = c"/proc/self/exe";
+            let link = MultiLink { attach_type, path, offsets, cookies, counters, at_return, pid };
             bpf::link_uprobe_multi(program.as_fd(), &link)
         };
         let links = match &self.loaded {
@@ -267,23 +272,26 @@ impl Attachments {
 
     /// The programs that run in the target, as far as we hold them.
     fn programs(&self) -> Vec<(&'static str, &OwnedFd)> {
+        let mut programs = self.paired();
+        programs.extend(self.single.programs());
+        programs
+    }
+
+    fn paired(&self) -> Vec<(&'static str, &OwnedFd)> {
         match &self.loaded {
-            Loaded::Session { allocate, free, exit, mapping, sites, .. } => {
+            Loaded::Session { allocate, free, exit, mapping, .. } => {
                 let mut programs =
                     vec![("alloc_session", allocate), ("free_entry", free), ("exit_entry", exit)];
-                programs.extend(SITE_PROGRAMS.into_iter().zip(sites.iter().flatten()));
                 programs.extend(mapping.as_ref().map(|program| ("mapping_session", program)));
                 programs
             }
-            Loaded::Multi { entry, at_return, free, exit, mapping, sites, .. } => {
-                let of_sites = SITE_PROGRAMS.into_iter().zip(sites.iter().flatten());
+            Loaded::Multi { entry, at_return, free, exit, mapping, .. } => {
                 let mut programs = vec![
                     ("alloc_entry", entry),
                     ("alloc_return", at_return),
                     ("free_entry", free),
                     ("exit_entry", exit),
                 ];
-                programs.extend(of_sites);
                 programs.extend(mapping.iter().flat_map(|[entry, at_return]| {
                     [("mapping_entry", entry), ("mapping_return", at_return)]
                 }));
@@ -317,7 +325,6 @@ fn load_as(
                 mapping: mappings
                     .then(|| programs.load("mapping_session", ATTACH_UPROBE_SESSION, &functions))
                     .transpose()?,
-                sites: load_site_programs(programs, settings)?,
                 empty: programs.load("empty", ATTACH_UPROBE_SESSION, &[])?,
             })
         }
@@ -332,13 +339,12 @@ fn load_as(
             } else {
                 None
             },
-            sites: load_site_programs(programs, settings)?,
             empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
         }),
         AttachMethod::Perf => {
             let of_mappings = PERF_MAPPING_PROGRAMS.into_iter().filter(|_| mappings);
-            let of_sites = SITE_PROGRAMS.into_iter().filter(|_| settings.only_callers);
-            for name in PERF_PROGRAMS.into_iter().chain(of_mappings).chain(of_sites) {
+            let single = single::wanted(settings);
+            for name in PERF_PROGRAMS.into_iter().chain(of_mappings).chain(single) {
                 let program = perf_program(ebpf, name)?;
                 program.load().map_err(|error| match io_cause(&error) {
                     Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -350,17 +356,6 @@ fn load_as(
             Ok(Loaded::Perf)
         }
     }
-}
-
-fn load_site_programs(
-    programs: &Programs,
-    settings: &ProbeSettings,
-) -> Result<Option<[OwnedFd; 2]>, ProbeError> {
-    if !settings.only_callers {
-        return Ok(None);
-    }
-    let [at_return, entry] = SITE_PROGRAMS.map(|name| programs.load(name, ATTACH_UPROBE_MULTI, &[]));
-    Ok(Some([at_return?, entry?]))
 }
 
 /// The system's answer inside an error of aya's.

@@ -1,7 +1,7 @@
 //! Where functions lie that decide on calls: the allocators' own, whose calls are part of others, and those of
-//! `--only-caller`.
+//! `--only-caller`; and where the target's own probes have their arguments.
 
-use profiler_common::{limits::MAX_ALLOCATOR_FUNCTIONS, sampling::AllocatorCode};
+use profiler_common::{limits::MAX_ALLOCATOR_FUNCTIONS, sampling::AllocatorCode, told::Place};
 
 use super::EbpfProbe;
 use crate::{probe::error::ProbeError, sys::bpf::map::TypedMap};
@@ -23,6 +23,19 @@ impl EbpfProbe {
     /// [`ProbeError::Map`].
     pub fn publish_callers(&self, functions: &[[u64; 2]]) -> Result<usize, ProbeError> {
         publish(&self.caller_code, "CALLER_CODE", functions)
+    }
+
+    /// Says where the arguments of the target's own probes are, from number `first` on; more than [`MAX_PLACES`] in all have
+    /// no room.
+    ///
+    /// # Errors
+    /// [`ProbeError::Map`].
+    ///
+    /// [`MAX_PLACES`]: profiler_common::told::MAX_PLACES
+    pub fn publish_places(&self, first: u16, places: &[Place]) -> Result<(), ProbeError> {
+        let written =
+            (u32::from(first)..).zip(places).try_for_each(|(at, place)| self.told_places.update(&at, place));
+        written.map_err(|source| ProbeError::Map { name: "TOLD_PLACES", source })
     }
 }
 

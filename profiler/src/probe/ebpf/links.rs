@@ -15,7 +15,7 @@ use aya::Ebpf;
 
 use super::attach::perf_program;
 use crate::{
-    probe::{ProbePoint, error::ProbeError},
+    probe::{Position, ProbePoint, error::ProbeError},
     sys::bpf::{self, MultiLink},
 };
 
@@ -61,17 +61,28 @@ pub(super) fn multi(
     pid: u32,
     points: &[&ProbePoint],
 ) -> Result<Vec<OwnedFd>, ProbeError> {
-    let mut by_file: BTreeMap<&Path, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
+    let mut by_file: BTreeMap<&Path, [Vec<u64>; 3]> = BTreeMap::new();
     for point in points {
-        let (offsets, cookies) = by_file.entry(&point.path).or_default();
+        let [offsets, cookies, counters] = by_file.entry(&point.path).or_default();
         offsets.push(point.offset.0);
         cookies.push(point.cookie());
+        counters.push(match point.position {
+            Position::Told { semaphore: Some(offset), .. } => offset.0,
+            _ => 0,
+        });
     }
     let mut links = Vec::new();
-    for (path, (offsets, cookies)) in by_file {
+    for (path, [offsets, cookies, counters]) in by_file {
         let link = c_path(path.as_os_str()).and_then(|path| {
-            let link =
-                MultiLink { attach_type, path: &path, offsets: &offsets, cookies: &cookies, at_return, pid };
+            let link = MultiLink {
+                attach_type,
+                path: &path,
+                offsets: &offsets,
+                cookies: &cookies,
+                counters: if counters.iter().any(|counter| *counter != 0) { &counters } else { &[] },
+                at_return,
+                pid,
+            };
             bpf::link_uprobe_multi(program.as_fd(), &link)
         });
         links.push(link.map_err(|source| ProbeError::Attach { source })?);

@@ -14,6 +14,7 @@ mod mappings;
 mod object;
 mod python;
 mod readings;
+mod single;
 mod tables;
 
 use std::{
@@ -34,6 +35,7 @@ use profiler_common::{
     records::{CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters, ThreadName},
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
+    told::{MAX_PLACES, Place},
 };
 
 pub use self::python::{PythonEvent, PythonPoint};
@@ -77,6 +79,7 @@ pub struct EbpfProbe {
     mappings: TypedMap<u32, MappingTable>,
     allocator_code: TypedMap<u32, AllocatorCode>,
     caller_code: TypedMap<u32, AllocatorCode>,
+    told_places: TypedMap<u32, Place>,
     python: PythonProbe,
     generation: u32,
     exec_watched: bool,
@@ -136,6 +139,7 @@ impl EbpfProbe {
             mappings: typed(&ebpf, "MAPPINGS")?,
             allocator_code: typed(&ebpf, "ALLOCATOR_CODE")?,
             caller_code: typed(&ebpf, "CALLER_CODE")?,
+            told_places: typed(&ebpf, "TOLD_PLACES")?,
             python,
             generation: 0,
             exec_watched,
@@ -270,6 +274,7 @@ fn load_maps(
         [CONTENT_SLOTS, DEATH_SLOTS].map(|slots| u32::try_from(slots).unwrap_or(1));
     // Of 16 KiB each (4 KiB before CPython 3.10): at 256 MiB room for 1 GiB of them.
     let pools = u32::try_from(settings.max_memory / 4096).unwrap_or(1 << 20).clamp(1 << 12, 1 << 20);
+    let told_places = u32::try_from(MAX_PLACES).unwrap_or(1);
     let custom_allocators = u32::from(settings.custom_allocators);
     let (sampling, only_callers) = (u32::from(settings.sampling), u32::from(settings.only_callers));
     let fsbase = fsbase.unwrap_or(0);
@@ -288,6 +293,7 @@ fn load_maps(
         .map_max_entries("POOLS", if settings.python { pools } else { 1 })
         .map_max_entries("POOL_SITES", if settings.python { pools / 4 } else { 1 })
         .map_max_entries("SAMPLERS", if settings.sampling { THREAD_SLOTS } else { 1 })
+        .map_max_entries("TOLD_PLACES", if settings.told { told_places } else { 1 })
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))

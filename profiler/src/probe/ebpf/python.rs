@@ -135,6 +135,7 @@ impl EbpfProbe {
                 path: &path,
                 offsets: &offsets,
                 cookies: &cookies,
+                counters: &[],
                 at_return: false,
                 pid: self.attachments.pid(),
             };

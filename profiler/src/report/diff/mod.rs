@@ -136,6 +136,12 @@ fn warnings(pair: &Pair<'_>) -> Vec<String> {
     if before.mode.sample_interval.is_some() != after.mode.sample_interval.is_some() {
         warnings.push("One of the two is sampled and the other exact.".to_owned());
     }
+    if before.mode.is_told() != after.mode.is_told() {
+        warnings.push(
+            "One of the two is what the program told of itself, the other was seen at its allocator."
+                .to_owned(),
+        );
+    }
     let sizes = |profile: &Profile| (profile.mode.min_size, profile.mode.max_size);
     let asked = |profile: &Profile| profile.mode.only_caller.as_ref().map(|only| only.asked.clone());
     if sizes(before) != sizes(after)

@@ -60,6 +60,7 @@ pub enum Sampling {
     Every = 0,
     Samples = 1,
     Windows = 2,
+    Told = 3,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -104,6 +105,7 @@ impl Recorded {
                 budget::Recorded::Every => Sampling::Every,
                 budget::Recorded::Sampled(_) => Sampling::Samples,
                 budget::Recorded::Windows(_) => Sampling::Windows,
+                budget::Recorded::Told => Sampling::Told,
             }
             .into(),
             sample_interval: recorded.interval().unwrap_or(0),
@@ -132,6 +134,7 @@ impl Recorded {
                 Sampling::Every => budget::Recorded::Every,
                 Sampling::Samples => budget::Recorded::Sampled(step.sample_interval),
                 Sampling::Windows => budget::Recorded::Windows(step.sample_interval),
+                Sampling::Told => budget::Recorded::Told,
             };
             (Duration::from_nanos(step.after_ns), recorded)
         };

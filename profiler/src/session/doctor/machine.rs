@@ -156,6 +156,7 @@ fn attempt(method: AttachMethod) -> Result<(), ProbeError> {
         min_size: 0,
         max_size: u64::MAX,
         only_callers: false,
+        told: false,
         sampling: false,
         control: Control::EXACT,
         custom_allocators: false,
