@@ -220,9 +220,10 @@ fn samples_of_one_function() {
 
 fn refused(program: &Program, options: &[&str]) -> String {
     let pid = program.pid().to_string();
-    let output = heapscope(&[&["attach", &pid, "-d", "1s"], options].concat()).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    String::from_utf8(output.stderr).unwrap()
+    let outcome =
+        Heapscope::start(&mut heapscope(&[&["attach", &pid, "-d", "1s"], options].concat())).finish();
+    assert_eq!(outcome.status, 1);
+    outcome.errors
 }
 
 fn what_is_not_there_is_said() {

@@ -91,9 +91,9 @@ fn listeners_are_counted() {
         if method == "perf" {
             let pid = program.pid().to_string();
             let options = ["attach", &pid, "--usdt", "always", "--probes", method, "-d", "1s"];
-            let output = heapscope(&options).output().unwrap();
-            assert_eq!(output.status.code(), Some(1));
-            assert!(String::from_utf8_lossy(&output.stderr).contains("kernel 6.6"));
+            let outcome = Heapscope::start(&mut heapscope(&options)).finish();
+            assert_eq!(outcome.status, 1);
+            assert!(outcome.errors.contains("kernel 6.6"), "{}", outcome.errors);
             continue;
         }
         let heapscope = Heapscope::attach(program.pid(), &["--usdt", "always", "--probes", method]);
@@ -127,9 +127,10 @@ fn used_of_its_own_accord() {
     }
     let program = Program::start_until(&mut Command::new(build("callers.c", &[])), "ready");
     let pid = program.pid().to_string();
-    let output = heapscope(&["attach", &pid, "--usdt", "always", "-d", "1s"]).output().unwrap();
-    assert_eq!(output.status.code(), Some(1));
-    assert!(String::from_utf8_lossy(&output.stderr).contains("otel_memory:alloc"));
+    let outcome =
+        Heapscope::start(&mut heapscope(&["attach", &pid, "--usdt", "always", "-d", "1s"])).finish();
+    assert_eq!(outcome.status, 1);
+    assert!(outcome.errors.contains("otel_memory:alloc"), "{}", outcome.errors);
 }
 
 fn a_program_from_its_start() {
