@@ -1,7 +1,7 @@
 //! `--only-caller`, `--min-size` and `--max-size`: what is left out is left out before it costs anything, and what is not
 //! is counted to the byte.
 
-use std::process::Command;
+use std::{collections::BTreeSet, process::Command};
 
 use crate::support::{
     case::{Case, case, case_with, methods},
@@ -9,7 +9,7 @@ use crate::support::{
     heapscope::{Heapscope, heapscope},
     needs::Need,
     program::Program,
-    report::{Report, Totals},
+    report::{Report, Site, Totals},
 };
 
 pub(crate) const CASES: &[Case] = &[
@@ -76,7 +76,16 @@ fn calls_are_probed_where_they_are_made() {
             assert_eq!(site.allocator, "glibc");
         }
         assert_eq!(report.sites.len(), 5, "each call is a site");
+        // The stacks are those that probes on malloc see, to the byte.
+        let seen_at_malloc =
+            watch(&mut program, &["--probes", method], &["direct_kinds 1 100", "direct_checked 1 33"]);
+        assert_eq!(stacks(&report), stacks(&seen_at_malloc), "{method}");
     }
+}
+
+/// The return addresses of each site, the caller's first.
+fn stacks(report: &Report) -> BTreeSet<Vec<u64>> {
+    report.sites.iter().map(Site::return_addresses).collect()
 }
 
 fn through_pointers() {
