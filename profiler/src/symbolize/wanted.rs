@@ -232,6 +232,8 @@ fn without_arguments(name: &str) -> &str {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use super::*;
 
     fn accepts(wanted: &str, symbol: &str) -> Option<String> {

@@ -223,6 +223,8 @@ fn number(text: &str) -> Option<i64> {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+
     use proptest::prelude::*;
 
     use super::*;

@@ -1,4 +1,5 @@
 //! Functions of a few bytes, read as those of a file are.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test may panic")]
 
 use proptest::prelude::*;
 
