@@ -189,7 +189,11 @@ fn without_parameters(name: &str) -> &str {
     let bytes = name.as_bytes();
     let mut at = 0;
     while let Some(byte) = bytes.get(at) {
-        let rest = &name[at..];
+        // In the midst of a letter there is no sign.
+        let Some(rest) = name.get(at..) else {
+            at += 1;
+            continue;
+        };
         if let Some(operator) = rest.strip_prefix("operator").filter(|_| depth == 0) {
             // `operator()`, `operator<`, `operator->`: no brackets.
             let signs =
