@@ -16,7 +16,7 @@ use super::{
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
-    session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions, UsdtUse},
+    session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
     symbolize::wanted::WantedFunction,
     target::allocator::custom::CustomAllocator,
 };
@@ -123,27 +123,6 @@ impl Probes {
     }
 }
 
-/// When a program's own probes are used.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum Usdt {
-    /// Where it has them and a budget is to be kept
-    Auto,
-    /// Never
-    Never,
-    /// Always; without them, not at all
-    Always,
-}
-
-impl Usdt {
-    fn of(self) -> UsdtUse {
-        match self {
-            Self::Auto => UsdtUse::Auto,
-            Self::Never => UsdtUse::Never,
-            Self::Always => UsdtUse::Always,
-        }
-    }
-}
-
 /// Which moment's live memory is shown.
 #[derive(Clone, Copy, Debug, ValueEnum)]
 enum Moment {
@@ -206,8 +185,8 @@ pub(super) struct CommonArgs {
     only_caller: Vec<WantedFunction>,
 
     /// Record what the program tells by USDT probes of its own (otel_memory), instead of probing its allocator
-    #[arg(long, value_enum, default_value_t = Usdt::Auto, value_name = "WHEN")]
-    usdt: Usdt,
+    #[arg(long, value_enum, default_value_t = values::Usdt::Auto, value_name = "WHEN")]
+    usdt: values::Usdt,
 
     /// Watch an allocator of the program's own too: `alloc=my_malloc(size=0);free=my_free(ptr=0)` says which functions
     /// and at which place their arguments are; `@libpool.so` at the end names the file (may be given several times; see
@@ -320,7 +299,9 @@ impl CommonArgs {
         {
             bail!("--min-size {min} is above --max-size {max}: nothing would be recorded. Exchange the two");
         }
-        if matches!(self.usdt, Usdt::Always) && (!self.only_caller.is_empty() || !self.allocator.is_empty()) {
+        if matches!(self.usdt, values::Usdt::Always)
+            && (!self.only_caller.is_empty() || !self.allocator.is_empty())
+        {
             bail!(
                 "with --usdt always no allocator is probed: it does not go with --only-caller or --allocator"
             );

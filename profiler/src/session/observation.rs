@@ -8,12 +8,7 @@ use std::{
 };
 
 use profiler_common::{
-    control::{Control, EXACT},
-    counters::Counter,
-    limits::MAX_FRAMES,
-    mappings::MAPPING_SITE,
-    python::python_end,
-    records::walk_end,
+    counters::Counter, limits::MAX_FRAMES, mappings::MAPPING_SITE, python::python_end, records::walk_end,
     tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
@@ -21,7 +16,7 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     code::{Change, CodeMap},
     dangers::refuse_dangerous,
-    governor::{Governor, first_control},
+    governor::Governor,
     history::History,
     lookout::Lookout,
     mapped::{self, Mapped},
@@ -33,7 +28,7 @@ use super::{
     python::{Groups, Python},
     recorder::Recorder,
     sampled_code::SampledCode,
-    told::{ALLOCATOR, Told},
+    told::{self, Told},
 };
 use crate::{
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
@@ -121,10 +116,7 @@ impl Observation {
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
         let (told, not_told) = Told::decide(options, &change.modules);
-        let (sampling, control) = match told {
-            Some(_) => (true, Control { current: EXACT, ..first_control(&options.budget).1 }),
-            None => first_control(&options.budget),
-        };
+        let (sampling, control) = told::first_control(told.as_ref(), &options.budget);
         let probe = EbpfProbe::load(&ProbeSettings {
             pid: process.pid,
             identity: process.own_identity()?,
@@ -175,11 +167,7 @@ impl Observation {
                     .into(),
             );
         }
-        if let Some(reason) = not_told {
-            observation.warnings.push(format!(
-                "The program tells of its allocations itself ({ALLOCATOR}), but {reason}: its allocator is probed instead."
-            ));
-        }
+        observation.warnings.extend(not_told.map(told::not_told));
         observation.governor.told = observation.told.is_some();
         observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
         observation.start_clock(options);

@@ -44,6 +44,8 @@ pub(super) struct Callers {
     unsearched: Vec<Arc<Module>>,
     searched: Vec<Arc<Module>>,
     found: Vec<Caller>,
+    /// Which of the names have been found.
+    met: Vec<bool>,
     /// Allocators with their functions that give a block, by the index that the probes know them by.
     giving: Vec<(u8, Allocator)>,
     /// How many of these are probed, once they are.
@@ -83,6 +85,7 @@ impl Callers {
         let _ = symbolizer.set_target_root(pid);
         Some(Self {
             wanted: options.only_callers.clone(),
+            met: vec![false; options.only_callers.len()],
             symbolizer,
             unsearched: Vec::new(),
             searched: Vec::new(),
@@ -116,8 +119,9 @@ impl Callers {
         let mut complaints = Vec::new();
         for module in std::mem::take(&mut self.unsearched) {
             let mut functions: BTreeMap<Svma, NamedCode> = BTreeMap::new();
-            for wanted in &self.wanted {
+            for (wanted, met) in self.wanted.iter().zip(&mut self.met) {
                 let found = self.symbolizer.functions_named(&module, wanted);
+                *met |= !found.is_empty();
                 functions.extend(found.into_iter().map(|function| (function.entry, function)));
             }
             let functions: Vec<_> = functions.into_values().collect();
@@ -319,14 +323,8 @@ impl Observation {
     /// Fails where a function asked for is not there, or none of them calls an allocator.
     pub(super) fn require_callers(&self) -> anyhow::Result<()> {
         let Some(callers) = &self.callers else { return Ok(()) };
-        for wanted in &callers.wanted {
-            let is_there = |module: &Arc<Module>| {
-                callers.found.iter().any(|caller| Arc::ptr_eq(&caller.module, module))
-                    && !callers.symbolizer.functions_named(module, wanted).is_empty()
-            };
-            if callers.searched.iter().any(is_there) {
-                continue;
-            }
+        let absent = callers.wanted.iter().zip(&callers.met).find(|(_, met)| !**met);
+        if let Some((wanted, _)) = absent {
             let of = |module: &Arc<Module>| callers.symbolizer.names_near(module, wanted);
             let mut near: Vec<(f64, String)> = callers.searched.iter().flat_map(of).collect();
             near.sort_by(|a, b| b.0.total_cmp(&a.0).then_with(|| a.1.cmp(&b.1)));

@@ -8,13 +8,15 @@ use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use profiler_common::{
+    control::{Control, EXACT},
     records::Call,
     told::{Argument, MAX_PLACES, Place},
 };
 
 use super::{
+    governor,
     observation::Observation,
-    options::{CommonOptions, UsdtUse},
+    options::{BudgetOptions, CommonOptions, UsdtUse},
 };
 use crate::{
     probe::{AttachMethod, Position, ProbePoint},
@@ -26,7 +28,7 @@ use crate::{
 };
 
 /// What reports call the allocator of such blocks.
-pub(super) const ALLOCATOR: &str = MEMORY_PROVIDER;
+const ALLOCATOR: &str = MEMORY_PROVIDER;
 /// The probes' names.
 const ALLOC: &str = "alloc";
 const FREE: &str = "free";
@@ -69,6 +71,22 @@ fn read_probes(module: &Module) -> Vec<Read> {
     };
     let probes = usdt::find_in(module, MEMORY_PROVIDER).into_iter();
     probes.filter(|probe| [ALLOC, FREE].contains(&probe.name.as_str())).map(read).collect()
+}
+
+/// What the probes are told first, and whether sums are those of weights.
+pub(super) fn first_control(told: Option<&Told>, options: &BudgetOptions) -> (bool, Control) {
+    let (sampling, control) = governor::first_control(options);
+    match told {
+        Some(_) => (true, Control { current: EXACT, ..control }),
+        None => (sampling, control),
+    }
+}
+
+/// What is said where the target's probes cannot be used.
+pub(super) fn not_told(reason: String) -> String {
+    format!(
+        "The program tells of its allocations itself ({ALLOCATOR}), but {reason}: its allocator is probed instead."
+    )
 }
 
 impl Told {

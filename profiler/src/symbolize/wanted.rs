@@ -119,14 +119,13 @@ pub(super) fn find(module: &Module, files: &DebugFiles, wanted: &WantedFunction)
     found.dedup_by_key(|function| function.entry);
     if sizeless {
         // Written in assembler: it ends where the next one begins.
-        each_symbol(module, files, &mut |_, entry, _| {
-            for function in found.iter_mut().filter(|function| function.entry.0 < entry) {
-                let size = entry - function.entry.0;
-                if function.size == 0 || function.size > size {
-                    function.size = size;
-                }
-            }
-        });
+        let mut entries = Vec::new();
+        each_symbol(module, files, &mut |_, entry, _| entries.push(entry));
+        entries.sort_unstable();
+        for function in found.iter_mut().filter(|function| function.size == 0) {
+            let next = entries.partition_point(|entry| *entry <= function.entry.0);
+            function.size = entries.get(next).map_or(0, |next| next - function.entry.0);
+        }
     }
     found
 }

@@ -30,8 +30,9 @@ use crate::target::{
     placement::{can_hold_a_probe, is_emulated, is_write, near_target},
 };
 
-/// Bytes of a function that are looked at; no real one is as long.
+/// Bytes of a function that are looked at, and of all functions of a file; no real ones are as long.
 const MOST_CODE: u64 = 1 << 20;
+const MOST_CODE_OF_ALL: u64 = 64 << 20;
 /// How far behind a call its probe may sit, in bytes.
 const REACH: u64 = 48;
 
@@ -178,7 +179,9 @@ pub fn calls_of(module: &Arc<Module>, functions: &[NamedCode]) -> Result<Vec<Cal
         code.get(..code.len().min(16)).unwrap_or_default().to_vec()
     };
     let callees = Callees { entries, slots, code_at: &code_at };
+    let mut left = MOST_CODE_OF_ALL;
     let of = |function: &NamedCode| {
+        left = left.saturating_sub(function.size);
         let size = function.size.min(module.bytes_from(function.entry));
         let entry = module.file_offset_of(function.entry);
         let code = entry.and_then(|entry| {
@@ -186,7 +189,7 @@ pub fn calls_of(module: &Arc<Module>, functions: &[NamedCode]) -> Result<Vec<Cal
             data.get(start..start.checked_add(usize::try_from(size.min(MOST_CODE)).ok()?)?)
         });
         match (code, entry) {
-            (Some(code), Some(entry)) if size == function.size && size <= MOST_CODE => {
+            (Some(code), Some(entry)) if size == function.size && size <= MOST_CODE && left > 0 => {
                 Reader { code, base: function.entry.0, entry, callees: &callees, all_slots: &all_slots }
                     .read()
             }
