@@ -101,6 +101,10 @@ counters! {
     MeasuredSpace = 37, "measured_space";
     /// Blocks of an earlier window whose address was given out again: they had been freed between windows.
     GoneBetweenWindows = 38, "gone_between_windows";
+    /// Allocations by other callers than those of `--only-caller`, left at their entry.
+    OtherCallers = 39, "other_callers";
+    /// Lost: what the program told of a block could not be read, or makes no sense.
+    ToldLost = 40, "told_unreadable";
 }
 
 /// Entries of the BPF array `COUNTERS`.

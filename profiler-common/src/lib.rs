@@ -17,3 +17,4 @@ pub mod python;
 pub mod records;
 pub mod sampling;
 pub mod tables;
+pub mod told;

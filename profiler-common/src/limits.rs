@@ -31,5 +31,5 @@ pub const MAX_RULES: usize = 65536;
 /// on small machines.
 pub const THREAD_SLOTS: u32 = 1 << 15;
 
-/// Functions of allocators whose code is known to a sampler.
+/// Functions of allocators whose code is known to a sampler, and functions that `--only-caller` can name.
 pub const MAX_ALLOCATOR_FUNCTIONS: usize = 256;

@@ -1,6 +1,6 @@
 //! The values of the BPF maps and the record of the ring buffer.
 
-use crate::{control::NUMBER_SHIFT, limits::MAX_FRAMES};
+use crate::{control::NUMBER_SHIFT, limits::MAX_FRAMES, told::TOLD};
 
 /// What an allocator function does.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Hash)]
@@ -53,6 +53,10 @@ impl Call {
     pub const NOTHING: u8 = 7;
     /// Set in the cookie of a probe on an allocator that the user named.
     pub const CUSTOM: u64 = 1 << 48;
+    /// Set in the cookie of a probe that sees the calls of one caller alone: who calls need not be looked at.
+    pub const ONE_CALLER: u64 = 1 << 49;
+    /// Where the cookie of a probe behind a call says how many bytes behind the call's return address it sits.
+    pub const BEHIND_SHIFT: u32 = 56;
 
     /// `f(…, size, …)` returns a block.
     #[must_use]
@@ -126,7 +130,7 @@ pub struct LiveBlock {
     /// When: `CLOCK_MONOTONIC` in nanoseconds.
     pub born: u64,
     /// Whose: the number that `THREAD_NAMES` gives the name of the thread, or [`NO_NAME`], in the low half; in the high
-    /// one the number of the interval that it was drawn at ([`crate::control`]).
+    /// one the number of the interval that it was drawn at ([`crate::control`]), or what the program told ([`TOLD`]).
     pub thread: u64,
 }
 // With what a hash element takes beside it, it fills a slab object of 96 bytes.
@@ -145,7 +149,13 @@ impl LiveBlock {
     /// The number of the interval that it was drawn at.
     #[must_use]
     pub const fn interval(&self) -> u64 {
-        self.thread >> NUMBER_SHIFT
+        if self.is_told() { 0 } else { self.thread >> NUMBER_SHIFT }
+    }
+
+    /// Whether the program has told of it, and what it stands for ([`crate::told`]).
+    #[must_use]
+    pub const fn is_told(&self) -> bool {
+        self.thread & TOLD != 0
     }
 }
 

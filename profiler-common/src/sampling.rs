@@ -20,8 +20,8 @@ const BITS: u32 = 28;
 /// The natural logarithm of 2.
 const LN_2: u64 = 186_065_279;
 
-/// Where the functions of the target's allocators lie: a call out of there is part of another call. The value of the BPF map
-/// `ALLOCATOR_CODE`, which has one.
+/// Where functions lie: those of the target's allocators, because a call out of there is part of another call; or those of
+/// `--only-caller`. The value of the BPF maps `ALLOCATOR_CODE` and `CALLER_CODE`, which have one each.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy)]

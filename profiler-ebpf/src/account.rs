@@ -23,7 +23,8 @@ use crate::{
     records::{
         CUSTOM_BLOCK, LiveBlock, NO_NAME, OVERFLOW_SITE, SIZE_CLASSES, SiteCounters, StackHead, walk_end,
     },
-    sampler, threads, walk,
+    sampler, threads,
+    walk::{self, Place},
 };
 
 /// A call's decision: how many bytes, recorded at which interval (its number).
@@ -41,10 +42,19 @@ pub struct Drawn {
 /// one of the two allocators was named by the user, it may be of the block that our block is the first part of.
 #[inline(always)]
 pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn, entered: u64, now: u64) {
-    let (site, counters) = site(registers, function.allocator());
+    // A probe behind a call may sit some instructions further.
+    let mut place = Place::of(registers);
+    place.ip = place.ip.wrapping_sub(function.behind());
     let key = function.key_of(address);
     let Drawn { size, interval } = drawn;
-    let thread = threads::allocates(key, now) | interval << NUMBER_SHIFT;
+    enter_at(&place, function, key, size, interval << NUMBER_SHIFT, entered, now);
+}
+
+/// The same at a place, with what the high half of [`LiveBlock::thread`] is.
+#[inline(always)]
+pub fn enter_at(place: &Place, function: Function, key: u64, size: u64, weight: u64, entered: u64, now: u64) {
+    let (site, counters) = site(place, function.allocator());
+    let thread = threads::allocates(key, now) | weight;
     let block = LiveBlock { size, site, born: now, thread };
     if custom_allocators() != 0 {
         let other_key = key ^ CUSTOM_BLOCK;
@@ -229,7 +239,7 @@ pub fn holds(address: u64) -> bool {
 
 /// The site of the call that is returning and its counters, with its stack on the way to the user side if it is new.
 #[inline(always)]
-pub fn site(registers: &pt_regs, allocator: u8) -> (u64, Option<*mut SiteCounters>) {
+pub fn site(place: &Place, allocator: u8) -> (u64, Option<*mut SiteCounters>) {
     let overflow = || (OVERFLOW_SITE, SITES.get_ptr_mut(&OVERFLOW_SITE));
     let Some(slot) = walk::claim() else {
         count(Counter::ScratchBusy, 1);
@@ -237,11 +247,11 @@ pub fn site(registers: &pt_regs, allocator: u8) -> (u64, Option<*mut SiteCounter
     };
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return overflow() };
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
-    walk::begin(unsafe { &mut *scratch }, registers, allocator);
+    walk::begin(unsafe { &mut *scratch }, place, allocator);
     python::collect(scratch, slot);
     // SAFETY: as above.
     let begun = unsafe { (*scratch).hash };
-    let recognised = memo::recognise(scratch, slot, registers);
+    let recognised = memo::recognise(scratch, slot, place);
     let known = match recognised {
         Some(site) => (site, sent_site(site)),
         None => (OVERFLOW_SITE, None),
@@ -253,7 +263,7 @@ pub fn site(registers: &pt_regs, allocator: u8) -> (u64, Option<*mut SiteCounter
         walk::walk(scratch, slot);
         // SAFETY: as above.
         let scratch = unsafe { &mut *scratch };
-        memo::remember(scratch, registers, begun);
+        memo::remember(scratch, place, begun);
         known_site(scratch)
     };
     walk::release(scratch);

@@ -18,11 +18,11 @@ use crate::{
     function::{Arguments, Function},
     maps::{
         ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, count, custom_allocators, deaf, max_size,
-        min_size,
+        min_size, only_callers,
     },
     pending::{DRAWN_SHIFT, PendingCall, PendingKey, TAKEN_OVER, UNSAMPLED},
     records::{CallKind, LiveBlock},
-    sampler,
+    sampler::{self, CalledFrom},
     session::{Carried, RUN_AT_RETURN, SKIP_RETURN, session_cookie, session_is_return},
     threads,
 };
@@ -35,18 +35,35 @@ fn now() -> u64 {
 }
 
 #[inline(always)]
-fn wanted(size: u64) -> bool {
+pub fn wanted(size: u64) -> bool {
     size >= min_size() && size <= max_size()
+}
+
+/// Whether calls are left at their entry.
+#[inline(always)]
+fn filters() -> bool {
+    only_callers() != 0 || min_size() != 0 || max_size() != u64::MAX
+}
+
+/// A call that has been made: these are the registers at the function's entry.
+#[inline(always)]
+fn called(registers: &pt_regs) -> CalledFrom {
+    CalledFrom { sp: registers.rsp, call: 0, at_call_site: false }
 }
 
 #[inline(always)]
 fn pending_key(sp: u64, function: Function) -> PendingKey {
-    PendingKey { sp, pid_tgid: threads::current(), cookie: function.0 }
+    PendingKey { sp, pid_tgid: threads::current(), cookie: function.of_call() }
 }
 
 /// The entry of a function whose outcome is known at its return. `in_cookie` takes the size where the kernel carries it.
 #[inline(always)]
-fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>) -> u32 {
+pub fn entered(
+    function: Function,
+    registers: &pt_regs,
+    from: CalledFrom,
+    in_cookie: Option<*mut u64>,
+) -> u32 {
     if deaf() {
         count(Counter::ProbeHits, 1);
         return SKIP_RETURN;
@@ -59,8 +76,13 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
         count(Counter::FilteredAllocations, 1);
         return SKIP_RETURN;
     }
+    let wanted_caller = sampler::is_wanted_caller(function, from);
+    if !wanted_caller {
+        count(Counter::ProbeHits, 1);
+        count(Counter::OtherCallers, 1);
+    }
     // Counts the hit, too.
-    let drawn_at = sampler::samples(function, registers, size);
+    let drawn_at = if wanted_caller { sampler::samples(function, from, size) } else { None };
     let sampled = drawn_at.is_some();
     let drawn = Drawn {
         size,
@@ -85,7 +107,7 @@ fn entered(function: Function, registers: &pt_regs, in_cookie: Option<*mut u64>)
     call.size = size;
     call.entered = now() | drawn.interval << DRAWN_SHIFT;
     call.pointer = arguments.block(function);
-    let key = pending_key(registers.rsp, function);
+    let key = pending_key(from.sp, function);
     if takes_block && call.pointer != 0 {
         if let Some((old_key, old)) = hand_in(function, call.pointer) {
             call.old = old;
@@ -173,7 +195,7 @@ fn is_known(old_key: u64) -> bool {
 
 /// The return of such a function, with what the kernel carried for it.
 #[inline(always)]
-fn returned(function: Function, registers: &pt_regs, carried: Carried) {
+pub fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     count(Counter::ProbeHits, 1);
     if deaf() {
         return;
@@ -191,8 +213,8 @@ fn returned(function: Function, registers: &pt_regs, carried: Carried) {
     // The return address has been taken off the stack since the entry.
     let key = pending_key(registers.rsp.wrapping_sub(8), function);
     let Some(call) = PENDING.get_ptr(&key) else {
-        // While sampling, most entries leave nothing behind.
-        if sampler::records_all() {
+        // While sampling, and with filters, most entries leave nothing behind.
+        if sampler::records_all() && !filters() {
             count(Counter::UnpairedReturn, 1);
         }
         return;
@@ -295,7 +317,7 @@ extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
         returned(function, registers, Carried(unsafe { *cookie }));
         return 0;
     }
-    entered(function, registers, Some(cookie))
+    entered(function, registers, called(registers), Some(cookie))
 }
 
 /// Entry without sessions.
@@ -304,7 +326,8 @@ extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
 extern "C" fn alloc_entry(ctx: *mut c_void) -> u32 {
     let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    entered(function, unsafe { &*ctx.cast::<pt_regs>() }, None);
+    let registers = unsafe { &*ctx.cast::<pt_regs>() };
+    entered(function, registers, called(registers), None);
     0
 }
 

@@ -33,6 +33,24 @@ impl Function {
         self.0 & Call::CUSTOM != 0
     }
 
+    /// Whether its probe sees the calls of one caller alone.
+    #[inline(always)]
+    pub fn is_of_one_caller(self) -> bool {
+        self.0 & Call::ONE_CALLER != 0
+    }
+
+    /// What the cookies of both ends of a call have in common.
+    #[inline(always)]
+    pub fn of_call(self) -> u64 {
+        self.0 & ((1 << Call::BEHIND_SHIFT) - 1)
+    }
+
+    /// How many bytes behind the call's return address its probe sits.
+    #[inline(always)]
+    pub fn behind(self) -> u64 {
+        self.0 >> Call::BEHIND_SHIFT
+    }
+
     #[inline(always)]
     pub fn is(self, kind: CallKind) -> bool {
         self.0 as u8 == kind as u8

@@ -4,6 +4,8 @@
 //! - `function`: which function it is, and its arguments;
 //! - `life`: the target's exit and exec;
 //! - `session`: what the kernel carries from the one to the other;
+//! - `sites`: the same on single calls of such a function;
+//! - `tells`: what the target tells by probes of its own;
 //! - `account`: live blocks and sites;
 //! - `live`: the table of live blocks;
 //! - `moments`: what the sites held at the peak and at the target's exit;
@@ -41,6 +43,8 @@ mod python_code;
 mod sampler;
 mod search;
 mod session;
+mod sites;
+mod tells;
 mod threads;
 mod walk;
 
@@ -74,6 +78,9 @@ mod sampling;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/tables.rs"]
 mod tables;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/told.rs"]
+mod told;
 
 /// Hides a value from the compiler, so that an index mask behind it is not optimised away before the verifier sees it.
 #[inline(always)]

@@ -19,6 +19,7 @@ use crate::{
     records::CallKind,
     session::{RUN_AT_RETURN, SKIP_RETURN, session_is_return},
     threads,
+    walk::Place,
 };
 
 /// What the kernel returns for a call that failed is above this (`IS_ERR_VALUE` of include/linux/err.h), and so is the -1
@@ -92,7 +93,7 @@ fn returned(function: Function, registers: &pt_regs) {
     let mut event = event(function.0 as u8 as u32 | RETURNS, registers.rsp.wrapping_sub(8));
     event.address = registers.rax;
     if !function.is(CallKind::Unmap) && registers.rax < LAST_ADDRESS {
-        event.site = account::site(registers, MAPPING_SITE).0;
+        event.site = account::site(&Place::of(registers), MAPPING_SITE).0;
     }
     send(&mut event);
 }

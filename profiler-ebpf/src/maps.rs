@@ -27,6 +27,7 @@ use crate::{
     sampler::Sampler,
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
+    told::Place,
 };
 
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
@@ -72,6 +73,14 @@ pub static CONTROL: Array<Control> = Array::with_max_entries(1, 0);
 /// Where the functions of the target's allocators lie, in its one element.
 #[map]
 pub static ALLOCATOR_CODE: Array<AllocatorCode> = Array::with_max_entries(1, 0);
+
+/// Where the functions of `--only-caller` lie, in its one element.
+#[map]
+pub static CALLER_CODE: Array<AllocatorCode> = Array::with_max_entries(1, 0);
+
+/// Where the arguments of the probes are that the target has itself.
+#[map]
+pub static TOLD_PLACES: Array<Place> = Array::with_max_entries(1, 0);
 
 /// A number for each name of a thread.
 #[map]
@@ -229,6 +238,9 @@ static CUSTOM_ALLOCATORS: u32 = 0;
 /// of blocks; with it, they are those of weights.
 #[unsafe(no_mangle)]
 static SAMPLING: u32 = 0;
+/// Not 0 where only calls out of certain functions are recorded. Without, looking for them is dead code to the verifier.
+#[unsafe(no_mangle)]
+static ONLY_CALLERS: u32 = 0;
 /// The target's process id in its own pid namespace.
 #[unsafe(no_mangle)]
 static TARGET_PID: u32 = 0;
@@ -260,6 +272,7 @@ constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);
 constant!(sampling, SAMPLING, u32);
+constant!(only_callers, ONLY_CALLERS, u32);
 constant!(target_pid, TARGET_PID, u32);
 constant!(task_fsbase, TASK_FSBASE, u32);
 constant!(pid_namespace_device, PID_NAMESPACE_DEVICE, u64);

@@ -39,6 +39,8 @@ mod records;
 mod sampling;
 #[path = "../../profiler-common/src/tables.rs"]
 mod tables;
+#[path = "../../profiler-common/src/told.rs"]
+mod told;
 
 use core::ffi::c_void;
 
@@ -72,7 +74,7 @@ extern "C" fn alloc_return(ctx: *mut c_void) -> u32 {
         unsafe { bpf_get_stackid(ctx, (&raw const STACK_TRACES).cast_mut().cast(), flags) };
     } else if way == OURS {
         // SAFETY: the context of a uprobe is the target's registers.
-        account::site(unsafe { &*ctx.cast::<pt_regs>() }, 0);
+        account::site(&walk::Place::of(unsafe { &*ctx.cast::<pt_regs>() }), 0);
     }
     0
 }

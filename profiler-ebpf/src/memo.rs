@@ -5,14 +5,12 @@
 //! if the hash is that of the remembered site, the return addresses are the same, and so is the stack. Otherwise, or if
 //! the memo was overwritten meanwhile by another CPU, the hash differs and the stack is walked.
 
-use aya_ebpf::bindings::pt_regs;
-
 use crate::{
     limits::WINDOW_BYTES,
     maps::{MEMOS, SCRATCH, Scratch, memo_mask},
     opaque,
     records::walk_end,
-    walk::{fill_window, hash_frame, site_of},
+    walk::{Place, fill_window, hash_frame, site_of},
 };
 
 /// Frames of the deepest stack that is remembered. It keeps memos small; a power of two.
@@ -66,8 +64,8 @@ impl Slots {
 
 /// Which memo stands for a place, and for the Python frames there: their hash is the one that the walk begins with.
 #[inline(always)]
-fn index_of(registers: &pt_regs, begun: u64) -> u32 {
-    let mixed = (begun ^ registers.rip ^ registers.rsp.rotate_left(20) ^ registers.rbp.rotate_left(40))
+fn index_of(place: &Place, begun: u64) -> u32 {
+    let mixed = (begun ^ place.ip ^ place.sp.rotate_left(20) ^ place.bp.rotate_left(40))
         .wrapping_mul(0x9e37_79b9_7f4a_7c15);
     (mixed >> 40) as u32 & memo_mask()
 }
@@ -105,23 +103,19 @@ extern "C" fn memo_step(first: u64, slot: u64, memo: u64) -> i64 {
 
 /// The site of a stack that was met before at this place; `None` if it must be walked. The walk has been begun.
 #[inline(always)]
-pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Option<u64> {
+pub fn recognise(scratch: *mut Scratch, slot: u32, place: &Place) -> Option<u64> {
     // SAFETY: the slot is claimed by this walk; no reference is held across the calls below.
     let begun = unsafe { (*scratch).hash };
-    let index = index_of(registers, begun);
+    let index = index_of(place, begun);
     let memo = MEMOS.get(index)?;
     // SAFETY: as above.
     let generation = unsafe { (*scratch).table };
-    if memo.ip != registers.rip
-        || memo.sp != registers.rsp
-        || memo.bp != registers.rbp
-        || memo.generation != generation
-    {
+    if memo.ip != place.ip || memo.sp != place.sp || memo.bp != place.bp || memo.generation != generation {
         return None;
     }
     let frames = memo.frames as u64;
     // SAFETY: as above.
-    unsafe { (*scratch).hash = hash_frame(begun, registers.rip, 0) };
+    unsafe { (*scratch).hash = hash_frame(begun, place.ip, 0) };
     let mut frame = 1;
     let mut steps = 0;
     while steps < MEMO_FRAMES && frame < frames {
@@ -141,17 +135,17 @@ pub fn recognise(scratch: *mut Scratch, slot: u32, registers: &pt_regs) -> Optio
 
 /// Remembers a whole stack that was just walked, from the hash `begun` on.
 #[inline(always)]
-pub fn remember(scratch: &Scratch, registers: &pt_regs, begun: u64) {
+pub fn remember(scratch: &Scratch, place: &Place, begun: u64) {
     let whole = scratch.head.end == walk_end::COMPLETE && scratch.guessed_frames == 0;
     if !whole || scratch.forgettable != 0 || scratch.head.frames as usize > MEMO_FRAMES {
         return;
     }
-    let Some(memo) = MEMOS.get_ptr_mut(index_of(registers, begun)) else { return };
+    let Some(memo) = MEMOS.get_ptr_mut(index_of(place, begun)) else { return };
     // SAFETY: a map value; other CPUs may read or write it at the same time, which the hash brings to light.
     let memo = unsafe { &mut *memo };
-    memo.ip = registers.rip;
-    memo.sp = registers.rsp;
-    memo.bp = registers.rbp;
+    memo.ip = place.ip;
+    memo.sp = place.sp;
+    memo.bp = place.bp;
     memo.generation = scratch.table;
     memo.frames = scratch.head.frames as u32;
     memo.slots.copy_from(&scratch.slots);

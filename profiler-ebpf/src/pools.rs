@@ -16,6 +16,7 @@ use crate::{
     maps::{POOL_SITES, POOLS, atomic_add, closed, count},
     opaque,
     pool_records::{POOL_SITE, PoolCookie, PoolSample},
+    walk::Place,
 };
 
 /// The smallest pool of any version, in bytes. Pools are aligned to their size.
@@ -23,7 +24,7 @@ const SMALLEST_POOL: u64 = 4096;
 
 /// The register with this number.
 #[inline(always)]
-fn register(registers: &pt_regs, number: u64) -> u64 {
+pub fn register(registers: &pt_regs, number: u64) -> u64 {
     let pt_regs { rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15, .. } =
         *registers;
     let all = [rax, rcx, rdx, rbx, rsp, rbp, rsi, rdi, r8, r9, r10, r11, r12, r13, r14, r15];
@@ -80,7 +81,7 @@ extern "C" fn pool_opened(ctx: *mut c_void) -> u32 {
         count(Counter::PoolLost, 1);
         return 0;
     }
-    let site = account::site(&caller, POOL_SITE).0;
+    let site = account::site(&Place::of(&caller), POOL_SITE).0;
     // SAFETY: a helper without arguments.
     let sample = PoolSample { site, time: unsafe { bpf_ktime_get_ns() } };
     let mut opened = POOL_SITES.get_ptr_mut(&site);

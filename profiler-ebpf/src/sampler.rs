@@ -5,8 +5,8 @@
 //! no harm, because what is left of an exponential distance is distributed like a new one.
 
 use aya_ebpf::{
-    bindings::pt_regs,
     helpers::generated::{bpf_get_prandom_u32, bpf_probe_read_user},
+    maps::Array,
 };
 
 use crate::{
@@ -14,10 +14,11 @@ use crate::{
     counters::Counter,
     function::Function,
     limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
-    maps::{ALLOCATOR_CODE, SAMPLERS, control, count, sampling as may_sample},
+    maps::{ALLOCATOR_CODE, CALLER_CODE, SAMPLERS, control, count, only_callers, sampling as may_sample},
     opaque,
     records::LiveBlock,
-    sampling, threads,
+    sampling::{self, AllocatorCode},
+    threads, told,
 };
 
 /// What is known of a thread, an entry of the BPF map `SAMPLERS`. Threads whose ids are the same modulo its size share an
@@ -36,6 +37,32 @@ pub struct Sampler {
     function: u64,
     /// Not 0 while it is in a call that was handed a recorded block.
     reallocating: u64,
+}
+
+/// Where a call comes from.
+#[derive(Clone, Copy)]
+pub struct CalledFrom {
+    /// Where its return address lies, or will lie.
+    pub sp: u64,
+    /// The call instruction, where the probe sits on it; else it has been made.
+    pub call: u64,
+    /// Whether that is so.
+    pub at_call_site: bool,
+}
+
+impl CalledFrom {
+    /// The return address. Of a call that has not been made, an address that is not that of another call.
+    #[inline(always)]
+    fn return_address(self) -> u64 {
+        if self.at_call_site {
+            // No first instruction of a page, which would be taken for the kernel's trampoline.
+            return self.call | 1;
+        }
+        let mut return_address = 0u64;
+        // SAFETY: the helper checks the user address.
+        unsafe { bpf_probe_read_user((&raw mut return_address).cast(), 8, self.sp as *const _) };
+        return_address
+    }
 }
 
 #[inline(always)]
@@ -81,7 +108,7 @@ pub fn may_be_reallocating() -> bool {
 /// The number of the interval at which the block that this call is to return is recorded; `None` where it is not. The hit is
 /// counted: as one that passed, or as a probe's.
 #[inline(always)]
-pub fn samples(function: Function, registers: &pt_regs, size: u64) -> Option<u64> {
+pub fn samples(function: Function, from: CalledFrom, size: u64) -> Option<u64> {
     let number = current();
     if number == EXACT {
         count(Counter::ProbeHits, 1);
@@ -92,19 +119,17 @@ pub fn samples(function: Function, registers: &pt_regs, size: u64) -> Option<u64
         count(Counter::MeasuredSpace, size);
         return None;
     }
-    draws(function, registers, if size == 0 { 1 } else { size }, number).then_some(number)
+    draws(function, from, if size == 0 { 1 } else { size }, number).then_some(number)
 }
 
 #[inline(always)]
-fn draws(function: Function, registers: &pt_regs, bytes: u64, number: u64) -> bool {
+fn draws(function: Function, from: CalledFrom, bytes: u64, number: u64) -> bool {
     let id = threads::current() & 0xffff_ffff;
     let thread = id | number << 32;
     let Some(sampler) = SAMPLERS.get_ptr_mut(id as u32 & (THREAD_SLOTS - 1)) else { return false };
     // SAFETY: a map value; a thread that shares it may make this one draw anew, which does no harm.
     let sampler = unsafe { &mut *sampler };
-    let mut return_address = 0u64;
-    // SAFETY: the helper checks the user address.
-    unsafe { bpf_probe_read_user((&raw mut return_address).cast(), 8, registers.rsp as *const _) };
+    let return_address = from.return_address();
     let ours = sampler.thread & 0xffff_ffff == id;
     // What is left of a distance says nothing of one at another interval.
     let goes_on = sampler.thread == thread;
@@ -112,13 +137,13 @@ fn draws(function: Function, registers: &pt_regs, bytes: u64, number: u64) -> bo
     // probe, be it another tracer's, the kernel has put its trampoline in the place of the return address, which is the
     // first instruction of a page (`xol_get_trampoline` of kernel/events/uprobes.c).
     let same_return = sampler.return_address == return_address || return_address & 0xfff == 0;
-    let decided = ours && sampler.sp == registers.rsp && same_return && sampler.function != function.0;
+    let decided = ours && sampler.sp == from.sp && same_return && sampler.function != function.0;
     if decided {
         count(Counter::ProbeHits, 1);
         return false;
     }
     sampler.thread = thread;
-    sampler.sp = registers.rsp;
+    sampler.sp = from.sp;
     sampler.return_address = return_address;
     sampler.function = function.0;
     let distance = if goes_on { sampler.distance } else { sample_distance(number) };
@@ -131,13 +156,25 @@ fn draws(function: Function, registers: &pt_regs, bytes: u64, number: u64) -> bo
     }
     count(Counter::ProbeHits, 1);
     sampler.distance = sample_distance(number);
-    !is_of_an_allocator(return_address)
+    from.at_call_site || !is_of_an_allocator(return_address)
 }
 
 /// Whether a call that returns here was made by a function of an allocator.
 #[inline(always)]
 fn is_of_an_allocator(return_address: u64) -> bool {
-    let Some(code) = ALLOCATOR_CODE.get_ptr(0) else { return false };
+    lies_in(&ALLOCATOR_CODE, return_address)
+}
+
+/// Whether a call that comes from there is one that was asked for.
+#[inline(always)]
+pub fn is_wanted_caller(function: Function, from: CalledFrom) -> bool {
+    only_callers() == 0 || function.is_of_one_caller() || lies_in(&CALLER_CODE, from.return_address())
+}
+
+/// Whether a return address lies in one of these functions.
+#[inline(always)]
+fn lies_in(functions: &Array<AllocatorCode>, return_address: u64) -> bool {
+    let Some(code) = functions.get_ptr(0) else { return false };
     let mut index = 0;
     while index < MAX_ALLOCATOR_FUNCTIONS {
         // SAFETY: a map value, and an index within its array.
@@ -184,6 +221,9 @@ extern "C" fn sample_weight(size: u64, number: u64) -> u64 {
 pub fn stands_for(block: &LiveBlock) -> (u64, u64) {
     if may_sample() == 0 {
         return (1, block.size);
+    }
+    if block.is_told() {
+        return told::stands_for(block.size, block.thread);
     }
     let weight =
         if block.interval() == EXACT { sampling::ONE } else { sample_weight(block.size, block.interval()) };

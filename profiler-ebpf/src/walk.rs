@@ -289,17 +289,32 @@ pub fn site_of(hash: u64, modules: u64, ended: u8) -> u64 {
     (mixed ^ mixed >> 32) | 1 << 63
 }
 
-/// Prepares the claimed slot for the stack of the interrupted function. `registers` are those at the function's return:
-/// rip is its caller, rsp lies above the return address.
+/// Where a walk begins: the registers at a function's return. `ip` is its caller, `sp` lies above the return address.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub ip: u64,
+    pub sp: u64,
+    pub bp: u64,
+    pub bx: u64,
+}
+
+impl Place {
+    #[inline(always)]
+    pub fn of(registers: &pt_regs) -> Self {
+        Self { ip: registers.rip, sp: registers.rsp, bp: registers.rbp, bx: registers.rbx }
+    }
+}
+
+/// Prepares the claimed slot for the stack of the interrupted function.
 #[inline(always)]
-pub fn begin(scratch: &mut Scratch, registers: &pt_regs, allocator: u8) {
+pub fn begin(scratch: &mut Scratch, place: &Place, allocator: u8) {
     let generation = generation();
-    scratch.ip = registers.rip;
-    scratch.sp = registers.rsp;
-    scratch.bp = registers.rbp;
-    scratch.bx = registers.rbx;
+    scratch.ip = place.ip;
+    scratch.sp = place.sp;
+    scratch.bp = place.bp;
+    scratch.bx = place.bx;
     scratch.bx_at = 0;
-    scratch.first_sp = registers.rsp;
+    scratch.first_sp = place.sp;
     scratch.hash = allocator as u64;
     scratch.window_len = 0;
     scratch.table = generation;

@@ -9,7 +9,7 @@ mod support;
 use std::{fs, io::Read, process::Command};
 
 use heapscope::{
-    probe::{AttachMethod, ProbePoint, ProbeSettings, ebpf::EbpfProbe},
+    probe::{AttachMethod, Position, ProbePoint, ProbeSettings, ebpf::EbpfProbe},
     target::{allocator, maps::Maps, module_cache::ModuleCache, placement, process::Process},
 };
 use profiler_common::records::{Call, CallKind};
@@ -142,6 +142,8 @@ fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
             identity: process.own_identity().unwrap(),
             min_size: 0,
             max_size: u64::MAX,
+            only_callers: false,
+            told: false,
             sampling: false,
             control: profiler_common::control::Control::EXACT,
             custom_allocators: false,
@@ -169,6 +171,7 @@ fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
                 allocator: 0,
                 function: 0,
                 custom: false,
+                position: Position::Called,
             }
         })
         .collect();

@@ -15,7 +15,7 @@ use std::{
 };
 
 use heapscope::{
-    probe::{AttachMethod, ProbePoint, ProbeSettings, ebpf::EbpfProbe},
+    probe::{AttachMethod, Position, ProbePoint, ProbeSettings, ebpf::EbpfProbe},
     target::{
         address::{FileOffset, Svma},
         maps::Maps,
@@ -99,6 +99,8 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         identity: process.own_identity().unwrap(),
         min_size: 0,
         max_size: u64::MAX,
+        only_callers: false,
+        told: false,
         sampling: false,
         control: profiler_common::control::Control::EXACT,
         custom_allocators: false,
@@ -224,6 +226,7 @@ impl Target {
             allocator: way as u8 - 1,
             function: 0,
             custom: false,
+            position: Position::Called,
         }
     }
 }

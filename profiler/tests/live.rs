@@ -52,6 +52,8 @@ mod mappings;
 mod model;
 #[path = "live/moments.rs"]
 mod moments;
+#[path = "live/narrowing.rs"]
+mod narrowing;
 #[path = "live/oracle.rs"]
 mod oracle;
 #[path = "live/programs.rs"]
@@ -82,6 +84,8 @@ mod threads;
 mod top;
 #[path = "live/twin.rs"]
 mod twin;
+#[path = "live/usdt.rs"]
+mod usdt;
 #[path = "live/worker.rs"]
 mod worker;
 
@@ -111,6 +115,7 @@ fn main() -> ExitCode {
         budget::CASES,
         reports::CASES,
         moments::CASES,
+        narrowing::CASES,
         oracle::CASES,
         completeness::CASES,
         allocators::CASES,
@@ -119,6 +124,7 @@ fn main() -> ExitCode {
         allocators_table::CASES,
         stacks::CASES,
         threads::CASES,
+        usdt::CASES,
         top::CASES,
         crowds::CASES,
         doctor::CASES,

@@ -17,6 +17,7 @@ use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
     session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
+    symbolize::wanted::WantedFunction,
     target::allocator::custom::CustomAllocator,
 };
 
@@ -178,6 +179,15 @@ pub(super) struct CommonArgs {
     #[arg(long, value_name = "SIZE", value_parser = values::size)]
     max_size: Option<u64>,
 
+    /// Record only allocations that this function makes itself, by its symbol or by its name: `Cache::insert`; `*` stands
+    /// for anything (may be given several times; see docs/narrowing.md)
+    #[arg(long, value_name = "FUNCTION")]
+    only_caller: Vec<WantedFunction>,
+
+    /// Record what the program tells by USDT probes of its own (otel_memory), instead of probing its allocator
+    #[arg(long, value_enum, default_value_t = values::Usdt::Auto, value_name = "WHEN")]
+    usdt: values::Usdt,
+
     /// Watch an allocator of the program's own too: `alloc=my_malloc(size=0);free=my_free(ptr=0)` says which functions
     /// and at which place their arguments are; `@libpool.so` at the end names the file (may be given several times; see
     /// docs/allocators.md)
@@ -289,6 +299,13 @@ impl CommonArgs {
         {
             bail!("--min-size {min} is above --max-size {max}: nothing would be recorded. Exchange the two");
         }
+        if matches!(self.usdt, values::Usdt::Always)
+            && (!self.only_caller.is_empty() || !self.allocator.is_empty())
+        {
+            bail!(
+                "with --usdt always no allocator is probed: it does not go with --only-caller or --allocator"
+            );
+        }
         if self.min_age.is_some() && !matches!(self.at, Moment::End) {
             bail!("--min-age is about the end: it does not go with --at {}", self.at.at().label());
         }
@@ -320,6 +337,8 @@ impl CommonArgs {
             min_age: self.min_age,
             min_size: self.min_size,
             max_size: self.max_size,
+            only_callers: self.only_caller,
+            usdt: self.usdt.of(),
             budget: self.budget.options(attaches),
             allocators: self.allocator,
             mmap: self.mmap,

@@ -1,9 +1,12 @@
-//! Sizes and durations as people type them.
+//! Sizes, durations and choices as people type them.
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use parse_size::{ByteSuffix, Config};
 use profiler_common::sampling::MAX_INTERVAL;
+
+use crate::session::options::UsdtUse;
 
 /// `512`, `4KiB`, `1M`: bytes; a suffix without `i` counts in thousands, as the SI has it.
 pub(super) fn size(text: &str) -> Result<u64, String> {
@@ -44,6 +47,27 @@ pub(super) fn duration(text: &str) -> Result<Duration, String> {
         return Ok(Duration::from_secs(seconds.into()));
     }
     humantime::parse_duration(text).map_err(|error| format!("{error}; write a time such as 30s, 500ms or 2m"))
+}
+
+/// When a program's own probes are used.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+pub(super) enum Usdt {
+    /// Where it has them and a budget is to be kept
+    Auto,
+    /// Never
+    Never,
+    /// Always; without them, not at all
+    Always,
+}
+
+impl Usdt {
+    pub(super) fn of(self) -> UsdtUse {
+        match self {
+            Self::Auto => UsdtUse::Auto,
+            Self::Never => UsdtUse::Never,
+            Self::Always => UsdtUse::Always,
+        }
+    }
 }
 
 #[cfg(test)]

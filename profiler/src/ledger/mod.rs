@@ -18,7 +18,7 @@ use std::{
 use profiler_common::{
     control::Control,
     records::{Held, LiveBlock, Moments, SIZE_CLASSES, SiteCounters},
-    sampling,
+    sampling, told,
 };
 
 use self::{
@@ -345,6 +345,10 @@ fn add_to(sums: &mut Vec<(u64, Held)>, key: u64, more: Held) {
 fn stands_for(sampling: bool, control: &Control, block: &LiveBlock) -> Held {
     if !sampling {
         return Held { objects: 1, space: block.size };
+    }
+    if block.is_told() {
+        let (objects, space) = told::stands_for(block.size, block.thread);
+        return Held { objects, space };
     }
     let weight = sampling::weight(control.interval(block.interval()), block.size);
     Held { objects: weight, space: sampling::weighted_space(block.size, weight) }

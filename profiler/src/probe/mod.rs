@@ -42,6 +42,27 @@ impl AttachMethod {
     }
 }
 
+/// Where a probe sits with respect to the call that it tells of.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum Position {
+    /// In the function that is called: the return address is on the stack.
+    #[default]
+    Called,
+    /// On a jump to it, where that is so too.
+    AtJump,
+    /// On the instruction that calls.
+    AtCall,
+    /// So many bytes behind the call's return address, with its result in rax.
+    BehindCall(u8),
+    /// On a probe that the program has itself, whose arguments [`ebpf::EbpfProbe::publish_places`] says under this number.
+    Told {
+        /// The number.
+        place: u16,
+        /// The counter of its listeners.
+        semaphore: Option<FileOffset>,
+    },
+}
+
 /// One place to probe.
 #[derive(Clone, Debug)]
 pub struct ProbePoint {
@@ -57,13 +78,25 @@ pub struct ProbePoint {
     pub function: u8,
     /// Whether the user named the allocator.
     pub custom: bool,
+    /// With respect to the call.
+    pub position: Position,
 }
 
 impl ProbePoint {
     /// What the program there is told.
     #[must_use]
     pub const fn cookie(&self) -> u64 {
-        self.call.cookie(self.allocator, self.function) | if self.custom { Call::CUSTOM } else { 0 }
+        let position = match self.position {
+            Position::Told { place, .. } => {
+                return self.call.kind as u64 | (self.allocator as u64) << 8 | (place as u64) << 16;
+            }
+            Position::Called => 0,
+            Position::AtJump | Position::AtCall => Call::ONE_CALLER,
+            Position::BehindCall(bytes) => Call::ONE_CALLER | (bytes as u64) << Call::BEHIND_SHIFT,
+        };
+        self.call.cookie(self.allocator, self.function)
+            | if self.custom { Call::CUSTOM } else { 0 }
+            | position
     }
 }
 
@@ -78,6 +111,10 @@ pub struct ProbeSettings {
     pub min_size: u64,
     /// Largest allocation to record, in bytes.
     pub max_size: u64,
+    /// Whether only calls out of certain functions are recorded, which [`ebpf::EbpfProbe::publish_callers`] names.
+    pub only_callers: bool,
+    /// Whether the program may tell of its allocations by probes of its own; sums are those of weights then.
+    pub told: bool,
     /// Whether blocks are to be sampled, or may be some time.
     pub sampling: bool,
     /// What the probes are told first; without sampling, [`Control::EXACT`].

@@ -18,6 +18,8 @@ pub enum Recorded {
     Sampled(u64),
     /// The same, in windows alone.
     Windows(u64),
+    /// What the program tells by USDT probes of its own.
+    Told,
 }
 
 impl Recorded {
@@ -28,6 +30,7 @@ impl Recorded {
             Self::Every => "exact",
             Self::Sampled(_) => "sampled",
             Self::Windows(_) => "windows",
+            Self::Told => "usdt",
         }
     }
 
@@ -35,7 +38,7 @@ impl Recorded {
     #[must_use]
     pub const fn interval(&self) -> Option<u64> {
         match self {
-            Self::Every => None,
+            Self::Every | Self::Told => None,
             Self::Sampled(interval) | Self::Windows(interval) => Some(*interval),
         }
     }
@@ -45,6 +48,7 @@ impl Recorded {
     pub fn words(&self) -> String {
         match self {
             Self::Every => "every block is recorded".to_owned(),
+            Self::Told => "what the program tells itself is recorded".to_owned(),
             Self::Sampled(interval) => format!("one block in {} is recorded on average", bytes(*interval)),
             Self::Windows(interval) => {
                 format!("one block in {} is recorded on average, in windows alone", bytes(*interval))
@@ -84,7 +88,7 @@ impl BudgetReport {
         let (Some((_, first)), Some(percent)) = (self.steps.first(), self.percent) else { return Vec::new() };
         if changes.is_empty() {
             return match first {
-                Recorded::Every => Vec::new(),
+                Recorded::Every | Recorded::Told => Vec::new(),
                 chosen => vec![format!("To keep the budget of {percent}%, {}.", chosen.words())],
             };
         }

@@ -15,7 +15,7 @@ use super::{
     json_mapped::MappingsView,
     json_pools::PythonView,
     options::ReportOptions,
-    profile::{Mode, Profile, Quality, SiteReport, Totals},
+    profile::{Mode, OnlyCaller, Profile, Quality, SiteReport, Totals},
 };
 use crate::symbolize::frame::{Frame, FrameKind};
 
@@ -74,6 +74,15 @@ struct ModeView<'a> {
     min_size: Option<u64>,
     max_size: Option<u64>,
     min_age_seconds: Option<f64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    only_caller: Option<OnlyCallerView<'a>>,
+}
+
+#[derive(Serialize)]
+struct OnlyCallerView<'a> {
+    asked: &'a str,
+    how: &'a str,
+    by_calls: bool,
 }
 
 #[derive(Serialize)]
@@ -89,6 +98,8 @@ struct QualityView<'a> {
     unmatched_frees: u64,
     failed_allocations: u64,
     filtered_allocations: u64,
+    #[serde(skip_serializing_if = "is_zero")]
+    other_callers: u64,
     #[serde(skip_serializing_if = "is_zero")]
     unsampled_allocations: u64,
     lost: &'a BTreeMap<String, u64>,
@@ -166,6 +177,9 @@ impl<'a> ModeView<'a> {
             min_size: mode.min_size,
             max_size: mode.max_size,
             min_age_seconds: mode.min_age.map(|age| age.as_secs_f64()),
+            only_caller: mode.only_caller.as_ref().map(|OnlyCaller { asked, how, by_calls }| {
+                OnlyCallerView { asked, how, by_calls: *by_calls }
+            }),
         }
     }
 }
@@ -183,6 +197,7 @@ impl<'a> QualityView<'a> {
             unmatched_frees: quality.unmatched_frees,
             failed_allocations: quality.failed_allocations,
             filtered_allocations: quality.filtered_allocations,
+            other_callers: quality.other_callers,
             unsampled_allocations: quality.unsampled_allocations,
             lost: &quality.lost,
             stacks_walked: quality.stacks_walked,

@@ -95,14 +95,35 @@ pub struct Mode {
     pub max_size: Option<u64>,
     /// Only blocks at least so old at the end are counted as in use, where asked for.
     pub min_age: Option<Duration>,
+    /// Only allocations by certain functions, where asked for.
+    pub only_caller: Option<OnlyCaller>,
+}
+
+/// Allocations by certain functions alone.
+#[derive(Clone, PartialEq, Eq, Debug, Default)]
+pub struct OnlyCaller {
+    /// What was asked for.
+    pub asked: String,
+    /// Which functions these are, and how their calls are told from others, as the end of a sentence.
+    pub how: String,
+    /// Whether their calls alone have probes, so that others are not even counted.
+    pub by_calls: bool,
 }
 
 impl Mode {
+    /// Whether the numbers are what the program told of itself.
+    #[must_use]
+    pub fn is_told(&self) -> bool {
+        self.budget.steps.iter().any(|(_, recorded)| *recorded == Recorded::Told)
+    }
+
     /// The name that reports use for how allocations were chosen.
     #[must_use]
     pub fn sampling(&self) -> &'static str {
         if self.budget.steps.iter().any(|(_, recorded)| matches!(recorded, Recorded::Windows(_))) {
             "windows"
+        } else if self.is_told() {
+            "usdt"
         } else if self.sample_interval.is_some() {
             "sampled"
         } else {
@@ -120,6 +141,8 @@ pub struct Quality {
     pub failed_allocations: u64,
     /// Allocations left out by the size filters.
     pub filtered_allocations: u64,
+    /// Allocations left out because another function made them, of those that were seen.
+    pub other_callers: u64,
     /// Allocations that a sampler has not recorded.
     pub unsampled_allocations: u64,
     /// Losses by reason (a counter's label); reasons with a count of zero are listed too.

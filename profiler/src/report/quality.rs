@@ -72,6 +72,9 @@ fn loss(reason: &str, lost: u64) -> String {
         }
         "scratch_busy" => format!("{allocations} without a stack: every scratch slot was in use."),
         "thread_name_lost" => format!("{allocations} without the thread's name: there are too many names."),
+        "told_unreadable" => format!(
+            "{allocations} not recorded: what the program told of them could not be read, or makes no sense."
+        ),
         "mapping_record_lost" => format!(
             "{} of mmap, munmap or mremap not recorded: the ring buffer was full. Mapped memory is too high or too low.",
             counted(lost, "call was", "calls were")
@@ -141,6 +144,25 @@ fn stack_warnings(quality: &Quality) -> Vec<String> {
 fn notes(profile: &Profile) -> Vec<String> {
     let quality = &profile.quality;
     let mut notes = profile.mode.budget.notes();
+    if let Some(only) = &profile.mode.only_caller {
+        let skipped = if only.by_calls {
+            String::new()
+        } else {
+            let others = counted(quality.other_callers, "allocation", "allocations");
+            format!("; {others} of others left at their entry")
+        };
+        notes.push(format!(
+            "Only allocations by `{}` are recorded: {}{skipped}.",
+            clean(&only.asked),
+            clean(&only.how)
+        ));
+    }
+    if profile.mode.is_told() {
+        notes.push(
+            "All numbers are estimates by the program itself: it samples its allocations, tells of those by its USDT probes              otel_memory, and says how many bytes each stands for. How far they may be off is not known, since it does not tell              how it samples."
+                .to_owned(),
+        );
+    }
     if let Some(interval) = profile.mode.sample_interval {
         notes.push(format!(
             "All numbers are estimates from samples, one in {} on average; {} not sampled. ± is the standard error: the true \

@@ -166,6 +166,12 @@ pub(super) fn conditions(profile: &Profile) -> String {
             conditions.push_str(&format!(", blocks of {word} {}", bytes(size)));
         }
     }
+    if profile.mode.is_told() {
+        conditions.push_str(" (estimates by the program itself, error unknown)");
+    }
+    if let Some(only) = &profile.mode.only_caller {
+        conditions.push_str(&format!(", by {} alone", clean(&only.asked)));
+    }
     if let Some(age) = profile.mode.min_age {
         conditions.push_str(&format!(", live means at least {} old", span(age)));
     }

@@ -48,6 +48,7 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
 /// Begins to watch a process that has an allocator.
 pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Observation> {
     let mut observation = Observation::begin(process, options)?;
+    observation.require_told()?;
     if observation.allocators.is_empty() {
         // A second look, which can say why.
         let process = &observation.process;
@@ -55,6 +56,7 @@ pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result
         observation.look()?;
     }
     observation.require_custom_allocators()?;
+    observation.require_callers()?;
     Ok(observation)
 }
 

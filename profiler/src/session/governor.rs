@@ -46,6 +46,8 @@ pub(super) struct Governor {
     /// Something to tell the user.
     said: Vec<String>,
     pub(super) let_go: bool,
+    /// Whether it is recorded what the target tells itself: it decides how much that is.
+    pub(super) told: bool,
     worked: f64,
 }
 
@@ -80,6 +82,7 @@ impl Governor {
             strikes: 0,
             said: Vec::new(),
             let_go: false,
+            told: false,
             worked: 0.0,
         }
     }
@@ -105,6 +108,7 @@ impl Governor {
     /// What is recorded now.
     pub(super) fn recorded(&self, control: &Control) -> Recorded {
         match self.mode {
+            _ if self.told => Recorded::Told,
             Mode::Recording(EXACT) => Recorded::Every,
             Mode::Recording(number) => Recorded::Sampled(control.interval(number)),
             Mode::Windows => Recorded::Windows(control.interval(control.current)),
@@ -141,7 +145,7 @@ impl Governor {
 impl Observation {
     /// Measures the target with probes that record nothing, and decides what to begin with.
     pub(super) fn decide_first(&mut self, common: &CommonOptions) -> anyhow::Result<()> {
-        if measures_first(&common.budget) {
+        if measures_first(&common.budget) && !self.governor.told {
             self.measure_first()?;
             self.start_clock(common);
         }
@@ -178,11 +182,15 @@ impl Observation {
             return self.pace(limits, &load);
         }
         let (Some(second), Mode::Recording(number)) = (second, self.governor.mode) else { return Ok(()) };
-        if limits.exact_only {
+        if limits.exact_only || self.governor.told {
             let over = second.share() > limits.budget;
             self.governor.strikes = if over { self.governor.strikes + 1 } else { 0 };
             if self.governor.strikes >= STRIKES {
-                self.let_go("every block was asked for, which costs more");
+                self.let_go(if self.governor.told {
+                    "what the process tells of its allocations costs more"
+                } else {
+                    "every block was asked for, which costs more"
+                });
             }
         } else if let Some(mode) = limits.next(number, &second, trap) {
             self.governor.mode = mode;

@@ -11,6 +11,7 @@ use super::{
     details::Details,
     mapped::{self, Mapped},
     observation::{FRAME_LIMIT, Observation},
+    only_caller::Callers,
     options::CommonOptions,
     quality::quality,
 };
@@ -220,6 +221,7 @@ impl Namer {
             min_size: options.min_size,
             max_size: options.max_size,
             min_age: options.min_age,
+            only_caller: observation.callers.as_ref().map(Callers::report),
         }
     }
 

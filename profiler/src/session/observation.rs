@@ -16,17 +16,19 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use super::{
     code::{Change, CodeMap},
     dangers::refuse_dangerous,
-    governor::{Governor, first_control},
+    governor::Governor,
     history::History,
     lookout::Lookout,
     mapped::{self, Mapped},
     named_allocator::NamedAllocator,
+    only_caller::Callers,
     options::CommonOptions,
     overhead::OverheadMeter,
     pools::Pools,
     python::{Groups, Python},
     recorder::Recorder,
     sampled_code::SampledCode,
+    told::{self, Told},
 };
 use crate::{
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
@@ -85,6 +87,10 @@ pub(super) struct Observation {
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
     pub(super) custom: Vec<NamedAllocator>,
+    /// The functions whose allocations are recorded, where not all are.
+    pub(super) callers: Option<Callers>,
+    /// What the target tells itself, where that is recorded.
+    pub(super) told: Option<Told>,
     pub(super) governor: Governor,
     pub(super) sampled_code: SampledCode,
     /// Stacks that were cut where their walk had used the table of a file that was gone.
@@ -114,12 +120,15 @@ impl Observation {
         let lookout = Lookout::new(process.pid, options.children);
         let (code, change) = CodeMap::read(&process)?;
         let capacity = code.capacity();
-        let (sampling, control) = first_control(&options.budget);
+        let (told, not_told) = Told::decide(options, &change.modules);
+        let (sampling, control) = told::first_control(told.as_ref(), &options.budget);
         let probe = EbpfProbe::load(&ProbeSettings {
             pid: process.pid,
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
             max_size: options.max_size.unwrap_or(u64::MAX),
+            only_callers: !options.only_callers.is_empty(),
+            told: told.is_some(),
             sampling,
             control,
             custom_allocators: !options.allocators.is_empty(),
@@ -133,6 +142,8 @@ impl Observation {
         })?;
         let meter = OverheadMeter::new(&probe);
         let mut observation = Self {
+            callers: Callers::of(options, process.pid),
+            told,
             process,
             code,
             stacks: HashMap::new(),
@@ -162,6 +173,8 @@ impl Observation {
                     .into(),
             );
         }
+        observation.warnings.extend(not_told.map(told::not_told));
+        observation.governor.told = observation.told.is_some();
         observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
         observation.start_clock(options);
         observation.take_up(&change)?;
@@ -328,7 +341,11 @@ impl Observation {
         self.giving_way = None;
         for module in &change.modules {
             self.probe_allocators(module)?;
+            if let Some(callers) = &mut self.callers {
+                callers.add(module);
+            }
         }
+        self.place_callers()?;
         self.publish_allocator_code()
     }
 

@@ -11,6 +11,7 @@ use anyhow::Context;
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
+    symbolize::wanted::WantedFunction,
     target::allocator::custom::CustomAllocator,
 };
 
@@ -94,8 +95,12 @@ pub struct CommonOptions {
     pub min_size: Option<u64>,
     /// Record only allocations of at most so many bytes.
     pub max_size: Option<u64>,
+    /// Record only allocations by functions of these names, if there are any.
+    pub only_callers: Vec<WantedFunction>,
     /// How much to record, and what that may cost.
     pub budget: BudgetOptions,
+    /// Whether to record what the target tells by USDT probes of its own.
+    pub usdt: UsdtUse,
     /// Allocators that the target is said to have beside those known by their names.
     pub allocators: Vec<CustomAllocator>,
     /// Keep an account of mapped memory too.
@@ -118,6 +123,18 @@ pub struct CommonOptions {
     pub method: Option<AttachMethod>,
     /// No status line.
     pub quiet: bool,
+}
+
+/// Whether to record what the target tells by USDT probes of its own, instead of probing its allocator.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub enum UsdtUse {
+    /// Where it has such probes, and not every block was asked for.
+    #[default]
+    Auto,
+    /// No.
+    Never,
+    /// Yes, or nothing.
+    Always,
 }
 
 /// How much to record, and what that may cost.
@@ -147,6 +164,8 @@ impl CommonOptions {
             min_age: None,
             min_size: None,
             max_size: None,
+            only_callers: Vec::new(),
+            usdt: UsdtUse::Never,
             budget: BudgetOptions::default(),
             allocators: Vec::new(),
             mmap: false,

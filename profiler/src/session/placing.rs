@@ -8,7 +8,7 @@ use profiler_common::{mappings::MAPPING_SITE, pools::POOL_SITE};
 use super::observation::Observation;
 use crate::{
     probe::{
-        ProbePoint,
+        Position, ProbePoint,
         ebpf::{PythonEvent, PythonPoint},
     },
     target::{
@@ -35,6 +35,14 @@ impl Observation {
         };
         // A file that is or contains a C library has an allocator; the symbols of all others need no second look.
         let may_have_exit = !found.is_empty();
+        if self.told.is_some() {
+            self.probe_told(module)?;
+            if may_have_exit {
+                self.probe_exit(module)?;
+                self.probe_mapping_functions(module)?;
+            }
+            return Ok(());
+        }
         let known: HashSet<Svma> =
             found.iter().flat_map(|known| &known.functions).map(|function| function.entry).collect();
         for allocator in found {
@@ -102,22 +110,30 @@ impl Observation {
         self.custom.iter_mut().try_for_each(|custom| custom.require(pid))
     }
 
-    fn attach(&mut self, allocator: Allocator, custom: bool) -> anyhow::Result<()> {
-        let points = self.points(&allocator, custom)?;
+    fn attach(&mut self, mut allocator: Allocator, custom: bool) -> anyhow::Result<()> {
+        let index = u8::try_from(self.allocators.len())
+            .ok()
+            .filter(|index| ![MAPPING_SITE, POOL_SITE].contains(index))
+            .context("the process has more than 254 allocators")?;
+        self.sampled_code.add(&allocator);
+        if let Some(callers) = self.callers.as_mut().filter(|_| !custom) {
+            callers.hold_back(index, &mut allocator);
+        }
+        let points = self.points(&allocator, index, custom)?;
         self.probe.attach(&points).with_context(|| {
             format!("cannot probe {} in {}", allocator.name, allocator.module.path.display())
         })?;
-        self.sampled_code.add(&allocator);
         self.allocators.push(allocator.name);
         Ok(())
     }
 
     /// Where the probes of one allocator go.
-    fn points(&mut self, allocator: &Allocator, custom: bool) -> anyhow::Result<Vec<ProbePoint>> {
-        let index = u8::try_from(self.allocators.len())
-            .ok()
-            .filter(|index| ![MAPPING_SITE, POOL_SITE].contains(index))
-            .context("the process has more than 254 allocators")?;
+    pub(super) fn points(
+        &mut self,
+        allocator: &Allocator,
+        index: u8,
+        custom: bool,
+    ) -> anyhow::Result<Vec<ProbePoint>> {
         let module = &allocator.module;
         let path = module.attach_path().context("an allocator outside every file")?;
         let mut points = Vec::new();
@@ -140,6 +156,7 @@ impl Observation {
                         // It only tells functions apart that jump into one another; no allocator has so many.
                         function: u8::try_from(number).unwrap_or(u8::MAX),
                         custom,
+                        position: Position::Called,
                     });
                 }
                 Err(error) => {
@@ -160,5 +177,6 @@ fn point_of(module: &Arc<Module>, function: &AllocatorFunction) -> Option<ProbeP
         allocator: 0,
         function: 0,
         custom: false,
+        position: Position::Called,
     })
 }

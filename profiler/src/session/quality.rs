@@ -5,7 +5,7 @@ use profiler_common::counters::Counter;
 use crate::{ledger::Account, probe::Counters, report::profile::Quality};
 
 /// Reasons for which an allocation, a free or a stack is missing from the account.
-const LOSSES: [Counter; 8] = [
+const LOSSES: [Counter; 9] = [
     Counter::LiveMapFull,
     Counter::SiteMapFull,
     Counter::PendingMapFull,
@@ -14,6 +14,7 @@ const LOSSES: [Counter; 8] = [
     Counter::RingFull,
     Counter::ScratchBusy,
     Counter::ThreadNameLost,
+    Counter::ToldLost,
 ];
 
 /// Reasons for which a stack ends before the thread's first function.
@@ -39,6 +40,7 @@ pub(super) fn quality(counters: &Counters, account: &Account) -> Quality {
         unmatched_frees: counters.get(Counter::UnmatchedFrees),
         failed_allocations: counters.get(Counter::FailedAllocations),
         filtered_allocations: counters.get(Counter::FilteredAllocations),
+        other_callers: counters.get(Counter::OtherCallers),
         unsampled_allocations: counters.get(Counter::UnsampledAllocations),
         lost,
         stacks_walked: counters.get(Counter::StacksWalked),

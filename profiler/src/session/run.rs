@@ -159,6 +159,10 @@ impl Program {
                         // A library that comes later may define it.
                         started.warnings.push(format!("Not found when the program began: {missing}"));
                     }
+                    let told = started.require_told();
+                    if let Err(missing) = started.require_callers().and(told) {
+                        started.warnings.push(format!("Not found when the program began: {missing}"));
+                    }
                     stopped.resume();
                     return Ok(Some(started));
                 }

@@ -61,6 +61,7 @@ impl StatusLine {
         };
         let (live, how) = match reading.recorded {
             Recorded::Every => ("live", String::new()),
+            Recorded::Told => ("live", " | as the program tells".to_owned()),
             Recorded::Sampled(interval) => ("live", format!(" | one in {}", units::bytes(interval))),
             Recorded::Windows(_) => ("kept", " | windows".to_owned()),
         };

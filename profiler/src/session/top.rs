@@ -95,6 +95,7 @@ fn target_of(observation: &Observation) -> Target {
         command: process.command.clone(),
         probes: observation.method().label().into(),
         sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
+        told: observation.told.is_some(),
         allocators: observation.allocators.clone(),
     }
 }

@@ -10,6 +10,7 @@ use super::{
     marks::MarkInbox,
     naming::{Namer, Taken},
     observation::Observation,
+    only_caller::Callers,
     options::CommonOptions,
     output::Outputs,
     signals::StopFlag,
@@ -160,6 +161,12 @@ fn announce(observation: &Observation, options: &CommonOptions) {
         [] => "no allocator found yet".to_owned(),
         found => format!("{} by {method} probes", found.join(", ")),
     };
+    if let Some(told) = observation.told.as_ref().filter(|_| !observation.allocators.is_empty()) {
+        eprintln!("{}", told.words());
+    }
+    if let Some(only) = observation.callers.as_ref().map(Callers::report) {
+        eprintln!("only allocations by `{}`: {}", only.asked, only.how);
+    }
     eprintln!("attached to {} (pid {}): {allocators}, {until}", process.comm, process.pid);
 }
 

@@ -197,7 +197,7 @@ impl Lookup<'_> {
 }
 
 /// The ELF file in `.gnu_debugdata`, compressed by xz.
-fn debug_data(image: &Image) -> Option<Image> {
+pub(super) fn debug_data(image: &Image) -> Option<Image> {
     let elf = image.elf()?;
     let content = Sections::of(&elf).content(".gnu_debugdata").ok()?;
     if content.is_empty() || content.len() > MOST_DEBUGDATA {

@@ -19,3 +19,4 @@ pub mod sources;
 mod symbol_table;
 pub mod symbolizer;
 mod target_root;
+pub mod wanted;

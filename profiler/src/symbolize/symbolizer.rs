@@ -20,8 +20,9 @@ use super::{
     role::role_of,
     sources::Sources,
     target_root::TargetRoot,
+    wanted::{self, WantedFunction},
 };
-use crate::target::{address::Svma, module::Module};
+use crate::target::{address::Svma, allocator::callers::NamedCode, module::Module};
 
 /// How names are made.
 #[derive(Clone, Debug)]
@@ -121,6 +122,18 @@ impl Symbolizer {
     #[must_use]
     pub fn sources_of(&self, module: &Module) -> Sources {
         Sources::of(module, &self.debug_files)
+    }
+
+    /// The functions of a module with this name.
+    #[must_use]
+    pub fn functions_named(&self, module: &Module, wanted: &WantedFunction) -> Vec<NamedCode> {
+        wanted::find(module, &self.debug_files, wanted)
+    }
+
+    /// Names of functions in a module that resemble this one, best first, with how much they do, from 0 to 1.
+    #[must_use]
+    pub fn names_near(&self, module: &Module, wanted: &WantedFunction) -> Vec<(f64, String)> {
+        wanted::near(module, &self.debug_files, wanted)
     }
 
     /// What could not be named and why: for each file its reasons, as sentences without an end.

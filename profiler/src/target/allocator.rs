@@ -28,8 +28,10 @@ use super::{
 };
 
 pub mod c_library;
+pub mod callers;
 pub mod custom;
 mod names;
+pub mod operators;
 mod symbols;
 mod wrapper;
 
@@ -50,6 +52,8 @@ pub struct Allocator {
     pub functions: Vec<AllocatorFunction>,
     /// Functions that need no probe, because all they do is to call one of `functions`.
     pub wrappers: Vec<String>,
+    /// The same as functions, for those who want to know who calls.
+    pub wrapping: Vec<AllocatorFunction>,
 }
 
 /// One function of an allocator.
@@ -134,15 +138,16 @@ pub fn find_in(module: &Arc<Module>) -> Result<Vec<Allocator>, TargetError> {
             // musl describes no frames: a stack that leads through a function of its own would end there.
             let hands_on = survey.marker != Some("musl")
                 && is_wrapper(&code_at(entry, size), entry, function.known.call, &callees);
-            if hands_on { wrappers.push(function) } else { functions.push((entry, function)) }
+            if hands_on { &mut wrappers } else { &mut functions }.push((entry, function));
         }
         functions.sort_by_key(|(_, function)| function.known.order);
-        wrappers.sort_by_key(|function| function.known.order);
+        wrappers.sort_by_key(|(_, function)| function.known.order);
         Allocator {
             name: survey.name_of(group.family, module),
             module: Arc::clone(module),
             functions: functions.into_iter().map(|(entry, function)| function.finish(entry)).collect(),
-            wrappers: wrappers.into_iter().map(|function| function.name.to_owned()).collect(),
+            wrappers: wrappers.iter().map(|(_, function)| function.name.to_owned()).collect(),
+            wrapping: wrappers.into_iter().map(|(entry, function)| function.finish(entry)).collect(),
         }
     };
     Ok(groups.into_iter().map(finish).collect())

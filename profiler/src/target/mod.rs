@@ -9,6 +9,7 @@
 //! | [`module`], [`module_cache`] | the mapped files, held open through the target's own view of the file system |
 //! | [`allocator`] | which of them allocate, and by which functions |
 //! | [`placement`] | on which instruction of a function a probe costs least and still sees the arguments |
+//! | [`usdt`] | the probes that a file has itself, and where their arguments are |
 //! | [`python`] | CPython: which version, where its frames are, what a code object says |
 //! | [`address`] | one type for each space that an address can lie in |
 //! | [`compressed`] | how a section reads that a linker compressed |
@@ -30,3 +31,4 @@ pub mod placement;
 pub mod process;
 pub mod procfs;
 pub mod python;
+pub mod usdt;

@@ -101,7 +101,7 @@ impl ModuleCache {
 }
 
 /// Copies memory of the target; callers bound the length.
-pub(super) fn read_memory(process: &Process, address: u64, length: u64) -> Result<Vec<u8>, TargetError> {
+pub fn read_memory(process: &Process, address: u64, length: u64) -> Result<Vec<u8>, TargetError> {
     let path = process.memory_path("mem");
     let mut bytes = vec![0; usize::try_from(length).unwrap_or_default()];
     let read = File::open(&path).and_then(|memory| memory.read_exact_at(&mut bytes, address));

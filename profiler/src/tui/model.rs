@@ -22,6 +22,8 @@ pub struct Target {
     pub probes: String,
     /// Mean bytes from one sample to the next, where not every block is recorded.
     pub sample_interval: Option<u64>,
+    /// Whether the numbers are what the program tells of itself.
+    pub told: bool,
     /// The names of the allocators found.
     pub allocators: Vec<String>,
 }

@@ -38,6 +38,7 @@ fn state() -> State {
         command: "/usr/bin/server --port 8080".into(),
         probes: "session".into(),
         sample_interval: None,
+        told: false,
         allocators: vec!["glibc".into()],
     };
     State::new(target, Theme::new(true), false)

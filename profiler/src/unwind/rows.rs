@@ -15,7 +15,10 @@ use super::{
     goroutine,
     rule::END,
 };
-use crate::target::address::Svma;
+use crate::target::{
+    address::Svma,
+    usdt::{self, MEMORY_PROVIDER},
+};
 
 /// From `start` up to the next row's start, `rule` holds.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -29,8 +32,8 @@ pub struct Row {
 /// Which rows are kept.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
 pub enum Pruning {
-    /// Only those whose text can hold a call (has a byte `E8` or `FF`) or a system call (`0F 05`), and the signal
-    /// trampoline. A return address minus one finds the right rule. So does a thread that a signal interrupted in a
+    /// Only those whose text can hold a call (has a byte `E8` or `FF`) or a system call (`0F 05`), the signal
+    /// trampoline, and where the program has probes of its own that tell of its memory. A return address minus one finds the right rule. So does a thread that a signal interrupted in a
     /// system call; one interrupted elsewhere may find the rule of a neighbouring row.
     #[default]
     CallSites,
@@ -101,7 +104,9 @@ pub fn rows(elf_bytes: &[u8]) -> Result<ModuleRows, UnwindError> {
 /// As [`rows`].
 pub fn rows_with(elf_bytes: &[u8], pruning: Pruning) -> Result<ModuleRows, UnwindError> {
     let image = Image::parse(elf_bytes)?;
-    Ok(assemble(&image, pruning))
+    let probes = usdt::find_in_bytes(elf_bytes, MEMORY_PROVIDER);
+    let places: Vec<u64> = probes.iter().map(|probe| probe.address.0).collect();
+    Ok(assemble(&image, pruning, &places))
 }
 
 /// Corrections of a file that are made. Go's runtime needs seven.
@@ -115,13 +120,14 @@ fn can_hold_a_call(text: &[u8]) -> bool {
             || text.windows(2).any(|pair| pair == [0x0F, 0x05]))
 }
 
-pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
+pub(super) fn assemble(image: &Image<'_>, pruning: Pruning, places: &[u64]) -> ModuleRows {
     let mut frames = Frames::read(image);
     // Stable: of two FDEs for one address the first of the file wins.
     frames.spans.sort_by_key(|span| span.start);
     let mut assembly = Assembly {
         rows: Vec::new(),
         pruning,
+        places,
         statistics: frames.statistics,
         coverage: Coverage::default(),
         undescribed: Vec::new(),
@@ -149,9 +155,11 @@ pub(super) fn assemble(image: &Image<'_>, pruning: Pruning) -> ModuleRows {
     }
 }
 
-struct Assembly {
+struct Assembly<'p> {
     rows: Vec<Row>,
     pruning: Pruning,
+    /// Addresses whose rows are kept.
+    places: &'p [u64],
     statistics: RowStatistics,
     coverage: Coverage,
     undescribed: Vec<Range<Svma>>,
@@ -162,7 +170,7 @@ struct Assembly {
 /// loader's `_start`, which has no FDE in glibc before 2.37, is 61 bytes long.
 const ENTRY_CODE: u64 = 128;
 
-impl Assembly {
+impl Assembly<'_> {
     /// One executable segment with its FDEs, sorted.
     fn segment(&mut self, text: &Region<'_>, spans: &[Span], raw: &[Row]) {
         self.coverage.text += text.bytes.len() as u64;
@@ -218,6 +226,7 @@ impl Assembly {
             let to = rows.get(index + 1).map_or(end, |next| next.start.0);
             let kept = self.pruning == Pruning::None
                 || row.rule.cfa_kind == cfa::SIGNAL
+                || self.places.iter().any(|place| (from..to).contains(place))
                 || text.slice(from, to).is_some_and(can_hold_a_call);
             if from < to && kept {
                 self.push(from, row.rule);

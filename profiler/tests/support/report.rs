@@ -134,6 +134,13 @@ pub(crate) struct Mode {
     pub(crate) recorded: Vec<Recorded>,
     pub(crate) at: String,
     pub(crate) probes: String,
+    pub(crate) only_caller: Option<OnlyCaller>,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct OnlyCaller {
+    pub(crate) how: String,
+    pub(crate) by_calls: bool,
 }
 
 /// Live memory at some moment.
@@ -198,6 +205,8 @@ pub(crate) struct Quality {
     #[serde(default)]
     pub(crate) unsampled_allocations: u64,
     pub(crate) filtered_allocations: u64,
+    #[serde(default)]
+    pub(crate) other_callers: u64,
     pub(crate) lost: BTreeMap<String, u64>,
     pub(crate) stacks_walked: u64,
     pub(crate) truncated_stacks: u64,

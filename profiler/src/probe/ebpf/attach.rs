@@ -1,15 +1,9 @@
 //! The programs on the allocators' functions, and the links that hold them there.
 
 use std::{
-    collections::BTreeMap,
-    ffi::{CString, OsStr},
     io,
     num::NonZeroU32,
-    os::{
-        fd::{AsFd, OwnedFd},
-        unix::ffi::OsStrExt,
-    },
-    path::Path,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -24,8 +18,9 @@ use aya::{
 use profiler_common::records::CallKind;
 
 use super::{
-    links::Links,
+    links::{Links, multi},
     object::{Programs, damaged, session_kernel_functions},
+    single::{self, Single},
 };
 use crate::{
     probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
@@ -37,6 +32,7 @@ use crate::{
 pub(super) struct Attachments {
     pid: u32,
     loaded: Loaded,
+    single: Single,
     /// Those on the allocators' functions, which come and go with windows.
     links: Links,
     /// All others.
@@ -85,9 +81,14 @@ impl Attachments {
                 .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf))
                 .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf))?,
         };
+        let single = match loaded {
+            Loaded::Perf => Single::default(),
+            _ => Single::load(programs, settings)?,
+        };
         Ok(Self {
             pid: settings.pid,
             loaded,
+            single,
             links: Links::default(),
             standing: Links::default(),
             points: Vec::new(),
@@ -142,13 +143,25 @@ impl Attachments {
     }
 
     fn place(&self, ebpf: &mut Ebpf, points: &[&ProbePoint]) -> Result<Links, ProbeError> {
+        let (single, points): (Vec<_>, Vec<_>) =
+            points.iter().copied().partition(|point| single::program_of(point).is_some());
         let (mapping, points): (Vec<_>, Vec<_>) =
-            points.iter().copied().partition(|point| point.call.kind.is_of_mappings());
+            points.into_iter().partition(|point| point.call.kind.is_of_mappings());
         let (returning, entered): (Vec<_>, Vec<_>) =
             points.into_iter().partition(|point| point.call.needs_return());
         let (exiting, freeing): (Vec<_>, Vec<_>) =
             entered.into_iter().partition(|point| point.call.kind == CallKind::Exit);
         let mut links = Links::default();
+        for name in single::PROGRAMS {
+            let points: Vec<_> =
+                single.iter().copied().filter(|point| single::program_of(point) == Some(name)).collect();
+            match self.single.get(name) {
+                Some(program) => {
+                    links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, self.pid, &points)?);
+                }
+                None => self.attach_by_perf(ebpf, name, &points, &mut links.perf)?,
+            }
+        }
         match &self.loaded {
             Loaded::Session { allocate, free, exit, mapping: program, .. } => {
                 let pid = self.pid;
@@ -221,8 +234,9 @@ impl Attachments {
     pub(super) fn calibrate(&self) -> io::Result<Option<f64>> {
         let offset = calibration::file_offset()?;
         let link = |program: &OwnedFd, attach_type, at_return| {
-            let (offsets, cookies, pid) = (&[offset], &[0], std::process::id());
-            let link = MultiLink { attach_type, path: c"/proc/self/exe", offsets, cookies, at_return, pid };
+            let (offsets, cookies, counters, pid) = (&[offset], &[0], &[], std::process::id());
+            let path = c"/proc/self/exe";
+            let link = MultiLink { attach_type, path, offsets, cookies, counters, at_return, pid };
             bpf::link_uprobe_multi(program.as_fd(), &link)
         };
         let links = match &self.loaded {
@@ -258,6 +272,12 @@ impl Attachments {
 
     /// The programs that run in the target, as far as we hold them.
     fn programs(&self) -> Vec<(&'static str, &OwnedFd)> {
+        let mut programs = self.paired();
+        programs.extend(self.single.programs());
+        programs
+    }
+
+    fn paired(&self) -> Vec<(&'static str, &OwnedFd)> {
         match &self.loaded {
             Loaded::Session { allocate, free, exit, mapping, .. } => {
                 let mut programs =
@@ -323,7 +343,8 @@ fn load_as(
         }),
         AttachMethod::Perf => {
             let of_mappings = PERF_MAPPING_PROGRAMS.into_iter().filter(|_| mappings);
-            for name in PERF_PROGRAMS.into_iter().chain(of_mappings) {
+            let single = single::wanted(settings);
+            for name in PERF_PROGRAMS.into_iter().chain(of_mappings).chain(single) {
                 let program = perf_program(ebpf, name)?;
                 program.load().map_err(|error| match io_cause(&error) {
                     Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {
@@ -335,36 +356,6 @@ fn load_as(
             Ok(Loaded::Perf)
         }
     }
-}
-
-/// One link for each file.
-fn multi(
-    program: &OwnedFd,
-    attach_type: u32,
-    at_return: bool,
-    pid: u32,
-    points: &[&ProbePoint],
-) -> Result<Vec<OwnedFd>, ProbeError> {
-    let mut by_file: BTreeMap<&Path, (Vec<u64>, Vec<u64>)> = BTreeMap::new();
-    for point in points {
-        let (offsets, cookies) = by_file.entry(&point.path).or_default();
-        offsets.push(point.offset.0);
-        cookies.push(point.cookie());
-    }
-    let mut links = Vec::new();
-    for (path, (offsets, cookies)) in by_file {
-        let link = c_path(path.as_os_str()).and_then(|path| {
-            let link =
-                MultiLink { attach_type, path: &path, offsets: &offsets, cookies: &cookies, at_return, pid };
-            bpf::link_uprobe_multi(program.as_fd(), &link)
-        });
-        links.push(link.map_err(|source| ProbeError::Attach { source })?);
-    }
-    Ok(links)
-}
-
-pub(super) fn c_path(path: &OsStr) -> io::Result<CString> {
-    CString::new(path.as_bytes()).map_err(io::Error::other)
 }
 
 /// The system's answer inside an error of aya's.

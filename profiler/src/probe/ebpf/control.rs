@@ -103,6 +103,9 @@ impl EbpfProbe {
         if !self.sampling {
             return (1, block.size);
         }
+        if block.is_told() {
+            return profiler_common::told::stands_for(block.size, block.thread);
+        }
         let weight = weight(self.control.interval(block.interval()), block.size);
         (weight, weighted_space(block.size, weight))
     }

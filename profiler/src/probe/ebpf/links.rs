@@ -1,10 +1,23 @@
 //! What holds probes in the target: descriptors, and perf events that aya keeps.
 
-use std::os::fd::OwnedFd;
+use std::{
+    collections::BTreeMap,
+    ffi::{CString, OsStr},
+    io,
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
 
 use aya::Ebpf;
 
 use super::attach::perf_program;
+use crate::{
+    probe::{Position, ProbePoint, error::ProbeError},
+    sys::bpf::{self, MultiLink},
+};
 
 /// Some probes. Dropped, those of multi links are gone; those of perf events are taken out by [`Self::remove`].
 #[derive(Default)]
@@ -38,4 +51,45 @@ impl Links {
             }
         }
     }
+}
+
+/// One link for each file.
+pub(super) fn multi(
+    program: &OwnedFd,
+    attach_type: u32,
+    at_return: bool,
+    pid: u32,
+    points: &[&ProbePoint],
+) -> Result<Vec<OwnedFd>, ProbeError> {
+    let mut by_file: BTreeMap<&Path, [Vec<u64>; 3]> = BTreeMap::new();
+    for point in points {
+        let [offsets, cookies, counters] = by_file.entry(&point.path).or_default();
+        offsets.push(point.offset.0);
+        cookies.push(point.cookie());
+        counters.push(match point.position {
+            Position::Told { semaphore: Some(offset), .. } => offset.0,
+            _ => 0,
+        });
+    }
+    let mut links = Vec::new();
+    for (path, [offsets, cookies, counters]) in by_file {
+        let link = c_path(path.as_os_str()).and_then(|path| {
+            let link = MultiLink {
+                attach_type,
+                path: &path,
+                offsets: &offsets,
+                cookies: &cookies,
+                counters: if counters.iter().any(|counter| *counter != 0) { &counters } else { &[] },
+                at_return,
+                pid,
+            };
+            bpf::link_uprobe_multi(program.as_fd(), &link)
+        });
+        links.push(link.map_err(|source| ProbeError::Attach { source })?);
+    }
+    Ok(links)
+}
+
+pub(super) fn c_path(path: &OsStr) -> io::Result<CString> {
+    CString::new(path.as_bytes()).map_err(io::Error::other)
 }

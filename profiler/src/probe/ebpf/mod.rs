@@ -5,6 +5,7 @@
 //! ends, the kernel takes the probes out of the target with the last descriptor.
 
 mod attach;
+mod callers;
 mod control;
 mod kernel_types;
 mod links;
@@ -13,6 +14,7 @@ mod mappings;
 mod object;
 mod python;
 mod readings;
+mod single;
 mod tables;
 
 use std::{
@@ -27,12 +29,13 @@ use aya::{
 };
 use profiler_common::{
     control::Control,
-    limits::{MAX_ALLOCATOR_FUNCTIONS, THREAD_SLOTS},
+    limits::THREAD_SLOTS,
     pending::{PendingCall, PendingKey},
     python::{CONTENT_SLOTS, DEATH_SLOTS},
     records::{CLOSED_BY_EXEC, CLOSED_BY_US, Moments, OVERFLOW_SITE, STATE_CLOSED, SiteCounters, ThreadName},
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
+    told::{MAX_PLACES, Place},
 };
 
 pub use self::python::{PythonEvent, PythonPoint};
@@ -75,6 +78,8 @@ pub struct EbpfProbe {
     rules: TypedMap<u32, Rule>,
     mappings: TypedMap<u32, MappingTable>,
     allocator_code: TypedMap<u32, AllocatorCode>,
+    caller_code: TypedMap<u32, AllocatorCode>,
+    told_places: TypedMap<u32, Place>,
     python: PythonProbe,
     generation: u32,
     exec_watched: bool,
@@ -133,6 +138,8 @@ impl EbpfProbe {
             rules: typed(&ebpf, "RULES")?,
             mappings: typed(&ebpf, "MAPPINGS")?,
             allocator_code: typed(&ebpf, "ALLOCATOR_CODE")?,
+            caller_code: typed(&ebpf, "CALLER_CODE")?,
+            told_places: typed(&ebpf, "TOLD_PLACES")?,
             python,
             generation: 0,
             exec_watched,
@@ -175,20 +182,6 @@ impl EbpfProbe {
         let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
         self.detach_python();
         self.attachments.detach(&mut self.ebpf);
-    }
-
-    /// Tells a sampler where the functions of the allocators lie, first address and one past the last each (AVMA); how many
-    /// there was no room for.
-    ///
-    /// # Errors
-    /// [`ProbeError::Map`].
-    pub fn publish_allocator_code(&self, functions: &[[u64; 2]]) -> Result<usize, ProbeError> {
-        let used = functions.len().min(MAX_ALLOCATOR_FUNCTIONS);
-        let mut code = AllocatorCode { count: used as u64, functions: [[0; 2]; MAX_ALLOCATOR_FUNCTIONS] };
-        code.functions.iter_mut().zip(functions).for_each(|(place, function)| *place = *function);
-        let written = self.allocator_code.update(&0, &code);
-        written.map_err(|source| ProbeError::Map { name: "ALLOCATOR_CODE", source })?;
-        Ok(functions.len() - used)
     }
 
     /// The number of the mapping table that the walkers use: [`StackHead::generation`] of the stacks that they take.
@@ -281,8 +274,9 @@ fn load_maps(
         [CONTENT_SLOTS, DEATH_SLOTS].map(|slots| u32::try_from(slots).unwrap_or(1));
     // Of 16 KiB each (4 KiB before CPython 3.10): at 256 MiB room for 1 GiB of them.
     let pools = u32::try_from(settings.max_memory / 4096).unwrap_or(1 << 20).clamp(1 << 12, 1 << 20);
+    let told_places = u32::try_from(MAX_PLACES).unwrap_or(1);
     let custom_allocators = u32::from(settings.custom_allocators);
-    let sampling = u32::from(settings.sampling);
+    let (sampling, only_callers) = (u32::from(settings.sampling), u32::from(settings.only_callers));
     let fsbase = fsbase.unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
@@ -299,6 +293,7 @@ fn load_maps(
         .map_max_entries("POOLS", if settings.python { pools } else { 1 })
         .map_max_entries("POOL_SITES", if settings.python { pools / 4 } else { 1 })
         .map_max_entries("SAMPLERS", if settings.sampling { THREAD_SLOTS } else { 1 })
+        .map_max_entries("TOLD_PLACES", if settings.told { told_places } else { 1 })
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
@@ -308,6 +303,7 @@ fn load_maps(
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
         .override_global("SAMPLING", &sampling, true)
+        .override_global("ONLY_CALLERS", &only_callers, true)
         .override_global("CUSTOM_ALLOCATORS", &custom_allocators, true)
         .override_global("TASK_FSBASE", &fsbase, true)
         .override_global("TARGET_PID", &settings.identity.pid, true)

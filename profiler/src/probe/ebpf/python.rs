@@ -19,7 +19,8 @@ use profiler_common::{
 
 use super::{
     EbpfProbe,
-    attach::{c_path, io_cause, perf_program},
+    attach::{io_cause, perf_program},
+    links::c_path,
     object::{Programs, damaged},
 };
 use crate::{
@@ -134,6 +135,7 @@ impl EbpfProbe {
                 path: &path,
                 offsets: &offsets,
                 cookies: &cookies,
+                counters: &[],
                 at_return: false,
                 pid: self.attachments.pid(),
             };

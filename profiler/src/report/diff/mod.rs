@@ -136,9 +136,19 @@ fn warnings(pair: &Pair<'_>) -> Vec<String> {
     if before.mode.sample_interval.is_some() != after.mode.sample_interval.is_some() {
         warnings.push("One of the two is sampled and the other exact.".to_owned());
     }
+    if before.mode.is_told() != after.mode.is_told() {
+        warnings.push(
+            "One of the two is what the program told of itself, the other was seen at its allocator."
+                .to_owned(),
+        );
+    }
     let sizes = |profile: &Profile| (profile.mode.min_size, profile.mode.max_size);
-    if sizes(before) != sizes(after) || before.mode.min_age != after.mode.min_age {
-        warnings.push("The two were filtered differently, by size or by age.".to_owned());
+    let asked = |profile: &Profile| profile.mode.only_caller.as_ref().map(|only| only.asked.clone());
+    if sizes(before) != sizes(after)
+        || before.mode.min_age != after.mode.min_age
+        || asked(before) != asked(after)
+    {
+        warnings.push("The two were filtered differently, by size, by age or by caller.".to_owned());
     }
     if before.target.exe != after.target.exe {
         warnings.push("The two are of different programs.".to_owned());

@@ -137,7 +137,7 @@ impl<'a> Document<'a> {
             since: if profile.mode.command == "run" { "start" } else { "attach" },
             probes: profile.mode.probes.clone(),
             at: profile.mode.at.label(),
-            sampled: profile.mode.sample_interval.is_some(),
+            sampled: profile.mode.sample_interval.is_some() || profile.mode.is_told(),
             totals: of_totals(&profile.totals),
             errors: profile.errors.as_ref().map(of_totals),
             windowed: profile.windowed.as_ref().map(WindowedView::of),

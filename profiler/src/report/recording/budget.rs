@@ -15,7 +15,7 @@ use super::{
 };
 use crate::report::{
     budget::{self, BudgetReport},
-    profile::Mode,
+    profile::{self, Mode},
 };
 
 #[derive(Clone, PartialEq, Message)]
@@ -30,6 +30,18 @@ pub struct Recorded {
     pub at_least_percent: Option<f64>,
     #[prost(double, optional, tag = "5")]
     pub processor_percent: Option<f64>,
+    #[prost(message, optional, tag = "20")]
+    pub only_caller: Option<OnlyCaller>,
+}
+
+#[derive(Clone, PartialEq, Eq, Message)]
+pub struct OnlyCaller {
+    #[prost(string, tag = "1")]
+    pub asked: String,
+    #[prost(string, tag = "2")]
+    pub how: String,
+    #[prost(bool, tag = "3")]
+    pub by_calls: bool,
 }
 
 #[derive(Clone, Copy, PartialEq, Message)]
@@ -48,6 +60,7 @@ pub enum Sampling {
     Every = 0,
     Samples = 1,
     Windows = 2,
+    Told = 3,
 }
 
 #[derive(Clone, PartialEq, Message)]
@@ -92,6 +105,7 @@ impl Recorded {
                 budget::Recorded::Every => Sampling::Every,
                 budget::Recorded::Sampled(_) => Sampling::Samples,
                 budget::Recorded::Windows(_) => Sampling::Windows,
+                budget::Recorded::Told => Sampling::Told,
             }
             .into(),
             sample_interval: recorded.interval().unwrap_or(0),
@@ -102,7 +116,16 @@ impl Recorded {
             steps: mode.budget.steps.iter().map(step).collect(),
             at_least_percent: mode.budget.at_least_percent,
             processor_percent: mode.budget.processor_percent,
+            only_caller: mode
+                .only_caller
+                .clone()
+                .map(|profile::OnlyCaller { asked, how, by_calls }| OnlyCaller { asked, how, by_calls }),
         }
+    }
+
+    pub(super) fn only_caller(&self) -> Option<profile::OnlyCaller> {
+        let OnlyCaller { asked, how, by_calls } = self.only_caller.clone()?;
+        Some(profile::OnlyCaller { asked, how, by_calls })
     }
 
     pub(super) fn decode(&self) -> BudgetReport {
@@ -111,6 +134,7 @@ impl Recorded {
                 Sampling::Every => budget::Recorded::Every,
                 Sampling::Samples => budget::Recorded::Sampled(step.sample_interval),
                 Sampling::Windows => budget::Recorded::Windows(step.sample_interval),
+                Sampling::Told => budget::Recorded::Told,
             };
             (Duration::from_nanos(step.after_ns), recorded)
         };

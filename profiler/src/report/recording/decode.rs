@@ -27,6 +27,7 @@ pub(super) fn mode(head: &message::Head, recorded: Option<&message::Recorded>, a
         min_size: head.min_size,
         max_size: head.max_size,
         min_age: head.min_age_ns.map(Duration::from_nanos),
+        only_caller: recorded.and_then(message::Recorded::only_caller),
     }
 }
 
@@ -77,6 +78,7 @@ pub(super) fn quality(quality: &message::Quality) -> Quality {
         unmatched_frees: quality.unmatched_frees,
         failed_allocations: quality.failed_allocations,
         filtered_allocations: quality.filtered_allocations,
+        other_callers: quality.other_callers,
         unsampled_allocations: quality.unsampled_allocations,
         lost: quality.lost.clone(),
         stacks_walked: quality.stacks_walked,

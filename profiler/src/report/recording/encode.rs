@@ -114,6 +114,7 @@ pub(super) fn quality(quality: &Quality, mode: &Mode) -> message::Quality {
         unmatched_frees: quality.unmatched_frees,
         failed_allocations: quality.failed_allocations,
         filtered_allocations: quality.filtered_allocations,
+        other_callers: quality.other_callers,
         unsampled_allocations: quality.unsampled_allocations,
         lost: quality.lost.clone(),
         stacks_walked: quality.stacks_walked,

@@ -11,7 +11,7 @@ use std::collections::BTreeMap;
 use prost::{Enumeration, Message};
 
 pub use super::{
-    budget::{Kept, Recorded, Sampling, Step, Windowed},
+    budget::{Kept, OnlyCaller, Recorded, Sampling, Step, Windowed},
     memory::{Mapped, MappedSite, PoolSite, Pools},
 };
 
@@ -211,6 +211,8 @@ pub struct Quality {
     pub warnings: Vec<String>,
     #[prost(message, optional, tag = "13")]
     pub recorded: Option<Recorded>,
+    #[prost(uint64, tag = "20")]
+    pub other_callers: u64,
 }
 
 #[derive(Clone, PartialEq, Message)]

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::checks::{Check, Verdict};
 use crate::{
     probe::{
-        AttachMethod, ProbePoint, ProbeSettings,
+        AttachMethod, Position, ProbePoint, ProbeSettings,
         ebpf::{self, EbpfProbe},
         error::ProbeError,
         rights,
@@ -155,6 +155,8 @@ fn attempt(method: AttachMethod) -> Result<(), ProbeError> {
         identity,
         min_size: 0,
         max_size: u64::MAX,
+        only_callers: false,
+        told: false,
         sampling: false,
         control: Control::EXACT,
         custom_allocators: false,
@@ -174,6 +176,7 @@ fn attempt(method: AttachMethod) -> Result<(), ProbeError> {
         allocator: 0,
         function: 0,
         custom: false,
+        position: Position::Called,
     };
     probe.attach(&[point(Call::free(0))])?;
     // It is the return that asks the most of the kernel.

@@ -22,6 +22,7 @@ use crate::{
     session::{
         naming::{Namer, monotonic_nanoseconds},
         observation::Observation,
+        only_caller::Callers,
         quality::lost,
     },
     tui::model::{Growth, Marked, SiteNumbers, Update},
@@ -184,6 +185,7 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
             sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
             budget: observation.governor.report(observation.processor_percent()),
             command: "attach".into(),
+            only_caller: observation.callers.as_ref().map(Callers::report),
             ..Mode::default()
         },
         totals: Totals::default(),

@@ -222,6 +222,9 @@ pub struct MultiLink<'a> {
     pub offsets: &'a [u64],
     /// One cookie for each offset.
     pub cookies: &'a [u64],
+    /// For each offset the place in the file of a counter that the kernel raises while the probe is there, or 0; empty where
+    /// there are none.
+    pub counters: &'a [u64],
     /// Whether to run at the functions' returns instead.
     pub at_return: bool,
     /// The process to watch; the kernel leaves every other one alone.
@@ -249,7 +252,7 @@ pub fn link_uprobe_multi(program: BorrowedFd<'_>, link: &MultiLink<'_>) -> io::R
         pid: u32,
         padding: u32,
     }
-    if link.offsets.len() != link.cookies.len() {
+    if link.offsets.len() != link.cookies.len() || ![0, link.offsets.len()].contains(&link.counters.len()) {
         return Err(io::Error::from(io::ErrorKind::InvalidInput));
     }
     let mut attributes = Attributes::zeroed();
@@ -258,6 +261,7 @@ pub fn link_uprobe_multi(program: BorrowedFd<'_>, link: &MultiLink<'_>) -> io::R
     attributes.path = link.path.as_ptr() as u64;
     attributes.offsets = address(link.offsets);
     attributes.cookies = address(link.cookies);
+    attributes.ref_ctr_offsets = if link.counters.is_empty() { 0 } else { address(link.counters) };
     attributes.cnt = length(link.offsets)?;
     attributes.multi_flags = if link.at_return { MULTI_RETURN } else { 0 };
     attributes.pid = link.pid;

@@ -241,7 +241,7 @@ impl CustomAllocator {
             functions.push(AllocatorFunction { name, aliases, call, entry, size });
         }
         let (name, module) = (self.name().to_owned(), Arc::clone(module));
-        Ok(Some(Allocator { name, module, functions, wrappers: Vec::new() }))
+        Ok(Some(Allocator { name, module, functions, wrappers: Vec::new(), wrapping: Vec::new() }))
     }
 }
 

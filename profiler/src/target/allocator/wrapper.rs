@@ -19,20 +19,27 @@ use crate::target::placement::{is_write, near_target};
 /// Steps of a search, after which the function is taken to do its own work. Wrappers have a few dozen instructions.
 const MAX_STEPS: usize = 2000;
 
-/// What calls of a file can lead to.
-pub(super) struct Callees<'a> {
-    /// The probed functions, by stated address.
-    pub(super) entries: HashMap<u64, Call>,
-    /// The slots through which probed functions are called, here or in another file, by stated address.
-    pub(super) slots: HashMap<u64, Call>,
+/// What calls of a file can lead to, and what is known of each of these functions.
+pub(super) struct Callees<'a, T = Call> {
+    /// The functions, by stated address.
+    pub(super) entries: HashMap<u64, T>,
+    /// The slots through which such functions are called, here or in another file, by stated address.
+    pub(super) slots: HashMap<u64, T>,
     /// At most 16 bytes of code at a stated address; empty where there is none.
     pub(super) code_at: &'a dyn Fn(u64) -> Vec<u8>,
 }
 
-impl Callees<'_> {
+impl<T: Copy> Callees<'_, T> {
     /// The function that a call or jump of this instruction leads to, directly, through a slot or through a PLT stub.
-    fn of(&self, instruction: &Instruction) -> Option<Call> {
-        let Some(target) = near_target(instruction) else { return self.through_slot(instruction) };
+    pub(super) fn of(&self, instruction: &Instruction) -> Option<T> {
+        match near_target(instruction) {
+            Some(target) => self.at(target),
+            None => self.through_slot(instruction),
+        }
+    }
+
+    /// The function at this address, or the one that the PLT stub there leads to.
+    pub(super) fn at(&self, target: u64) -> Option<T> {
         self.entries.get(&target).copied().or_else(|| {
             let code = (self.code_at)(target);
             let mut stub = Decoder::with_ip(64, &code, target, DecoderOptions::NONE).into_iter();
@@ -41,7 +48,7 @@ impl Callees<'_> {
         })
     }
 
-    fn through_slot(&self, instruction: &Instruction) -> Option<Call> {
+    fn through_slot(&self, instruction: &Instruction) -> Option<T> {
         let in_memory = instruction.op_count() > 0 && instruction.op0_kind() == OpKind::Memory;
         let slot = (in_memory && instruction.is_ip_rel_memory_operand())
             .then(|| instruction.ip_rel_memory_address())?;

@@ -38,6 +38,7 @@ fn draw_title(state: &State, area: Rect, frame: &mut Frame<'_>) {
     let target = &state.target;
     let how = match target.sample_interval {
         Some(interval) => format!("sampled once in {}", bytes(interval)),
+        None if target.told => "told by the program".to_owned(),
         None => "exact".to_owned(),
     };
     let right = format!("{}, {how}, {}", time(state.shown.after), target.probes);

@@ -73,8 +73,8 @@ proptest! {
         let mut image = Image::parse(loader()).unwrap();
         image.frames[0].bytes = section.into();
         let begun = Instant::now();
-        check_sense(&assemble(&image, Pruning::None));
-        check_sense(&assemble(&image, Pruning::CallSites));
+        check_sense(&assemble(&image, Pruning::None, &[]));
+        check_sense(&assemble(&image, Pruning::CallSites, &[]));
         prop_assert!(begun.elapsed() < HANG);
     }
 
@@ -175,7 +175,7 @@ fn assemble_section(section: &[u8]) -> ModuleRows {
         entry: 0,
         is_go: false,
     };
-    assemble(&image, Pruning::None)
+    assemble(&image, Pruning::None, &[])
 }
 
 /// `CFA = rsp + 8`, return address at CFA - 8.

@@ -59,7 +59,7 @@ fn assemble_bytes(text: &[u8], section: &[u8], format: Format, pruning: Pruning)
         entry: ENTRY,
         is_go: false,
     };
-    assemble(&image, pruning)
+    assemble(&image, pruning, &[])
 }
 
 /// Rows of a table over text that is one `call` after the other.
