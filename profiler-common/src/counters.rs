@@ -100,6 +100,12 @@ counters! {
     MeasuredSpace = 37, "measured_space";
     /// Blocks of an earlier window whose address was given out again: they had been freed between windows.
     GoneBetweenWindows = 38, "gone_between_windows";
+    /// Page faults that the kernel has resolved for the target.
+    PageFaults = 39, "page_faults";
+    /// Of those, on a page that had had one since the attach.
+    PageFaultsAgain = 40, "page_faults_again";
+    /// Lost: there was no room to note who touched a page.
+    TouchedPageLost = 41, "touched_page_lost";
 }
 
 /// Entries of the BPF array `COUNTERS`.

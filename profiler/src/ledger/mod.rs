@@ -4,7 +4,9 @@
 //! block counts as live if it was allocated since attach and not freed; "leaked" is a word for people, not for here.
 
 pub mod births;
+pub mod breaks;
 pub mod estimate;
+pub mod growth;
 pub mod mappings;
 pub mod timeline;
 pub mod window;

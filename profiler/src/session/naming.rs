@@ -98,6 +98,7 @@ impl Namer {
     /// Reads what only a living target can tell: the names of generated code.
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
+        observation.look_at_pages();
         observation.note_heap();
         observation.read_pools();
         match PerfMap::of_process(observation.process.pid) {
@@ -140,6 +141,9 @@ impl Namer {
         let pools = observation.pools_told();
         let pool_sites = pools.iter().flat_map(|told| told.keys(sites));
         let shown = shown.chain(pool_sites.filter_map(|site| observation.stacks.get(site)));
+        let growth = observation.growth.as_ref().and_then(|growth| growth.told(&observation.probe).ok());
+        let growth_sites = growth.iter().flat_map(|told| told.keys(sites));
+        let shown = shown.chain(growth_sites.filter_map(|site| observation.stacks.get(&site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         self.keys = account.sites.iter().map(|(site, _)| *site).collect();
@@ -172,6 +176,9 @@ impl Namer {
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
         let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
+        let growth = observation.growth.as_ref().zip(growth).map(|(growth, told)| {
+            growth.report(told, counters, sites, |site| self.stack(observation, site).1)
+        });
         let mut quality = self.quality(observation, account, counters);
         let of_windows = windowed.iter().flat_map(|windowed| windowed.warnings(observation.duration()));
         quality.warnings.splice(0..0, of_windows);
@@ -196,6 +203,7 @@ impl Namer {
             code: observation.code.mapped_files(),
             mapped,
             python,
+            growth,
         }
     }
 

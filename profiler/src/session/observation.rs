@@ -17,6 +17,7 @@ use super::{
     code::{Change, CodeMap},
     dangers::refuse_dangerous,
     governor::{Governor, first_control},
+    growth::Growth,
     history::History,
     lookout::Lookout,
     mapped::{self, Mapped},
@@ -29,6 +30,7 @@ use super::{
     sampled_code::SampledCode,
 };
 use crate::{
+    ledger::breaks::Breaks,
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
     report::{
         budget::{BudgetReport, Recorded},
@@ -36,6 +38,7 @@ use crate::{
     },
     symbolize::label,
     target::{module::Module, process::Process},
+    unwind::rows::Pruning,
 };
 
 /// The stack of one site.
@@ -57,6 +60,8 @@ pub(super) struct SiteStack {
 pub(super) struct Reading {
     pub(super) counters: Counters,
     pub(super) sites: usize,
+    /// Whether growth is watched and not allocators.
+    pub(super) is_of_growth: bool,
     pub(super) overhead_percent: Option<f64>,
     pub(super) budget: BudgetReport,
     pub(super) recorded: Recorded,
@@ -83,6 +88,8 @@ pub(super) struct Observation {
     pub(super) pools: Option<Pools>,
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
+    /// Growth, if that is watched and not allocators.
+    pub(super) growth: Option<Growth>,
     pub(super) custom: Vec<NamedAllocator>,
     pub(super) governor: Governor,
     pub(super) sampled_code: SampledCode,
@@ -107,7 +114,8 @@ impl Observation {
         refuse_dangerous(&process)?;
         // What is mapped from here on is told; what was mapped before is read.
         let lookout = Lookout::new(process.pid, options.children);
-        let (code, change) = CodeMap::read(&process)?;
+        let (code, change) =
+            CodeMap::read(&process, if options.growth { Pruning::None } else { Pruning::CallSites })?;
         let capacity = code.capacity();
         let (sampling, control) = first_control(&options.budget);
         let probe = EbpfProbe::load(&ProbeSettings {
@@ -118,7 +126,8 @@ impl Observation {
             sampling,
             control,
             custom_allocators: !options.allocators.is_empty(),
-            mappings: options.mmap,
+            mappings: options.mmap || options.growth,
+            growth: options.growth,
             python: true,
             max_memory: options.max_memory,
             method: options.method,
@@ -137,6 +146,7 @@ impl Observation {
             python: Python::default(),
             pools: None,
             mapped: None,
+            growth: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
             governor: Governor::new(&options.budget, &control),
             sampled_code: SampledCode::default(),
@@ -156,9 +166,11 @@ impl Observation {
                     .into(),
             );
         }
-        observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
+        observation.mapped = (options.mmap || options.growth).then(|| Mapped::begin(&observation.process));
+        observation.growth = options.growth.then(|| Growth::begin(&observation.process));
         observation.start_clock(options);
         observation.take_up(&change)?;
+        observation.begin_growth()?;
         observation.decide_first(options)?;
         Ok(observation)
     }
@@ -203,7 +215,10 @@ impl Observation {
         // In this order: of what was mapped before a stack was taken, the kernel has told when the stack is here.
         let stacks = self.new_stacks();
         if let Some(mapped) = &mut self.mapped {
-            self.probe.mapping_events(|event| mapped.account.hear(event));
+            self.probe.mapping_events(|event| match &mut self.growth {
+                Some(growth) if Breaks::is_of(event) => growth.breaks.hear(event),
+                _ => mapped.account.hear(event),
+            });
         }
         let mapped = self.lookout.listen();
         self.code.note_mapped(mapped);
@@ -225,11 +240,13 @@ impl Observation {
         let counters = self.probe.counters()?;
         self.lookout.walks_unmapped(counters.get(Counter::StackNoMapping));
         self.keep_up();
+        self.look_at_pages_in_time();
         self.python_begins()?;
         self.history.snapshot(&self.probe, &self.process, self.duration(), false)?;
         self.govern(&counters)?;
         Ok(Reading {
             sites: self.stacks.len(),
+            is_of_growth: self.growth.is_some(),
             overhead_percent: self.meter.percent(),
             budget: self.governor.report(self.processor_percent()),
             recorded: self.governor.recorded(self.probe.control()),
@@ -340,7 +357,9 @@ impl Observation {
                 "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
             );
         }
-        self.begin_pools();
+        if self.growth.is_none() {
+            self.begin_pools();
+        }
         Ok(())
     }
 

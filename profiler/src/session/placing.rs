@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use anyhow::Context;
-use profiler_common::{mappings::MAPPING_SITE, pools::POOL_SITE};
+use profiler_common::{growth::FAULT_SITE, mappings::MAPPING_SITE, pools::POOL_SITE};
 
 use super::observation::Observation;
 use crate::{
@@ -33,6 +33,10 @@ impl Observation {
                 return Ok(());
             }
         };
+        if self.growth.is_some() {
+            // Nothing of an allocator is watched. Only a C library has the functions that map memory.
+            return if found.is_empty() { Ok(()) } else { self.probe_mapping_functions(module) };
+        }
         // A file that is or contains a C library has an allocator; the symbols of all others need no second look.
         let may_have_exit = !found.is_empty();
         let known: HashSet<Svma> =
@@ -68,7 +72,7 @@ impl Observation {
             return Ok(());
         }
         let mut points = Vec::new();
-        for function in find_mapping_functions(module).unwrap_or_default() {
+        for function in find_mapping_functions(module, self.growth.is_some()).unwrap_or_default() {
             match point_of(module, &function) {
                 Some(point) => points.push(point),
                 None => self.warn(format!("`{}` in {} is not watched.", function.name, module.name())),
@@ -116,8 +120,8 @@ impl Observation {
     fn points(&mut self, allocator: &Allocator, custom: bool) -> anyhow::Result<Vec<ProbePoint>> {
         let index = u8::try_from(self.allocators.len())
             .ok()
-            .filter(|index| ![MAPPING_SITE, POOL_SITE].contains(index))
-            .context("the process has more than 254 allocators")?;
+            .filter(|index| ![MAPPING_SITE, POOL_SITE, FAULT_SITE].contains(index))
+            .context("the process has more than 253 allocators")?;
         let module = &allocator.module;
         let path = module.attach_path().context("an allocator outside every file")?;
         let mut points = Vec::new();

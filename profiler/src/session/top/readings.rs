@@ -195,5 +195,6 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         code: Vec::new(),
         mapped: None,
         python: None,
+        growth: None,
     })
 }
