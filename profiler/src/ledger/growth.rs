@@ -16,16 +16,20 @@ pub enum Place {
     Anonymous,
     /// The process's own copy of a file's pages: variables of programs and libraries.
     File,
+    /// Code, of which the process has a copy only where something was written into it: the breakpoints of tracers, ours among
+    /// them.
+    Code,
     /// Files and shared memory.
     Shared,
 }
 
 /// Kinds of memory.
-pub const PLACES: usize = 5;
+pub const PLACES: usize = 6;
 
 impl Place {
     /// All of them, in the order of their sums.
-    pub const ALL: [Self; PLACES] = [Self::Heap, Self::Anonymous, Self::Stack, Self::File, Self::Shared];
+    pub const ALL: [Self; PLACES] =
+        [Self::Heap, Self::Anonymous, Self::Stack, Self::File, Self::Code, Self::Shared];
 
     const fn index(self) -> usize {
         match self {
@@ -33,7 +37,8 @@ impl Place {
             Self::Anonymous => 1,
             Self::Stack => 2,
             Self::File => 3,
-            Self::Shared => 4,
+            Self::Code => 4,
+            Self::Shared => 5,
         }
     }
 }
@@ -44,6 +49,8 @@ pub enum PageState {
     /// Not in memory: never touched, or given back.
     #[default]
     Absent,
+    /// Read and never written: it takes no memory.
+    Zeros,
     /// Moved out of memory.
     Swapped,
     /// In memory, of a file or shared.
@@ -78,6 +85,8 @@ pub struct SitePages {
     pub file: u64,
     /// Moved out of memory.
     pub swapped: u64,
+    /// Read and never written.
+    pub zeros: u64,
     /// Given back.
     pub gone: u64,
 }
@@ -117,6 +126,7 @@ impl Residence {
                     PageState::Anonymous => site.came[at] += 1,
                     PageState::File => site.file += 1,
                     PageState::Swapped => site.swapped += 1,
+                    PageState::Zeros => site.zeros += 1,
                     PageState::Absent => site.gone += 1,
                 }
             } else if is_ours && !page.was_there {
@@ -146,6 +156,7 @@ impl Residence {
             sum.was_there += site.was_there;
             sum.file += site.file;
             sum.swapped += site.swapped;
+            sum.zeros += site.zeros;
             sum.gone += site.gone;
             sum
         })
@@ -163,9 +174,9 @@ mod tests {
     /// Every kind of page against what is said of each kind.
     #[test]
     fn each_page_is_counted_once() {
-        use PageState::{Absent, Anonymous, File, Swapped};
+        use PageState::{Absent, Anonymous, File, Swapped, Zeros};
         let mut residence = Residence::default();
-        for state in [Absent, Swapped, File, Anonymous] {
+        for state in [Absent, Zeros, Swapped, File, Anonymous] {
             for was_there in [false, true] {
                 for (owner, with) in [(None, None), (Some(1), None), (None, Some(2)), (Some(1), Some(2))] {
                     residence.add(Place::Heap, &[page(state, was_there, owner, with)]);
@@ -175,12 +186,20 @@ mod tests {
         residence
             .add(Place::Stack, &[page(Anonymous, false, Some(1), None), page(Anonymous, false, None, None)]);
         residence.unmapped(1);
-        let one = SitePages { came: [2, 0, 1, 0, 0], was_there: 2, file: 4, swapped: 4, gone: 5, of_huge: 0 };
-        let two = SitePages { came: [1, 0, 0, 0, 0], of_huge: 1, ..SitePages::default() };
+        let one = SitePages {
+            came: [2, 0, 1, 0, 0, 0],
+            was_there: 2,
+            file: 4,
+            swapped: 4,
+            zeros: 4,
+            gone: 5,
+            of_huge: 0,
+        };
+        let two = SitePages { came: [1, 0, 0, 0, 0, 0], of_huge: 1, ..SitePages::default() };
         assert_eq!(residence.sites, HashMap::from([(1, one), (2, two)]));
-        assert_eq!(residence.unexplained, [1, 0, 1, 0, 0]);
+        assert_eq!(residence.unexplained, [1, 0, 1, 0, 0, 0]);
         assert_eq!(residence.stayed, 4);
-        let total = SitePages { came: [3, 0, 1, 0, 0], of_huge: 1, ..one };
+        let total = SitePages { came: [3, 0, 1, 0, 0, 0], of_huge: 1, ..one };
         assert_eq!((residence.total(), one.all()), (total, 3));
     }
 }

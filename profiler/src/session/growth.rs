@@ -337,6 +337,8 @@ fn state_of(entry: PageEntry) -> PageState {
         PageState::File
     } else if entry.is_swapped() {
         PageState::Swapped
+    } else if entry.is_zeros() {
+        PageState::Zeros
     } else {
         PageState::Absent
     }
@@ -358,6 +360,7 @@ fn place_of(mapping: &Mapping) -> Place {
         MappingKind::Special(name) if name == "[heap]" => Place::Heap,
         MappingKind::Special(name) if name == "[stack]" => Place::Stack,
         MappingKind::Special(_) | MappingKind::Anonymous => Place::Anonymous,
+        MappingKind::File(_) if mapping.executable && !mapping.writable => Place::Code,
         MappingKind::File(_) => Place::File,
     }
 }

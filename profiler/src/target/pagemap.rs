@@ -19,6 +19,8 @@ const AT_ONCE: u64 = 8192;
 const PRESENT: u64 = 1 << 63;
 const SWAPPED: u64 = 1 << 62;
 const FILE_OR_SHARED: u64 = 1 << 61;
+/// Ours, where the kernel has none: the page of zeros.
+const ZEROS: u64 = 1 << 60;
 const FRAME: u64 = (1 << 55) - 1;
 /// Bit of kpageflags: part of a transparent huge page (`KPF_THP`).
 const HUGE: u64 = 1 << 22;
@@ -46,6 +48,12 @@ impl PageEntry {
         self.0 & (PRESENT | SWAPPED) == SWAPPED
     }
 
+    /// Whether it was read and never written: the page of zeros stands for it, which belongs to nobody.
+    #[must_use]
+    pub const fn is_zeros(self) -> bool {
+        self.0 == ZEROS
+    }
+
     /// Number of its page frame; 0 where we are not told.
     #[must_use]
     pub const fn frame(self) -> u64 {
@@ -58,7 +66,7 @@ impl PageEntry {
 pub struct Pagemap {
     entries: File,
     flags: Option<File>,
-    /// The page of zeros that stands for all memory that was read and never written. It belongs to nobody.
+    /// Frame of the page of zeros.
     zeros: u64,
 }
 
@@ -134,7 +142,7 @@ impl Pagemap {
 
     fn entry(&self, word: u64) -> PageEntry {
         let entry = PageEntry(word);
-        if self.zeros != 0 && entry.frame() == self.zeros { PageEntry(0) } else { entry }
+        if self.zeros != 0 && entry.frame() == self.zeros { PageEntry(ZEROS) } else { entry }
     }
 }
 
@@ -183,6 +191,7 @@ mod tests {
         for (page, entry) in all.iter().enumerate() {
             let zeros = page == 1 && pagemap.zeros == 0;
             assert_eq!(entry.is_anonymous(), page % 2 == 0 || zeros, "{page}");
+            assert_eq!(entry.is_zeros(), page == 1 && !zeros, "{page}");
             assert!(!entry.is_of_file() && !entry.is_swapped());
         }
     }

@@ -111,6 +111,7 @@ struct PagesView {
     was_there_pages: u64,
     file_pages: u64,
     swapped_pages: u64,
+    only_read_pages: u64,
     gone_pages: u64,
 }
 
@@ -201,6 +202,7 @@ impl PagesView {
             was_there_pages: pages.was_there,
             file_pages: pages.file,
             swapped_pages: pages.swapped,
+            only_read_pages: pages.zeros,
             gone_pages: pages.gone,
         }
     }

@@ -163,6 +163,7 @@ pub(super) const fn name_of(place: Place) -> &'static str {
         Place::Anonymous => "anonymous",
         Place::Stack => "stack",
         Place::File => "file_copies",
+        Place::Code => "code_copies",
         Place::Shared => "shared",
     }
 }
@@ -174,6 +175,7 @@ pub(super) const fn words_of(place: Place) -> &'static str {
         Place::Anonymous => "mmap",
         Place::Stack => "stack",
         Place::File => "variables of files",
+        Place::Code => "code with breakpoints, ours among them",
         Place::Shared => "shared",
     }
 }

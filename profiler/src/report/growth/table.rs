@@ -120,14 +120,22 @@ fn resident(growth: &GrowthReport, seen: &Seen) -> Vec<String> {
         );
     }
     let touched = &seen.pages;
-    if touched.gone + touched.swapped + touched.file + touched.was_there > 0 {
-        lines.push(format!(
-            "of what was touched besides: {} given back since, {} moved to swap, {} of files and shared memory, {} where there was memory before (copied after a fork, or given back and touched again)",
-            pages(touched.gone),
-            pages(touched.swapped),
-            pages(touched.file),
-            pages(touched.was_there)
-        ));
+    let besides: Vec<String> = [
+        (touched.gone, "given back since"),
+        (touched.zeros, "only read, which takes no memory"),
+        (touched.swapped, "moved to swap"),
+        (touched.file, "of files and shared memory"),
+        (
+            touched.was_there,
+            "where there was memory before (copied after a fork, or given back and touched again)",
+        ),
+    ]
+    .into_iter()
+    .filter(|(number, _)| *number > 0)
+    .map(|(number, what)| format!("{} {what}", pages(number)))
+    .collect();
+    if !besides.is_empty() {
+        lines.push(format!("touched besides: {}", besides.join(", ")));
     }
     if seen.skipped > 0 {
         lines.push(format!(
