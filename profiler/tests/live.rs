@@ -34,6 +34,8 @@ mod completeness;
 mod doctor;
 #[path = "live/generated.rs"]
 mod generated;
+#[path = "live/growth.rs"]
+mod growth;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/held.rs"]
@@ -98,6 +100,7 @@ fn main() -> ExitCode {
         changes::CASES,
         children::CASES,
         generated::CASES,
+        growth::CASES,
         held::CASES,
         leaderless::CASES,
         limits::CASES,

@@ -18,7 +18,10 @@ use crate::{
         growth::{PageState, Place, Residence, SeenPage, SitePages},
     },
     probe::{Counters, ebpf::EbpfProbe, error::ProbeError},
-    report::growth::{BreakSiteReport, FaultCounts, GrowthReport, GrowthSiteReport, ResidentSet, Seen},
+    report::{
+        growth::{BreakSiteReport, FaultCounts, GrowthReport, GrowthSiteReport, ResidentSet, Seen},
+        profile::Quality,
+    },
     symbolize::frame::Frame,
     target::{
         maps::{Mapping, MappingKind, Maps},
@@ -38,12 +41,25 @@ const SHARE: u32 = 50;
 /// No user-space address is above this (47 bits): what the maps file lists there is the kernel's own page.
 const LAST_PAGE: u64 = (1 << 47) / PAGE;
 
+/// Losses that are about allocations.
+const OF_ALLOCATIONS: [Counter; 7] = [
+    Counter::LiveMapFull,
+    Counter::SiteMapFull,
+    Counter::PendingMapFull,
+    Counter::AddressClash,
+    Counter::UnpairedReturn,
+    Counter::ScratchBusy,
+    Counter::ThreadNameLost,
+];
+
 /// What is kept of a target whose growth is watched.
 #[derive(Debug)]
 pub(super) struct Growth {
     pub(super) breaks: Breaks,
     /// Threads on which faults were first watched.
     threads: usize,
+    /// Faults that the kernel had counted for the process by then.
+    faults_before: Option<u64>,
     before: Before,
     last: Option<Look>,
     due: Instant,
@@ -68,6 +84,8 @@ struct Look {
     residence: Residence,
     skipped: u64,
     knows_huge_pages: bool,
+    /// Faults that the kernel has counted for the process, and those that were noted.
+    faults: Option<(u64, u64)>,
 }
 
 /// The account at one moment.
@@ -93,6 +111,7 @@ impl Growth {
         Self {
             breaks: Breaks::new(end_of_heap(process)),
             threads: 0,
+            faults_before: None,
             before,
             last: None,
             due: Instant::now() + STEP,
@@ -115,6 +134,22 @@ impl Growth {
             std::cmp::Reverse((pages.all(), faults.faults - faults.again.min(faults.faults), *key))
         });
         Ok(GrowthTold { sites, breaks: self.breaks.sites() })
+    }
+
+    /// Puts what was lost of page faults in the place of what is lost of allocations, of which none were seen.
+    pub(super) fn tell_quality(&self, counters: &Counters, quality: &mut Quality) {
+        for reason in OF_ALLOCATIONS {
+            quality.lost.remove(reason.label());
+        }
+        quality.lost.remove("ledger_discrepancy");
+        for (reason, lost) in [
+            ("fault_site_map_full", counters.get(Counter::SiteMapFull)),
+            ("fault_scratch_busy", counters.get(Counter::ScratchBusy)),
+            (Counter::TouchedPageLost.label(), counters.get(Counter::TouchedPageLost)),
+            ("brk_record_lost", self.breaks.lost),
+        ] {
+            quality.lost.insert(reason.to_owned(), lost);
+        }
     }
 
     /// What a report says of it, with the stacks of the first `most` sites.
@@ -153,6 +188,10 @@ impl Growth {
                 went: self.before.count.saturating_sub(look.residence.stayed),
                 skipped: self.before.skipped.max(look.skipped),
                 knows_huge_pages: look.knows_huge_pages,
+                faults_not_told: look
+                    .faults
+                    .zip(self.faults_before)
+                    .map(|((counted, noted), before)| counted.saturating_sub(before).saturating_sub(noted)),
             }),
             sites,
             breaks: breaks.collect(),
@@ -175,6 +214,7 @@ impl Observation {
     pub(super) fn begin_growth(&mut self) -> Result<(), ProbeError> {
         let Some(growth) = &mut self.growth else { return Ok(()) };
         growth.threads = self.probe.watch_faults(&self.process)?;
+        growth.faults_before = faults_of(&self.process);
         Ok(())
     }
 
@@ -252,12 +292,15 @@ impl Before {
         let pagemap = Pagemap::open(process).ok()?;
         let maps = Maps::read(process).ok().filter(|maps| !maps.mappings.is_empty())?;
         let resident = memory::resident(process);
+        let counters = probe.counters().ok();
+        let noted = counters.map(|counters| counters.get(Counter::PageFaults));
         let mut look = Look {
             after,
             resident,
             residence: Residence::default(),
             skipped: 0,
             knows_huge_pages: pagemap.knows_huge_pages(),
+            faults: faults_of(process).zip(noted),
         };
         let mut left = MOST_PAGES;
         let mut rest = touched.as_slice();
@@ -369,13 +412,21 @@ fn place_of(mapping: &Mapping) -> Place {
 fn end_of_heap(process: &Process) -> Option<u64> {
     let maps = Maps::read(process).ok()?;
     let heap = maps.mappings.iter().filter(|mapping| place_of(mapping) == Place::Heap);
-    heap.map(|mapping| mapping.range.end.0).max().or_else(|| {
-        let (stat, _) = process.read("stat", 4096).ok()?;
-        let stat = String::from_utf8_lossy(&stat).into_owned();
-        // Fields are counted from 1; the second one, in parentheses, may hold anything.
-        let start = stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(47 - 3)?.parse::<u64>().ok()?;
-        (start != 0).then_some(start)
-    })
+    let end = heap.map(|mapping| mapping.range.end.0).max();
+    end.or_else(|| stat(process, 47).filter(|start| *start != 0))
+}
+
+/// Page faults of all threads that the process has and had, minor and major.
+fn faults_of(process: &Process) -> Option<u64> {
+    stat(process, 10)?.checked_add(stat(process, 12)?)
+}
+
+/// A field of `/proc/PID/stat` by its number (proc_pid_stat(5)).
+fn stat(process: &Process, field: usize) -> Option<u64> {
+    let (stat, _) = process.read("stat", 4096).ok()?;
+    let stat = String::from_utf8_lossy(&stat).into_owned();
+    // The second one, in parentheses, may hold anything.
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(field.checked_sub(3)?)?.parse().ok()
 }
 
 #[cfg(test)]

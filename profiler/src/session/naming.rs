@@ -186,6 +186,9 @@ impl Namer {
         if let Some(mapped) = &observation.mapped {
             mapped.tell_quality(counters, inside, &mut quality);
         }
+        if let Some(growth) = &observation.growth {
+            growth.tell_quality(counters, &mut quality);
+        }
         if let Some(pools) = &observation.pools {
             pools.tell_quality(counters, &mut quality);
         }

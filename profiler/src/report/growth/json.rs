@@ -101,6 +101,7 @@ struct SeenView {
     went_pages: u64,
     skipped_space: u64,
     knows_huge_pages: bool,
+    faults_not_told: Option<u64>,
 }
 
 #[derive(Serialize)]
@@ -150,6 +151,7 @@ impl<'a> GrowthView<'a> {
                 went_pages: seen.went,
                 skipped_space: seen.skipped,
                 knows_huge_pages: seen.knows_huge_pages,
+                faults_not_told: seen.faults_not_told,
             }),
             sites: growth
                 .sites

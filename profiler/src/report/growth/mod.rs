@@ -75,6 +75,9 @@ pub struct Seen {
     pub skipped: u64,
     /// Whether it is known which pages belong to a huge one.
     pub knows_huge_pages: bool,
+    /// Faults that the kernel counted for the process and told nobody of: those that it makes itself when memory is mapped in
+    /// advance, and whatever was missed. `None` where the kernel does not say.
+    pub faults_not_told: Option<u64>,
 }
 
 impl Seen {

@@ -62,14 +62,29 @@ fn facts(growth: &GrowthReport) -> Vec<String> {
         Some(seen) => lines.extend(resident(growth, seen)),
     }
     let faults = &growth.faults;
+    let of_them = [
+        (faults.again, "on pages that had had one since the attach"),
+        (faults.major, "with a page read from a disk"),
+    ];
+    let of_them: Vec<String> = of_them
+        .into_iter()
+        .filter(|(number, _)| *number > 0)
+        .map(|(number, what)| format!(", {} {what}", count(number)))
+        .collect();
     lines.push(format!(
-        "page faults: {}, {} of them on pages that had had one since the attach, {} with a page read from a disk; {} \
-         first touched",
+        "page faults: {}{}; {} first touched",
         count(faults.all),
-        count(faults.again),
-        count(faults.major),
+        of_them.concat(),
         bytes(faults.first().saturating_mul(PAGE))
     ));
+    if let Some(not_told) =
+        growth.seen.as_ref().and_then(|seen| seen.faults_not_told).filter(|not_told| *not_told > 0)
+    {
+        lines.push(format!(
+            "besides, the kernel counted {} of which it tells nobody: it makes them itself where memory is mapped in advance",
+            counted(not_told, "page fault", "page faults")
+        ));
+    }
     lines
 }
 

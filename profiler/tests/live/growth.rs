@@ -1,0 +1,411 @@
+//! `--mode growth`, held against a program that knows which pages it touches, and against what the kernel says of it.
+
+use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+
+use rustix::process::Signal;
+use serde::Deserialize;
+
+use crate::support::{
+    case::{Case, case, case_with},
+    fixture,
+    heapscope::{Heapscope, Outcome, heapscope},
+    needs::Need,
+    program::{Program, send},
+    report::{Frame, Mappings, Quality},
+};
+
+pub(crate) const CASES: &[Case] = &[
+    case("growth::pages_by_site", pages_by_site),
+    case("growth::again_and_given_back", again_and_given_back),
+    case("growth::huge_pages_count_as_what_they_are", huge_pages),
+    case("growth::threads_that_come_while_it_attaches", threads_that_come),
+    case("growth::a_fault_is_told_once", a_fault_is_told_once),
+    case("growth::pages_without_room_are_counted", pages_without_room),
+    case("growth::a_program_from_its_start_to_its_end", from_start_to_end),
+    case("growth::pictures", pictures),
+    case("growth::what_is_about_blocks_is_declined", declined),
+    case_with("growth::python", &[Need::Program("python3")], python),
+];
+
+/// As docs/growth.md has it.
+#[derive(Debug, Deserialize)]
+struct Report {
+    mode: Mode,
+    quality: Quality,
+    growth: Growth,
+    mappings: Option<Mappings>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Mode {
+    mode: String,
+}
+
+#[derive(Debug, Deserialize)]
+struct Growth {
+    #[serde(flatten)]
+    sum: NoFaults,
+    faults: Faults,
+    pages_lost: u64,
+    resident_before: Resident,
+    seen: Option<Seen>,
+    sites: Vec<Site>,
+    brk_failed: u64,
+    brk_sites: Vec<BreakSite>,
+}
+
+#[derive(Debug, Deserialize)]
+struct NoFaults {
+    page_size: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Faults {
+    faults: u64,
+    faults_again: u64,
+    first_touched_pages: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Resident {
+    rss: Option<u64>,
+    anon: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Pages {
+    resident_pages: u64,
+    resident_pages_by_kind: BTreeMap<String, u64>,
+    of_huge_pages: u64,
+    file_pages: u64,
+    only_read_pages: u64,
+    gone_pages: u64,
+}
+
+#[derive(Debug, Deserialize)]
+struct Seen {
+    resident: Resident,
+    came_pages: u64,
+    #[serde(flatten)]
+    pages: Pages,
+    unexplained_pages: BTreeMap<String, u64>,
+    knows_huge_pages: bool,
+    faults_not_told: Option<u64>,
+}
+
+#[derive(Debug, Deserialize)]
+struct Site {
+    #[serde(flatten)]
+    faults: Faults,
+    #[serde(flatten)]
+    pages: Option<Pages>,
+    stack: Vec<Frame>,
+}
+
+#[derive(Debug, Deserialize)]
+struct BreakSite {
+    grown_space: u64,
+    shrunk_space: u64,
+    stack: Vec<Frame>,
+}
+
+fn has(stack: &[Frame], function: &str) -> bool {
+    stack.iter().any(|frame| frame.function.as_deref().is_some_and(|name| name.contains(function)))
+}
+
+/// Sums over the sites whose stack has a function.
+#[derive(PartialEq, Eq, Debug, Default)]
+struct Sum {
+    faults: u64,
+    again: u64,
+    resident: u64,
+    gone: u64,
+}
+
+impl Report {
+    fn of(text: &str) -> Self {
+        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
+    }
+
+    fn by(&self, function: &str) -> Sum {
+        let mut sum = Sum::default();
+        for site in self.growth.sites.iter().filter(|site| has(&site.stack, function)) {
+            sum.faults += site.faults.faults;
+            sum.again += site.faults.faults_again;
+            if let Some(pages) = &site.pages {
+                sum.resident += pages.resident_pages;
+                sum.gone += pages.gone_pages;
+            }
+        }
+        sum
+    }
+
+    fn seen(&self) -> &Seen {
+        self.growth.seen.as_ref().expect("the pages were not looked at")
+    }
+
+    /// Nothing lost, sums that are those of the sites, and a resident set that grew by what the sites say.
+    fn assert_whole(&self) {
+        assert_eq!((self.mode.mode.as_str(), self.growth.sum.page_size), ("growth", 4096));
+        for (reason, lost) in &self.quality.lost {
+            assert_eq!(*lost, 0, "{reason}");
+        }
+        let growth = &self.growth;
+        assert_eq!((growth.pages_lost, growth.brk_failed), (0, 0));
+        let sum = |of: fn(&Faults) -> u64| growth.sites.iter().map(|site| of(&site.faults)).sum::<u64>();
+        assert_eq!(sum(|faults| faults.faults), growth.faults.faults);
+        assert_eq!(sum(|faults| faults.faults_again), growth.faults.faults_again);
+        assert_eq!(growth.faults.first_touched_pages, growth.faults.faults - growth.faults.faults_again);
+        let seen = self.seen();
+        let pages = || growth.sites.iter().filter_map(|site| site.pages.as_ref());
+        let resident: u64 = pages().map(|pages| pages.resident_pages).sum();
+        assert_eq!(resident, seen.pages.resident_pages);
+        assert_eq!(resident + seen.unexplained_pages.values().sum::<u64>(), seen.came_pages);
+        for pages in pages() {
+            assert_eq!(pages.resident_pages, pages.resident_pages_by_kind.values().sum::<u64>());
+        }
+    }
+
+    /// What share of the growth of the process's own resident memory the sites explain, in percent.
+    fn explained(&self) -> f64 {
+        let seen = self.seen();
+        let grown = seen.resident.anon.unwrap() - self.growth.resident_before.anon.unwrap();
+        100.0 * (seen.pages.resident_pages * 4096) as f64 / grown as f64
+    }
+}
+
+fn driver() -> PathBuf {
+    fixture::build("growth.c", &["-fno-optimize-sibling-calls"])
+}
+
+fn start() -> Program {
+    Program::start_until(&mut Command::new(driver()), "ready")
+}
+
+fn attach(pid: u32, options: &[&str]) -> Heapscope {
+    let mut command = heapscope(&["attach", &pid.to_string(), "--mode", "growth", "-o", "growth.json"]);
+    let mut heapscope = Heapscope::start(command.args(options));
+    heapscope.hear("attached");
+    heapscope
+}
+
+fn stop(heapscope: Heapscope) -> (Outcome, Report) {
+    send(heapscope.pid(), Signal::INT);
+    let file = heapscope.file("growth.json");
+    let (outcome, [text]) = heapscope.finish_with([file]);
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    let report = Report::of(&text);
+    (outcome, report)
+}
+
+fn pages_by_site() {
+    let mut program = start();
+    let heapscope = attach(program.pid(), &[]);
+    for order in ["heap 3000", "mapped 2000", "read 700", "threads 150", "heap 500"] {
+        assert_eq!(program.ask(order), "done");
+    }
+    let (outcome, report) = stop(heapscope);
+    report.assert_whole();
+    let whole = |pages| Sum { faults: pages, resident: pages, ..Sum::default() };
+    // The page in which the heap begins may be there before.
+    assert_eq!(report.by("grow_heap"), whole(3500));
+    assert_eq!(report.by("grow_mapped"), whole(2000));
+    assert_eq!(report.by("read_into"), whole(700), "faults of the kernel on the program's behalf");
+    assert_eq!(report.by("write_pages").resident, 3500 + 2000 + 4 * 150);
+    let kinds = &report.seen().pages.resident_pages_by_kind;
+    assert!(kinds["heap"] >= 3500 && kinds["anonymous"] >= 2000 + 700 + 600, "{kinds:?}");
+    let explained = report.explained();
+    assert!((95.0..105.0).contains(&explained), "{explained}%: {}", outcome.output);
+    assert!(report.seen().pages.resident_pages * 100 >= report.seen().came_pages * 95);
+    // Every fault has been told.
+    assert_eq!(report.seen().faults_not_told, Some(0));
+    let heap = report.growth.brk_sites.iter().filter(|site| has(&site.stack, "grow_heap"));
+    let heap: Vec<_> = heap.map(|site| (site.grown_space, site.shrunk_space)).collect();
+    assert_eq!(heap.iter().map(|(grown, _)| grown).sum::<u64>(), 3500 * 4096, "{heap:?}");
+    let mapped = &report.mappings.as_ref().unwrap().sites;
+    let of = |function: &str| {
+        let sites = mapped.iter().filter(|site| has(&site.stack, function));
+        sites.map(|site| site.inuse_space).sum::<u64>()
+    };
+    assert_eq!((of("grow_mapped"), of("read_into")), (2000 * 4096, 700 * 4096));
+    for line in ["page faults: ", "resident memory: ", "heap (address space, by brk): grew by "] {
+        assert!(outcome.output.contains(line), "{line}: {}", outcome.output);
+    }
+}
+
+fn again_and_given_back() {
+    let mut program = start();
+    assert_eq!(program.ask("mapped 1000"), "done");
+    let heapscope = attach(program.pid(), &[]);
+    // Of memory that was there, the same amount is there again: no growth.
+    assert_eq!(program.ask("again 1000"), "done");
+    let before = report_of_again(&mut program);
+    for order in ["gone 600", "zeros 400", "shared 50", "populate 90"] {
+        assert_eq!(program.ask(order), "done");
+    }
+    let (outcome, report) = stop(heapscope);
+    report.assert_whole();
+    let again = report.by("touch_again");
+    assert_eq!(again, Sum { faults: 1000, ..Sum::default() }, "{before}");
+    // What was unmapped may be given out again.
+    let given_back = report.by("give_back");
+    assert_eq!((given_back.faults, given_back.resident), (600, 0));
+    let read = report.growth.sites.iter().filter(|site| has(&site.stack, "only_read"));
+    let read: u64 = read.map(|site| site.pages.as_ref().unwrap().only_read_pages).sum();
+    assert_eq!(read, 400, "what is only read takes no memory");
+    let shared = report.growth.sites.iter().filter(|site| has(&site.stack, "grow_shared"));
+    let shared: Vec<_> = shared.map(|site| site.pages.as_ref().unwrap()).collect();
+    assert_eq!(shared.iter().map(|pages| pages.file_pages).sum::<u64>(), 50);
+    assert_eq!(shared.iter().map(|pages| pages.resident_pages).sum::<u64>(), 0);
+    // What is mapped in advance is touched by nobody, and said to be so.
+    assert_eq!(report.seen().unexplained_pages.get("anonymous"), Some(&90));
+    assert_eq!(report.seen().faults_not_told, Some(90));
+    assert!(outcome.output.contains("not touched by a site (mmap 360.0 KiB"), "{}", outcome.output);
+}
+
+/// What the kernel says of the program then, for the message of a failure.
+fn report_of_again(program: &mut Program) -> String {
+    fs::read_to_string(format!("/proc/{}/status", program.pid())).unwrap()
+}
+
+fn huge_pages() {
+    let enabled = fs::read_to_string("/sys/kernel/mm/transparent_hugepage/enabled").unwrap_or_default();
+    if enabled.is_empty() || enabled.contains("[never]") {
+        println!("the machine makes no huge pages: nothing to see");
+        return;
+    }
+    let mut program = start();
+    let heapscope = attach(program.pid(), &[]);
+    assert_eq!(program.ask("huge 12"), "done");
+    let (_, report) = stop(heapscope);
+    report.assert_whole();
+    assert!(report.seen().knows_huge_pages);
+    let huge = report.by("grow_huge");
+    assert_eq!(huge.resident, 12 * 512);
+    // Where no huge page was free, the kernel has made small ones.
+    assert_eq!(huge.faults + report.seen().pages.of_huge_pages, 12 * 512);
+    let explained = report.explained();
+    assert!((95.0..105.0).contains(&explained), "{explained}%");
+}
+
+fn threads_that_come() {
+    let mut program = start();
+    assert_eq!(program.ask("churn 0"), "done");
+    let heapscope = attach(program.pid(), &[]);
+    for order in ["threads 200", "calm 0", "threads 200"] {
+        assert_eq!(program.ask(order), "done");
+    }
+    let (_, report) = stop(heapscope);
+    report.assert_whole();
+    // Each thread's pages, once: by an event of its own or one that it inherited.
+    let threads = report.by("in_thread");
+    assert_eq!((threads.faults - threads.again, threads.resident), (8 * 200, 8 * 200));
+    assert_eq!(threads.again, 0);
+}
+
+/// Threads that are there while it attaches have an event of their own, and those that they make may have been found before they
+/// inherited. What the process does with its threads is told once.
+fn a_fault_is_told_once() {
+    for _ in 0..3 {
+        let mut program = start();
+        assert_eq!(program.ask("churn 0"), "done");
+        let heapscope = attach(program.pid(), &[]);
+        assert_eq!(program.ask("calm 0"), "done");
+        assert_eq!(program.ask("mapped 800"), "done");
+        assert_eq!(program.ask("again 800"), "done");
+        let (_, report) = stop(heapscope);
+        assert_eq!(report.by("grow_mapped").faults, 800);
+        assert_eq!(report.by("touch_again"), Sum { faults: 800, again: 800, resident: 800, gone: 0 });
+        let seen = report.seen();
+        assert!(seen.faults_not_told.unwrap() < 20, "{:?}", seen.faults_not_told);
+    }
+}
+
+fn pages_without_room() {
+    let mut program = start();
+    // Room for some 6,000 pages.
+    let heapscope = attach(program.pid(), &["--max-memory", "1MiB"]);
+    assert_eq!(program.ask("mapped 20000"), "done");
+    let (outcome, report) = stop(heapscope);
+    let (lost, by) = (report.growth.pages_lost, report.by("grow_mapped"));
+    assert_eq!(by.faults, 20_000, "faults are counted all the same");
+    assert!(lost > 5_000 && by.resident < 15_000, "{lost} {by:?}");
+    assert_eq!(report.quality.lost["touched_page_lost"], lost);
+    assert!(by.resident + lost >= 20_000, "{lost} {by:?}");
+    assert!(outcome.output.contains("who touched them is not known"), "{}", outcome.output);
+}
+
+fn from_start_to_end() {
+    let mut command = heapscope(&["run", "--mode", "growth", "-o", "growth.json", "--"]);
+    let mut heapscope = Heapscope::start_with(command.arg(driver()).stdin(std::process::Stdio::piped()));
+    assert_eq!(heapscope.hear_output(), "ready");
+    heapscope.write("heap 1200\nmapped 900\n");
+    assert_eq!(heapscope.hear_output(), "done");
+    assert_eq!(heapscope.hear_output(), "done");
+    heapscope.close_input();
+    let file = heapscope.file("growth.json");
+    let (outcome, [text]) = heapscope.finish_with([file]);
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    let report = Report::of(&text);
+    report.assert_whole();
+    // The pages are looked at when the program ends, and before they are gone.
+    assert_eq!(report.by("grow_heap").resident, 1200);
+    assert_eq!(report.by("grow_mapped").resident, 900);
+    assert!(report.growth.resident_before.rss.unwrap() < report.seen().resident.rss.unwrap());
+    let explained = report.explained();
+    assert!((90.0..110.0).contains(&explained), "{explained}%");
+}
+
+fn pictures() {
+    let mut program = start();
+    let heapscope = attach(program.pid(), &["-o", "growth.svg", "-o", "growth.folded"]);
+    assert_eq!(program.ask("heap 2500"), "done");
+    send(heapscope.pid(), Signal::INT);
+    let files = ["growth.svg", "growth.folded"].map(|name| heapscope.file(name));
+    let (outcome, [svg, folded]) = heapscope.finish_with(files);
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    let line = folded.lines().find(|line| line.contains("grow_heap")).unwrap();
+    assert!(line.ends_with(&format!(" {}", 2500 * 4096)), "{line}");
+    assert!(svg.contains("memory that came, by who touched it of "), "{svg}");
+    assert!(svg.contains("grow_heap") && !svg.contains("live"), "what is not live is not called so");
+}
+
+fn declined() {
+    for (options, what) in [
+        (&["--exact"][..], "is about blocks"),
+        (&["--min-size", "4KiB"], "--min-size is about blocks"),
+        (&["--at", "peak"], "--at is about blocks"),
+        (&["-o", "x.html"], "the format html is about blocks"),
+        (&["-o", "x.hscope"], "the format hscope is about blocks"),
+        (&["--format", "pprof"], "the format pprof is about blocks"),
+    ] {
+        let mut command = heapscope(&["attach", "1", "--mode", "growth"]);
+        let outcome = Heapscope::start(command.args(options)).finish();
+        assert_eq!(outcome.status, 1, "{options:?}");
+        assert!(outcome.errors.contains(what), "{options:?}: {}", outcome.errors);
+    }
+}
+
+/// A program that was not made for this: its stacks have its own lines.
+fn python() {
+    let script = "
+def fill(size):
+    return bytearray(b'x') * size
+def build(count):
+    return [str(number) * 3 for number in range(count)]
+print('ready', flush=True)
+input()
+kept = fill(30 << 20)
+objects = build(200000)
+print('done', flush=True)
+input()";
+    let mut python = Program::start_until(Command::new("python3").args(["-c", script]), "ready");
+    let heapscope = attach(python.pid(), &[]);
+    assert_eq!(python.ask("go"), "done");
+    let (outcome, report) = stop(heapscope);
+    report.assert_whole();
+    assert!(report.by("fill").resident >= 30 << 8, "{}", outcome.output);
+    assert!(report.by("build").resident * 4096 >= 200_000 * 60, "{}", outcome.output);
+    let explained = report.explained();
+    assert!((95.0..105.0).contains(&explained), "{explained}%: {}", outcome.output);
+}
