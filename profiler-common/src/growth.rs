@@ -16,8 +16,12 @@ pub struct TouchedPage {
     pub site: u64,
     /// When: `CLOCK_MONOTONIC` in nanoseconds.
     pub time: u64,
+    /// The site that touched it before, and when; 0 where there is none. mremap may have moved the page that it touched.
+    pub site_before: u64,
+    /// See [`Self::site_before`].
+    pub time_before: u64,
 }
-const _: () = assert!(size_of::<TouchedPage>() == 16);
+const _: () = assert!(size_of::<TouchedPage>() == 32);
 
 /// The page faults of one site, the value of the BPF map `FAULT_SITES`.
 #[repr(C)]

@@ -8,7 +8,7 @@
 use core::ffi::c_void;
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, bpf_perf_event_data, pt_regs},
+    bindings::{BPF_NOEXIST, bpf_perf_event_data, pt_regs},
     helpers::generated::{
         bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_task_pt_regs,
     },
@@ -53,14 +53,23 @@ fn resolved(ctx: *mut c_void, major: u64) {
     let (address, in_user_space) = (event.addr, event.regs.cs & USER == USER);
     let site = account::site(&registers(in_user_space), FAULT_SITE);
     // SAFETY: a helper without arguments.
-    let touched = TouchedPage { site, time: unsafe { bpf_ktime_get_ns() } };
+    let touched = TouchedPage { site, time: unsafe { bpf_ktime_get_ns() }, site_before: 0, time_before: 0 };
     let page = address >> FAULT_PAGE_SHIFT;
     let mut again = 0;
     if let Err(error) = TOUCHED.insert(&page, &touched, BPF_NOEXIST as u64) {
         if error == ALREADY_THERE {
             again = 1;
             count(Counter::PageFaultsAgain, 1);
-            let _ = TOUCHED.insert(&page, &touched, BPF_ANY as u64);
+            if let Some(known) = TOUCHED.get_ptr_mut(&page) {
+                // SAFETY: a map value that was just looked up. Two threads that touch the same page anew at the same time do so
+                // one after the other: the first one's fault brings it.
+                unsafe {
+                    (*known).site_before = (*known).site;
+                    (*known).time_before = (*known).time;
+                    (*known).site = touched.site;
+                    (*known).time = touched.time;
+                }
+            }
         } else {
             count(Counter::TouchedPageLost, 1);
         }

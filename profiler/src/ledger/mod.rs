@@ -8,6 +8,7 @@ pub mod breaks;
 pub mod estimate;
 pub mod growth;
 pub mod mappings;
+pub mod moves;
 pub mod timeline;
 pub mod window;
 pub mod windows;

@@ -30,7 +30,6 @@ use super::{
     sampled_code::SampledCode,
 };
 use crate::{
-    ledger::breaks::Breaks,
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
     report::{
         budget::{BudgetReport, Recorded},
@@ -215,9 +214,10 @@ impl Observation {
         // In this order: of what was mapped before a stack was taken, the kernel has told when the stack is here.
         let stacks = self.new_stacks();
         if let Some(mapped) = &mut self.mapped {
-            self.probe.mapping_events(|event| match &mut self.growth {
-                Some(growth) if Breaks::is_of(event) => growth.breaks.hear(event),
-                _ => mapped.account.hear(event),
+            self.probe.mapping_events(|event| {
+                if self.growth.as_mut().is_none_or(|growth| !growth.hear(event)) {
+                    mapped.account.hear(event);
+                }
             });
         }
         let mapped = self.lookout.listen();

@@ -13,7 +13,7 @@ use crate::{
 };
 
 /// What one page takes in the kernel, in bytes: its hash element, rounded to a slab object, and one bucket (hashtab.c: 48
-/// bytes of head, 8 of key, 16 of value; 96-byte objects, 16-byte buckets).
+/// bytes of head, 8 of key, 32 of value; 96-byte objects, 16-byte buckets).
 pub(super) const BYTES_PER_PAGE: u64 = 112;
 
 /// Programs, events and maps.
