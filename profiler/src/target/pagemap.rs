@@ -101,7 +101,7 @@ impl Pagemap {
         pages: std::ops::Range<u64>,
         mut each: impl FnMut(u64, &[PageEntry]),
     ) -> io::Result<()> {
-        let mut bytes = vec![0_u8; 8 * AT_ONCE as usize];
+        let mut bytes = vec![0_u8; usize::try_from(8 * AT_ONCE).unwrap_or(0)];
         let mut entries: Vec<PageEntry> = Vec::new();
         let mut first = pages.start;
         while first < pages.end {

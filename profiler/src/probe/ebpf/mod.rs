@@ -101,6 +101,9 @@ impl EbpfProbe {
         if rights::kernel_version(&release).is_some_and(|version| version < (5, 15)) {
             return Err(ProbeError::KernelTooOld { release });
         }
+        if settings.growth && rights::kernel_version(&release).is_some_and(|version| version < (6, 1)) {
+            return Err(ProbeError::NoGrowth { release });
+        }
         let fsbase = if settings.python { kernel_types::fsbase_in_task() } else { None };
         // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
         // While growth is watched, there are no blocks, and pages take that part.
