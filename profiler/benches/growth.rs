@@ -77,21 +77,13 @@ fn compare(name: &str, unit: &str, pid: u32, mut turn: impl FnMut() -> f64) {
     turn();
     let (mut alone, mut watched, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
     for pair in 0..PAIRS {
-        let mut with = || {
-            let heapscope = attach(pid);
-            let took = turn();
-            send(heapscope.pid(), Signal::INT);
-            let outcome = heapscope.finish();
-            assert_eq!(outcome.status, 0, "{}", outcome.errors);
-            took
-        };
         // Whichever is second finds the caches warm.
         let (with, without) = if pair % 2 == 0 {
-            let with = with();
+            let with = while_watched(pid, &mut turn);
             (with, turn())
         } else {
             let without = turn();
-            (with(), without)
+            (while_watched(pid, &mut turn), without)
         };
         alone.push(without);
         watched.push(with);
@@ -109,6 +101,15 @@ fn compare(name: &str, unit: &str, pid: u32, mut turn: impl FnMut() -> f64) {
         at(&ratios, 1),
         at(&ratios, 3)
     );
+}
+
+fn while_watched(pid: u32, turn: &mut impl FnMut() -> f64) -> f64 {
+    let heapscope = attach(pid);
+    let took = turn();
+    send(heapscope.pid(), Signal::INT);
+    let outcome = heapscope.finish();
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    took
 }
 
 fn attach(pid: u32) -> Heapscope {
