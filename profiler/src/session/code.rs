@@ -82,7 +82,6 @@ pub(super) struct CodeMap {
 
 impl CodeMap {
     /// Looks at the target for the first time. The files found are in the answer, to be searched for allocators.
-    /// With every row of their tables where walks begin in the midst of functions.
     pub(super) fn read(process: &Process, pruning: Pruning) -> Result<(Self, Change), TargetError> {
         let mut code = Self {
             cache: ModuleCache::default(),

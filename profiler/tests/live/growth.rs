@@ -1,17 +1,19 @@
 //! `--mode growth`, held against a program that knows which pages it touches, and against what the kernel says of it.
 
-use std::{collections::BTreeMap, fs, path::PathBuf, process::Command};
+#[path = "growth/told.rs"]
+mod told;
+
+use std::{fs, path::PathBuf, process::Command};
 
 use rustix::process::Signal;
-use serde::Deserialize;
 
+use self::told::{Report, Sum, has};
 use crate::support::{
     case::{Case, case, case_with},
     fixture,
     heapscope::{Heapscope, Outcome, heapscope},
     needs::Need,
     program::{Program, send},
-    report::{Frame, Mappings, Quality},
     until,
 };
 
@@ -28,153 +30,6 @@ pub(crate) const CASES: &[Case] = &[
     case("growth::what_is_about_blocks_is_declined", declined),
     case_with("growth::python", &[Need::Program("python3")], python),
 ];
-
-/// As docs/growth.md has it.
-#[derive(Debug, Deserialize)]
-struct Report {
-    mode: Mode,
-    quality: Quality,
-    growth: Growth,
-    mappings: Option<Mappings>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Mode {
-    mode: String,
-}
-
-#[derive(Debug, Deserialize)]
-struct Growth {
-    #[serde(flatten)]
-    sum: NoFaults,
-    faults: Faults,
-    pages_lost: u64,
-    resident_before: Resident,
-    seen: Option<Seen>,
-    sites: Vec<Site>,
-    brk_failed: u64,
-    brk_sites: Vec<BreakSite>,
-}
-
-#[derive(Debug, Deserialize)]
-struct NoFaults {
-    page_size: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Faults {
-    faults: u64,
-    faults_again: u64,
-    first_touched_pages: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Resident {
-    rss: Option<u64>,
-    anon: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Pages {
-    resident_pages: u64,
-    resident_pages_by_kind: BTreeMap<String, u64>,
-    of_huge_pages: u64,
-    file_pages: u64,
-    only_read_pages: u64,
-    gone_pages: u64,
-}
-
-#[derive(Debug, Deserialize)]
-struct Seen {
-    resident: Resident,
-    came_pages: u64,
-    #[serde(flatten)]
-    pages: Pages,
-    unexplained_pages: BTreeMap<String, u64>,
-    knows_huge_pages: bool,
-    faults_not_told: Option<u64>,
-}
-
-#[derive(Debug, Deserialize)]
-struct Site {
-    #[serde(flatten)]
-    faults: Faults,
-    #[serde(flatten)]
-    pages: Option<Pages>,
-    stack: Vec<Frame>,
-}
-
-#[derive(Debug, Deserialize)]
-struct BreakSite {
-    grown_space: u64,
-    shrunk_space: u64,
-    stack: Vec<Frame>,
-}
-
-fn has(stack: &[Frame], function: &str) -> bool {
-    stack.iter().any(|frame| frame.function.as_deref().is_some_and(|name| name.contains(function)))
-}
-
-/// Sums over the sites whose stack has a function.
-#[derive(PartialEq, Eq, Debug, Default)]
-struct Sum {
-    faults: u64,
-    again: u64,
-    resident: u64,
-    gone: u64,
-}
-
-impl Report {
-    fn of(text: &str) -> Self {
-        serde_json::from_str(text).unwrap_or_else(|error| panic!("{error}: {text}"))
-    }
-
-    fn by(&self, function: &str) -> Sum {
-        let mut sum = Sum::default();
-        for site in self.growth.sites.iter().filter(|site| has(&site.stack, function)) {
-            sum.faults += site.faults.faults;
-            sum.again += site.faults.faults_again;
-            if let Some(pages) = &site.pages {
-                sum.resident += pages.resident_pages;
-                sum.gone += pages.gone_pages;
-            }
-        }
-        sum
-    }
-
-    fn seen(&self) -> &Seen {
-        self.growth.seen.as_ref().expect("the pages were not looked at")
-    }
-
-    /// Nothing lost, sums that are those of the sites, and a resident set that grew by what the sites say.
-    fn assert_whole(&self) {
-        assert_eq!((self.mode.mode.as_str(), self.growth.sum.page_size), ("growth", 4096));
-        for (reason, lost) in &self.quality.lost {
-            assert_eq!(*lost, 0, "{reason}");
-        }
-        let growth = &self.growth;
-        assert_eq!((growth.pages_lost, growth.brk_failed), (0, 0));
-        let sum = |of: fn(&Faults) -> u64| growth.sites.iter().map(|site| of(&site.faults)).sum::<u64>();
-        assert_eq!(sum(|faults| faults.faults), growth.faults.faults);
-        assert_eq!(sum(|faults| faults.faults_again), growth.faults.faults_again);
-        assert_eq!(growth.faults.first_touched_pages, growth.faults.faults - growth.faults.faults_again);
-        let seen = self.seen();
-        let pages = || growth.sites.iter().filter_map(|site| site.pages.as_ref());
-        let resident: u64 = pages().map(|pages| pages.resident_pages).sum();
-        assert_eq!(resident, seen.pages.resident_pages);
-        assert_eq!(resident + seen.unexplained_pages.values().sum::<u64>(), seen.came_pages);
-        for pages in pages() {
-            assert_eq!(pages.resident_pages, pages.resident_pages_by_kind.values().sum::<u64>());
-        }
-    }
-
-    /// What share of the growth of the process's own resident memory the sites explain, in percent.
-    fn explained(&self) -> f64 {
-        let seen = self.seen();
-        let grown = seen.resident.anon.unwrap() - self.growth.resident_before.anon.unwrap();
-        100.0 * (seen.pages.resident_pages * 4096) as f64 / grown as f64
-    }
-}
 
 fn driver() -> PathBuf {
     fixture::build("growth.c", &["-fno-optimize-sibling-calls"])
