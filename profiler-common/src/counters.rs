@@ -105,6 +105,12 @@ counters! {
     OtherCallers = 39, "other_callers";
     /// Lost: what the program told of a block could not be read, or makes no sense.
     ToldLost = 40, "told_unreadable";
+    /// Page faults that the kernel has resolved for the target.
+    PageFaults = 41, "page_faults";
+    /// Of those, on a page that had had one since the attach.
+    PageFaultsAgain = 42, "page_faults_again";
+    /// Lost: there was no room to note who touched a page.
+    TouchedPageLost = 43, "touched_page_lost";
 }
 
 /// Entries of the BPF array `COUNTERS`.

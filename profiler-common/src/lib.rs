@@ -8,6 +8,7 @@
 
 pub mod control;
 pub mod counters;
+pub mod growth;
 pub mod limits;
 pub mod mappings;
 pub mod pending;

@@ -1,4 +1,4 @@
-//! What the BPF side tells of calls of mmap, munmap and mremap.
+//! What the BPF side tells of calls of mmap, munmap, mremap and brk.
 
 use crate::records::{Call, CallKind};
 
@@ -50,12 +50,12 @@ impl CallKind {
     /// Whether it is about mapped memory and not about blocks.
     #[must_use]
     pub const fn is_of_mappings(self) -> bool {
-        matches!(self, Self::Map | Self::Unmap | Self::Remap)
+        matches!(self, Self::Map | Self::Unmap | Self::Remap | Self::Break)
     }
 }
 
 impl Call {
-    /// mmap, munmap or mremap: each has its arguments in places of its own.
+    /// mmap, munmap, mremap or brk: each has its arguments in places of its own.
     #[must_use]
     pub const fn of_mappings(kind: CallKind) -> Self {
         Self { kind, size: 1, count: Self::ONE, block: 0 }

@@ -27,6 +27,8 @@ pub enum CallKind {
     Unmap = 9,
     /// Resizes or moves mapped memory: mremap.
     Remap = 10,
+    /// Sets the end of the heap: brk.
+    Break = 11,
 }
 
 /// What an allocator function does, and in which of its integer arguments it is told what: 0 to 5 stand for rdi, rsi,

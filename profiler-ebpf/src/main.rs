@@ -10,7 +10,8 @@
 //! - `live`: the table of live blocks;
 //! - `moments`: what the sites held at the peak and at the target's exit;
 //! - `threads`: names of threads, and what each allocated last;
-//! - `mappings`: calls of mmap, munmap and mremap;
+//! - `mappings`: calls of mmap, munmap, mremap and brk;
+//! - `growth`: page faults;
 //! - `walk`: the stack, by unwind tables, without frame pointers;
 //! - `python`: the interpreter's frames, by its own links;
 //! - `python_code`: what its code objects say, and when they die;
@@ -31,6 +32,7 @@
 mod account;
 mod calls;
 mod function;
+mod growth;
 mod life;
 mod live;
 mod mappings;
@@ -54,6 +56,9 @@ mod control;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/counters.rs"]
 mod counters;
+#[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/growth.rs"]
+mod growth_records;
 #[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/limits.rs"]
 mod limits;

@@ -1,4 +1,4 @@
-//! What a probe does when the target enters mmap, munmap or mremap, and when they return: it tells the user side.
+//! What a probe does when the target enters mmap, munmap, mremap or brk, and when they return: it tells the user side.
 //!
 //! Both ends of a call are told, with what is known there; the user side finds the pairs, and keeps the account. These
 //! functions are system calls, so that the cost of a record does not matter as it does for malloc.
@@ -61,8 +61,8 @@ fn send(event: &mut MappingEvent) -> bool {
     sent
 }
 
-/// The entry: `mmap(address, length, prot, flags, …)`, `munmap(address, length)` and
-/// `mremap(address, length, new_length, flags, new_address)`.
+/// The entry: `mmap(address, length, prot, flags, …)`, `munmap(address, length)`,
+/// `mremap(address, length, new_length, flags, new_address)` and `brk(address)`.
 #[inline(always)]
 fn entered(function: Function, registers: &pt_regs) -> u32 {
     count(Counter::ProbeHits, 1);

@@ -14,6 +14,7 @@ use aya_ebpf::{
 use crate::{
     control::Control,
     counters::{COUNTER_SLOTS, Counter},
+    growth_records::{LastFault, SiteFaults, TouchedPage},
     limits::{MAX_FRAMES, MAX_PYTHON_FRAMES, THREAD_SLOTS},
     live::Part,
     memo::{Memo, Slots},
@@ -159,6 +160,18 @@ pub static POOLS: HashMap<u64, PoolSample> = HashMap::with_max_entries(1, BPF_F_
 #[map]
 pub static POOL_SITES: HashMap<u64, u64> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
 
+/// Who touched which page, by its number.
+#[map]
+pub static TOUCHED: HashMap<u64, TouchedPage> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// How many page faults each site has had.
+#[map]
+pub static FAULT_SITES: HashMap<u64, SiteFaults> = HashMap::with_max_entries(1, BPF_F_NO_PREALLOC);
+
+/// The last page fault of each thread, by the low bits of its id. While growth is watched, it has as many as [`THREADS`].
+#[map]
+pub static LAST_FAULTS: Array<LastFault> = Array::with_max_entries(1, 0);
+
 /// What one walk works on. `head` and `frames` together are the record that goes to the ring buffer.
 #[repr(C)]
 pub struct Scratch {
@@ -254,6 +267,10 @@ static PID_NAMESPACE_INODE: u64 = 0;
 /// code of all that is for it.
 #[unsafe(no_mangle)]
 static TASK_FSBASE: u32 = 0;
+/// Where in the kernel's `task_struct` the numbers of a thread's minor and major faults lie, one behind the other; 0 where that
+/// is not known.
+#[unsafe(no_mangle)]
+static TASK_FAULTS: u32 = 0;
 
 macro_rules! constant {
     ($name:ident, $constant:ident, $type:ty) => {
@@ -275,6 +292,7 @@ constant!(sampling, SAMPLING, u32);
 constant!(only_callers, ONLY_CALLERS, u32);
 constant!(target_pid, TARGET_PID, u32);
 constant!(task_fsbase, TASK_FSBASE, u32);
+constant!(task_faults, TASK_FAULTS, u32);
 constant!(pid_namespace_device, PID_NAMESPACE_DEVICE, u64);
 constant!(pid_namespace_inode, PID_NAMESPACE_INODE, u64);
 

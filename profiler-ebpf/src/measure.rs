@@ -25,6 +25,8 @@ mod walk;
 mod control;
 #[path = "../../profiler-common/src/counters.rs"]
 mod counters;
+#[path = "../../profiler-common/src/growth.rs"]
+mod growth_records;
 #[path = "../../profiler-common/src/limits.rs"]
 mod limits;
 #[path = "../../profiler-common/src/pending.rs"]

@@ -148,6 +148,7 @@ fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
             control: profiler_common::control::Control::EXACT,
             custom_allocators: false,
             mappings: false,
+            growth: false,
             python: false,
             max_memory: 1 << 20,
             method: Some(method),

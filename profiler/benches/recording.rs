@@ -218,5 +218,6 @@ fn closing(head: &Head, state: &[Counters]) -> Profile {
         mapped: None,
         windowed: None,
         python: None,
+        growth: None,
     }
 }

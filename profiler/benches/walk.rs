@@ -105,6 +105,7 @@ fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
         control: profiler_common::control::Control::EXACT,
         custom_allocators: false,
         mappings: false,
+        growth: false,
         python: false,
         max_memory: 256 << 20,
         method: Some(method),

@@ -36,6 +36,8 @@ mod crowds;
 mod doctor;
 #[path = "live/generated.rs"]
 mod generated;
+#[path = "live/growth.rs"]
+mod growth;
 #[path = "live/harmless.rs"]
 mod harmless;
 #[path = "live/held.rs"]
@@ -104,6 +106,7 @@ fn main() -> ExitCode {
         changes::CASES,
         children::CASES,
         generated::CASES,
+        growth::CASES,
         held::CASES,
         leaderless::CASES,
         limits::CASES,

@@ -29,6 +29,8 @@ enum What {
     Weight,
     /// Requests a second of redis and of a Python service with a budget of 5%, beside untouched runs (needs root, redis-server)
     Budget,
+    /// What `--mode growth` costs a loop that touches pages, a program beside it, redis and Python (needs root, redis-server)
+    Growth,
     /// Ten million live blocks from 131,072 sites: memory, time, cost of a call (needs root and 6 GB of memory)
     Ledger,
     /// 200 runs sampled anew: whether estimates are unbiased and their errors right (needs root)
@@ -50,6 +52,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         What::Cost => ("cost", Some(ebpf::build_measuring_object(workspace)?)),
         What::Weight => ("weight", None),
         What::Budget => ("budget", None),
+        What::Growth => ("growth", None),
         What::Ledger => ("ledger", None),
         What::Sampling => ("sampling", None),
         What::Peers if options.peers.install => return peers::install(workspace),

@@ -134,6 +134,7 @@ fn profile(input: &Input<'_>) -> Profile {
         code: Vec::new(),
         mapped: None,
         python: None,
+        growth: None,
     }
 }
 

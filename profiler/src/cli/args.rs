@@ -9,6 +9,7 @@ use clap_complete::Shell;
 use super::{
     budget_args::BudgetArgs,
     doctor_args::{self, DoctorArgs},
+    mode_args::ModeArgs,
     report_args::{DIFF_EXAMPLES, DiffArgs, REPORT_EXAMPLES, ReportArgs},
     top_args::{self, TopArgs},
     values,
@@ -16,7 +17,7 @@ use super::{
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
-    session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
+    session::options::{AttachOptions, BudgetOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
     symbolize::wanted::WantedFunction,
     target::allocator::custom::CustomAllocator,
 };
@@ -85,6 +86,7 @@ Examples:
   sudo heapscope attach 1234 -d 1m --min-age 20s    only blocks that have lived for 20 seconds
   sudo heapscope attach 1234 -d 10s -o - --format folded | flamegraph.pl > heap.svg
   sudo heapscope attach 1234 --interval 5s          a table every 5 seconds
+  sudo heapscope attach 1234 --mode growth -d 1m    who makes it grow, at next to no cost: a first look
   sudo heapscope attach 1234 --allocator 'alloc=pool_get(size=1);free=pool_put(ptr=1)'";
 
 const RUN_EXAMPLES: &str = "\
@@ -149,6 +151,9 @@ pub(super) struct CommonArgs {
     /// Stop after this time (30s, 2m; a bare number is seconds); without it, on Ctrl-C or when the process ends
     #[arg(short, long, value_name = "TIME", value_parser = values::duration)]
     duration: Option<Duration>,
+
+    #[command(flatten)]
+    mode: ModeArgs,
 
     #[command(flatten)]
     budget: BudgetArgs,
@@ -329,6 +334,15 @@ impl CommonArgs {
                 "with --children there are several reports, which cannot share standard output: name a file"
             );
         }
+        let of_blocks = [
+            ("--exact, --sample or --budget", self.budget.is_given()),
+            ("--min-age", self.min_age.is_some()),
+            ("--min-size", self.min_size.is_some()),
+            ("--max-size", self.max_size.is_some()),
+            ("--allocator", !self.allocator.is_empty()),
+            ("--at", !matches!(self.at, Moment::End)),
+        ];
+        let growth = self.mode.growth(&of_blocks, &outputs, fallback)?;
         Ok(CommonOptions {
             duration: self.duration,
             outputs,
@@ -339,9 +353,10 @@ impl CommonArgs {
             max_size: self.max_size,
             only_callers: self.only_caller,
             usdt: self.usdt.of(),
-            budget: self.budget.options(attaches),
+            budget: if growth { BudgetOptions::default() } else { self.budget.options(attaches) },
             allocators: self.allocator,
             mmap: self.mmap,
+            growth,
             at: self.at.at(),
             interval: self.interval,
             top: self.top,

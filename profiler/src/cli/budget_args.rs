@@ -30,6 +30,11 @@ pub(super) struct BudgetArgs {
 }
 
 impl BudgetArgs {
+    /// Whether any of them was given.
+    pub(super) fn is_given(&self) -> bool {
+        self.exact || self.sample.is_some() || self.budget.is_some()
+    }
+
     /// For `attach`, or for `run`, which has no budget of its own accord.
     pub(super) fn options(&self, attaches: bool) -> BudgetOptions {
         let says_what = self.exact || self.sample.is_some();

@@ -3,6 +3,7 @@
 mod args;
 mod budget_args;
 mod doctor_args;
+mod mode_args;
 mod report_args;
 mod top_args;
 mod values;

@@ -20,6 +20,7 @@ Keys: ? shows them all, q quits.";
     mut_arg("format", |arg| arg.hide(true)),
     mut_arg("children", |arg| arg.hide(true)),
     mut_arg("min_age", |arg| arg.hide(true)),
+    mut_arg("mode", |arg| arg.hide(true)),
     mut_arg("at", |arg| arg.hide(true)),
     mut_arg("interval", |arg| arg.hide(true)),
     mut_arg("top", |arg| arg.hide(true)),
@@ -50,6 +51,11 @@ impl TopArgs {
             (common.min_age.is_some(), "--min-age", "the key a sorts by age"),
             (common.budget.percent.is_some(), "--budget", "--sample bounds its cost"),
             (common.at != At::End, "--at", "it shows the present"),
+            (
+                common.growth,
+                "--mode growth",
+                "heapscope attach --mode growth --interval 5s prints its table again and again",
+            ),
         ];
         if let Some((_, flag, instead)) = meaningless.iter().find(|(is_given, ..)| *is_given) {
             bail!("{flag} does not go with top: {instead}");

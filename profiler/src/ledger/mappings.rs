@@ -162,6 +162,16 @@ impl Mappings {
         (sites, total)
     }
 
+    /// The pieces that have any of these addresses: first address, one past the last, and when they were mapped
+    /// (`CLOCK_MONOTONIC` in nanoseconds).
+    pub fn births(&self, start: u64, end: u64) -> impl Iterator<Item = (u64, u64, u64)> {
+        let before = self.pieces.range(..start).next_back();
+        let pieces = before.into_iter().chain(self.pieces.range(start..end.max(start)));
+        pieces
+            .filter(move |(_, piece)| piece.end > start)
+            .map(|(first, piece)| (*first, piece.end, piece.born))
+    }
+
     fn enter(&mut self, key: (u64, u64), event: &MappingEvent) {
         if self.calls.len() >= MOST_CALLS {
             // Its return will count as one without entry.

@@ -4,8 +4,11 @@
 //! block counts as live if it was allocated since attach and not freed; "leaked" is a word for people, not for here.
 
 pub mod births;
+pub mod breaks;
 pub mod estimate;
+pub mod growth;
 pub mod mappings;
+pub mod moves;
 pub mod timeline;
 pub mod window;
 pub mod windows;

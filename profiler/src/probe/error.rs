@@ -24,6 +24,14 @@ pub enum ProbeError {
         /// What uname(2) says.
         release: String,
     },
+    /// The kernel is too old for a program behind page faults that takes memory as it needs it.
+    #[error(
+        "kernel {release} is too old for --mode growth, which needs 6.1 or later. Leave it out to watch blocks"
+    )]
+    NoGrowth {
+        /// What uname(2) says.
+        release: String,
+    },
     /// The user asked for a way to attach that this kernel does not have.
     #[error("this kernel cannot attach probes by `{}`: {source}. Leave out --probes and let heapscope choose", method.label())]
     MethodUnavailable {

@@ -123,6 +123,8 @@ pub struct ProbeSettings {
     pub custom_allocators: bool,
     /// Whether mmap, munmap and mremap are to be watched.
     pub mappings: bool,
+    /// Whether page faults are to be noted.
+    pub growth: bool,
     /// Whether the target runs Python, whose frames are to be collected.
     pub python: bool,
     /// Most kernel memory for live blocks and sites, in bytes.

@@ -45,7 +45,11 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
     let picture = draw(profile, options, &stacks, total)?;
     let notes = Notes {
         // Where the width counts blocks, the tool tip says so already.
-        blocks: if options.metric.unit() == "bytes" { node_blocks(&stacks) } else { HashMap::new() },
+        blocks: if options.metric.unit() == "bytes" && profile.growth.is_none() {
+            node_blocks(&stacks)
+        } else {
+            HashMap::new()
+        },
         legend: legend(&stacks),
         warnings: remarks.into_iter().filter(|r| r.weight == Weight::Warning).map(|r| r.text).collect(),
     };
@@ -91,14 +95,18 @@ fn title(profile: &Profile, options: &ReportOptions) -> String {
     let command = cut_middle(&clean(&profile.target.command), COMMAND_WIDTH);
     let (what, inverted) =
         (options.metric.words(), if options.invert { ", who asked at the bottom" } else { "" });
-    let what = match (profile.windowed.is_some(), options.metric) {
-        (true, Metric::InuseSpace) => "kept bytes",
+    let what = match (&profile.growth, profile.windowed.is_some(), options.metric) {
+        (Some(growth), ..) => growth.words(),
+        (None, true, Metric::InuseSpace) => "kept bytes",
         _ => what,
     };
     format!("heapscope: {what} of {command} (pid {}){inverted}", profile.target.pid)
 }
 
 fn subtitle(profile: &Profile, options: &ReportOptions, total: Live) -> String {
+    if let Some(growth) = &profile.growth {
+        return growth.subtitle(profile);
+    }
     let since = if profile.mode.command == "run" { "start" } else { "attach" };
     let error = |part: fn(&Totals) -> u64, unit: fn(u64) -> String| {
         plus_minus(profile.errors.as_ref().filter(|_| profile.windowed.is_none()).map(part), unit)
@@ -192,7 +200,9 @@ fn write_empty(
     remarks: &[Remark],
     out: &mut dyn Write,
 ) -> io::Result<()> {
-    let why = if !matches!(options.metric, Metric::InuseSpace | Metric::InuseObjects) {
+    let why = if profile.growth.is_some() {
+        String::from("No memory came by page faults.")
+    } else if !matches!(options.metric, Metric::InuseSpace | Metric::InuseObjects) {
         format!("There are no {}.", options.metric.words())
     } else if total.blocks > 0 {
         format!("{} of size 0 are live, nothing else.", blocks(total.blocks))

@@ -151,16 +151,24 @@ fn one_of<const COUNT: usize>(words: [String; COUNT]) -> String {
     }
 }
 
+/// The formats that growth has. The others have columns for blocks, which are not seen then.
+pub const OF_GROWTH: [Format; 3] = [Format::Svg, Format::Folded, Format::Json];
+
 /// Writes `profile` in `format`.
 ///
 /// # Errors
-/// Those of `out`, a broken pipe among them; for some formats also when the sums do not fit 63 or 64 bits.
+/// Those of `out`, a broken pipe among them; for some formats also when the sums do not fit 63 or 64 bits; `InvalidInput` for
+/// growth in a format that has none.
 pub fn write_report(
     format: Format,
     profile: &Profile,
     options: &ReportOptions,
     out: &mut dyn Write,
 ) -> io::Result<()> {
+    if profile.growth.is_some() && !OF_GROWTH.contains(&format) {
+        let what = format!("the format {format} is about blocks, and growth sees none");
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, what));
+    }
     match format {
         Format::Svg => flamegraph::write(profile, options, out),
         Format::Html => html::write(profile, options, out),

@@ -10,12 +10,13 @@ use std::{
 use serde::{Serialize, Serializer};
 
 use super::{
+    growth,
     json_budget::{KeptView, RecordedView, WindowsView},
     json_history::{HistoryView, SiteHistoryView},
     json_mapped::MappingsView,
     json_pools::PythonView,
     options::ReportOptions,
-    profile::{Mode, OnlyCaller, Profile, Quality, SiteReport, Totals},
+    profile::{Mode, OnlyCaller, Profile, Quality, SiteReport, TargetInfo, Totals},
 };
 use crate::symbolize::frame::{Frame, FrameKind};
 
@@ -27,6 +28,9 @@ pub const VERSION: u32 = 1;
 /// # Errors
 /// Those of `out`.
 pub fn write(profile: &Profile, _options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(growth) = &profile.growth {
+        return growth::write_json(profile, growth, out);
+    }
     serde_json::to_writer(&mut *out, &Document::of(profile))?;
     out.write_all(b"\n")
 }
@@ -55,7 +59,7 @@ struct Document<'a> {
 }
 
 #[derive(Serialize)]
-struct Target<'a> {
+pub(super) struct Target<'a> {
     pid: u32,
     command: &'a str,
     exe: &'a str,
@@ -94,7 +98,7 @@ struct TotalsView {
 }
 
 #[derive(Serialize)]
-struct QualityView<'a> {
+pub(super) struct QualityView<'a> {
     unmatched_frees: u64,
     failed_allocations: u64,
     filtered_allocations: u64,
@@ -144,11 +148,7 @@ impl<'a> Document<'a> {
     fn of(profile: &'a Profile) -> Self {
         Self {
             version: VERSION,
-            target: Target {
-                pid: profile.target.pid,
-                command: &profile.target.command,
-                exe: &profile.target.exe,
-            },
+            target: Target::of(&profile.target),
             started: rfc3339(profile.started),
             duration_seconds: profile.duration.as_secs_f64(),
             mode: ModeView::of(&profile.mode),
@@ -161,6 +161,12 @@ impl<'a> Document<'a> {
             python: profile.python.as_ref().map(PythonView::of),
             windows: profile.windowed.as_ref().map(WindowsView::of),
         }
+    }
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn of(target: &'a TargetInfo) -> Self {
+        Self { pid: target.pid, command: &target.command, exe: &target.exe }
     }
 }
 
@@ -192,7 +198,7 @@ impl TotalsView {
 }
 
 impl<'a> QualityView<'a> {
-    fn of(quality: &'a Quality) -> Self {
+    pub(super) fn of(quality: &'a Quality) -> Self {
         Self {
             unmatched_frees: quality.unmatched_frees,
             failed_allocations: quality.failed_allocations,

@@ -139,6 +139,7 @@ mod tests {
             code: Vec::new(),
             mapped,
             python: None,
+            growth: None,
         }
     }
 

@@ -14,6 +14,7 @@ pub mod flamegraph;
 pub mod folded;
 pub mod format;
 pub mod grouped;
+pub mod growth;
 pub mod heaptrack;
 pub mod history;
 pub mod html;

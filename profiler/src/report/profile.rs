@@ -11,6 +11,7 @@ use profiler_common::records::Held;
 
 use super::{
     budget::{BudgetReport, Kept, Recorded, Windowed},
+    growth::GrowthReport,
     history::{History, SiteHistory},
     mapped::MappedMemory,
     pools::PythonMemory,
@@ -233,4 +234,6 @@ pub struct Profile {
     pub mapped: Option<MappedMemory>,
     /// Python's small objects, if the process runs an interpreter.
     pub python: Option<PythonMemory>,
+    /// Growth, if that was watched and not blocks.
+    pub growth: Option<GrowthReport>,
 }

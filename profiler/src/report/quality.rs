@@ -75,6 +75,22 @@ fn loss(reason: &str, lost: u64) -> String {
         "told_unreadable" => format!(
             "{allocations} not recorded: what the program told of them could not be read, or makes no sense."
         ),
+        "fault_site_map_full" => format!(
+            "{} without a stack: the table of sites was full.",
+            counted(lost, "page fault or call", "page faults or calls")
+        ),
+        "fault_scratch_busy" => format!(
+            "{} without a stack: every scratch slot was in use.",
+            counted(lost, "page fault or call", "page faults or calls")
+        ),
+        "brk_record_lost" => format!(
+            "{} of brk not recorded: only one end of them was seen, or there was no room.",
+            counted(lost, "call was", "calls were")
+        ),
+        "touched_page_lost" => format!(
+            "{} touched without room to note it: who touched them is not known. --max-memory gives more.",
+            counted(lost, "page was", "pages were")
+        ),
         "mapping_record_lost" => format!(
             "{} of mmap, munmap or mremap not recorded: the ring buffer was full. Mapped memory is too high or too low.",
             counted(lost, "call was", "calls were")

@@ -22,7 +22,12 @@ pub(super) const WRITER: &str = concat!("heapscope ", env!("CARGO_PKG_VERSION"))
 
 /// The frames of a site, leaf first, as the flamegraph shows them; at least one.
 pub(super) fn stack(site: &SiteReport, options: &ReportOptions) -> Vec<Arc<Frame>> {
-    let stack = fold(&site.stack, options.full_stacks);
+    frames(&site.stack, options)
+}
+
+/// The same of a stack.
+pub(super) fn frames(stack: &[Arc<Frame>], options: &ReportOptions) -> Vec<Arc<Frame>> {
+    let stack = fold(stack, options.full_stacks);
     if stack.is_empty() { vec![Arc::new(Frame::remark(NO_STACK))] } else { stack }
 }
 

@@ -1,6 +1,9 @@
 //! The sites as root-first lines of names, equal lines merged: what the folded file and the picture are made of.
 
-use std::collections::{BTreeMap, HashMap};
+use std::{
+    collections::{BTreeMap, HashMap},
+    sync::Arc,
+};
 
 use super::{
     metric::Metric,
@@ -67,27 +70,36 @@ impl Stacks {
             bytes: options.metric.visible(site),
             blocks: blocks_of(site, options),
         };
-        for (site, more) in profile.sites.iter().map(|site| (site, live(site))) {
-            if more == Live::default() {
-                continue;
-            }
-            let mut names: Vec<String> = Vec::with_capacity(site.stack.len());
-            let mut frames = shown::stack(site, options);
-            if !options.invert {
-                frames.reverse();
-            }
-            for frame in &frames {
-                let name = folded_name(frame);
-                if !stacks.tints.contains_key(&name) {
-                    stacks.tints.insert(name.clone(), Tint::of(frame));
-                }
-                names.push(name);
-            }
-            let live = stacks.lines.entry(names).or_default();
-            live.bytes = live.bytes.saturating_add(more.bytes);
-            live.blocks = live.blocks.saturating_add(more.blocks);
+        for site in &profile.sites {
+            stacks.add(&site.stack, live(site), options);
+        }
+        for (growth, site) in
+            profile.growth.iter().flat_map(|growth| growth.sites.iter().map(move |site| (growth, site)))
+        {
+            stacks.add(&site.stack, Live { bytes: growth.shown(site), blocks: site.faults.all }, options);
         }
         stacks
+    }
+
+    fn add(&mut self, stack: &[Arc<Frame>], more: Live, options: &ReportOptions) {
+        if more == Live::default() {
+            return;
+        }
+        let mut names: Vec<String> = Vec::with_capacity(stack.len());
+        let mut frames = shown::frames(stack, options);
+        if !options.invert {
+            frames.reverse();
+        }
+        for frame in &frames {
+            let name = folded_name(frame);
+            if !self.tints.contains_key(&name) {
+                self.tints.insert(name.clone(), Tint::of(frame));
+            }
+            names.push(name);
+        }
+        let live = self.lines.entry(names).or_default();
+        live.bytes = live.bytes.saturating_add(more.bytes);
+        live.blocks = live.blocks.saturating_add(more.blocks);
     }
 
     /// Everything together; `None` where the bytes do not fit 64 bits, which no real heap does to us.

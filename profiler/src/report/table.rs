@@ -4,7 +4,7 @@ use std::io::{self, Write};
 
 use super::{
     budget::Windowed,
-    facts,
+    facts, growth,
     mapped::MappedMemory,
     metric::Metric,
     options::{MIN_WIDTH, ReportOptions},
@@ -29,6 +29,9 @@ pub(super) const INDENT: &str = "       ";
 /// # Errors
 /// Those of `out`.
 pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) -> io::Result<()> {
+    if let Some(growth) = &profile.growth {
+        return growth::write_table(profile, growth, options, out);
+    }
     let width = options.width.max(MIN_WIDTH);
     write_head(profile, width, out)?;
     let metric = options.metric;
@@ -67,7 +70,7 @@ pub fn write(profile: &Profile, options: &ReportOptions, out: &mut dyn Write) ->
 }
 
 /// The account of mapped memory: what is said of it, and the sites that hold the most.
-fn write_mapped(
+pub(super) fn write_mapped(
     mapped: &MappedMemory,
     options: &ReportOptions,
     width: usize,
@@ -257,7 +260,7 @@ pub(super) fn relative(error: u64, estimate: u64) -> String {
     format!("±{}", percent(error, estimate))
 }
 
-fn write_quality(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Result<()> {
+pub(super) fn write_quality(profile: &Profile, width: usize, out: &mut dyn Write) -> io::Result<()> {
     for (i, remark) in remarks(profile).iter().enumerate() {
         if i == 0 {
             writeln!(out)?;
@@ -322,6 +325,7 @@ mod tests {
             code: Vec::new(),
             mapped: None,
             python: None,
+            growth: None,
         };
         for min_age in [None, Some(Duration::from_secs(u32::MAX.into()))] {
             let mut out = Vec::new();

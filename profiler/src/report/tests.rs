@@ -95,6 +95,7 @@ fn profile(sites: Vec<SiteReport>) -> Profile {
         code: code(),
         mapped: None,
         python: None,
+        growth: None,
     }
 }
 

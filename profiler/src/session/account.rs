@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use profiler_common::{mappings::MAPPING_SITE, records::SiteCounters};
 
-use super::{blocks::read_blocks, observation::Observation, pools};
+use super::{blocks::read_blocks, growth, observation::Observation, pools};
 use crate::{
     ledger::{Account, Ledger},
     probe::error::ProbeError,
@@ -35,7 +35,9 @@ impl Observation {
     /// Whether a site has mapped memory or opened pools, and not allocated blocks. One whose stack is lost may have done
     /// any of these.
     pub(super) fn is_of_no_block(&self, site: u64, counters: &SiteCounters) -> bool {
-        let is_other = |allocator| allocator == MAPPING_SITE || pools::is_of_pools(allocator);
+        let is_other = |allocator| {
+            allocator == MAPPING_SITE || pools::is_of_pools(allocator) || growth::is_of_faults(allocator)
+        };
         let by_stack = || self.stacks.get(&site).is_none_or(|stack| is_other(stack.allocator));
         (self.mapped.is_some() || self.pools.is_some()) && counters.alloc_objects == 0 && by_stack()
     }

@@ -49,7 +49,7 @@ pub fn attach(options: &AttachOptions) -> anyhow::Result<ExitCode> {
 pub(super) fn begin(process: Process, options: &CommonOptions) -> anyhow::Result<Observation> {
     let mut observation = Observation::begin(process, options)?;
     observation.require_told()?;
-    if observation.allocators.is_empty() {
+    if observation.allocators.is_empty() && !options.growth {
         // A second look, which can say why.
         let process = &observation.process;
         allocator::find(process, &Maps::read(process)?, &mut ModuleCache::default())?;

@@ -215,7 +215,10 @@ fn conclude(
     namer.ask_living(&mut observation);
     observation.end();
     let mapped_nothing = observation.mapped.as_ref().is_none_or(Mapped::is_empty);
-    if observation.counters()?.get(Counter::AllocObjects) == 0 && mapped_nothing {
+    if observation.counters()?.get(Counter::AllocObjects) == 0
+        && mapped_nothing
+        && observation.growth.is_none()
+    {
         return Ok(());
     }
     let profile = namer.profile(&observation, options, usize::MAX)?;

@@ -28,7 +28,7 @@ use crate::{
         process::Process,
     },
     unwind::{
-        rows::{ModuleRows, RowStatistics, rows},
+        rows::{ModuleRows, Pruning, RowStatistics, rows_with},
         table::{Capacity, ModuleTable, Pending, TableBuilder},
     },
 };
@@ -63,6 +63,7 @@ pub(super) struct Change {
 #[derive(Debug)]
 pub(super) struct CodeMap {
     cache: ModuleCache,
+    pruning: Pruning,
     tables: HashMap<*const Module, Option<ModuleTable>>,
     builder: TableBuilder,
     capacity: Capacity,
@@ -81,9 +82,10 @@ pub(super) struct CodeMap {
 
 impl CodeMap {
     /// Looks at the target for the first time. The files found are in the answer, to be searched for allocators.
-    pub(super) fn read(process: &Process) -> Result<(Self, Change), TargetError> {
+    pub(super) fn read(process: &Process, pruning: Pruning) -> Result<(Self, Change), TargetError> {
         let mut code = Self {
             cache: ModuleCache::default(),
+            pruning,
             tables: HashMap::new(),
             builder: TableBuilder::new(SPARE),
             capacity: SPARE,
@@ -306,7 +308,7 @@ impl CodeMap {
         let read = module
             .data()
             .map_err(|error| error.to_string())
-            .and_then(|data| rows(&data).map_err(|error| error.to_string()));
+            .and_then(|data| rows_with(&data, self.pruning).map_err(|error| error.to_string()));
         match read {
             Ok(rows) => {
                 if let Some(damage) = damage(&rows) {

@@ -151,8 +151,8 @@ impl Told {
 impl Observation {
     /// Takes in what the probes have told of mappings, and looks where a call that failed has left a doubt.
     pub(super) fn hear_mappings(&mut self) {
+        self.hear_mapping_events();
         let Some(mapped) = &mut self.mapped else { return };
-        self.probe.mapping_events(|event| mapped.account.hear(event));
         let is_due = || mapped.looked.is_none_or(|looked| looked.elapsed() >= BETWEEN_LOOKS);
         if mapped.account.is_in_doubt() && is_due() {
             self.settle_mappings();
@@ -166,8 +166,20 @@ impl Observation {
         let before = monotonic_nanoseconds();
         let Some(ranges) = mapped_ranges(&self.process) else { return };
         // What is gone from the list because a later call unmapped it has been told by now.
-        self.probe.mapping_events(|event| mapped.account.hear(event));
-        mapped.account.reconcile(&ranges, before);
+        self.hear_mapping_events();
+        if let Some(mapped) = &mut self.mapped {
+            mapped.account.reconcile(&ranges, before);
+        }
+    }
+
+    /// Takes in the calls that the kernel has told of.
+    fn hear_mapping_events(&mut self) {
+        let (Some(mapped), growth) = (&mut self.mapped, &mut self.growth) else { return };
+        self.probe.mapping_events(|event| {
+            if growth.as_mut().is_none_or(|growth| !growth.hear(event)) {
+                mapped.account.hear(event);
+            }
+        });
     }
 
     /// Reads what only a living target tells: how large the heap is, and what is mapped, if there is a doubt. What it was
@@ -177,8 +189,8 @@ impl Observation {
         if let Some(heap) = heap_of(&self.process) {
             mapped.heap.at_end = Some(heap);
         }
-        self.probe.mapping_events(|event| mapped.account.hear(event));
-        if mapped.account.is_in_doubt() {
+        self.hear_mapping_events();
+        if self.mapped.as_ref().is_some_and(|mapped| mapped.account.is_in_doubt()) {
             self.settle_mappings();
         }
         // What comes until the probes are out is looked at again.

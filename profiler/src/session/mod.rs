@@ -13,6 +13,7 @@ mod dangers;
 mod details;
 mod doctor;
 mod governor;
+mod growth;
 mod history;
 mod listener;
 mod lookout;

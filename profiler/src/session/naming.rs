@@ -100,6 +100,7 @@ impl Namer {
     pub(super) fn ask_living(&mut self, observation: &mut Observation) {
         self.symbolizer.set_program(&observation.process.exe);
         observation.note_memory();
+        observation.look_at_pages();
         observation.read_pools();
         match PerfMap::of_process(observation.process.pid) {
             Ok(Some(map)) => self.symbolizer.set_perf_map(map),
@@ -141,6 +142,9 @@ impl Namer {
         let pools = observation.pools_told();
         let pool_sites = pools.iter().flat_map(|told| told.keys(sites));
         let shown = shown.chain(pool_sites.filter_map(|site| observation.stacks.get(site)));
+        let growth = observation.growth.as_ref().and_then(|growth| growth.told(&observation.probe).ok());
+        let growth_sites = growth.iter().flat_map(|told| told.keys(sites));
+        let shown = shown.chain(growth_sites.filter_map(|site| observation.stacks.get(&site)));
         let indices: BTreeSet<_> = shown.flat_map(|known| known.frames.iter().copied()).collect();
         self.symbolizer.prepare(indices.into_iter().filter_map(|index| observation.code.location(index)));
         self.keys = account.sites.iter().map(|(site, _)| *site).collect();
@@ -173,12 +177,18 @@ impl Namer {
             ..told.report(sites, now, |site| self.stack(observation, site).1)
         });
         let python = pools.map(|told| told.report(sites, now, |site| self.stack(observation, site).1));
+        let growth = observation.growth.as_ref().zip(growth).map(|(growth, told)| {
+            growth.report(told, counters, sites, |site| self.stack(observation, site).1)
+        });
         let mut quality = self.quality(observation, account, counters);
         let of_windows = windowed.iter().flat_map(|windowed| windowed.warnings(observation.duration()));
         quality.warnings.splice(0..0, of_windows);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {
             mapped.tell_quality(counters, inside, &mut quality);
+        }
+        if let Some(growth) = &observation.growth {
+            growth.tell_quality(counters, &mut quality);
         }
         if let Some(pools) = &observation.pools {
             pools.tell_quality(counters, &mut quality);
@@ -197,6 +207,7 @@ impl Namer {
             code: observation.code.mapped_files(),
             mapped,
             python,
+            growth,
         }
     }
 

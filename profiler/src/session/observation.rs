@@ -17,6 +17,7 @@ use super::{
     code::{Change, CodeMap},
     dangers::refuse_dangerous,
     governor::Governor,
+    growth::Growth,
     history::History,
     lookout::Lookout,
     mapped::{self, Mapped},
@@ -39,6 +40,7 @@ use crate::{
     symbolize::label,
     sys::priority::GivingWay,
     target::{module::Module, process::Process},
+    unwind::rows::Pruning,
 };
 
 /// The stack of one site.
@@ -60,6 +62,8 @@ pub(super) struct SiteStack {
 pub(super) struct Reading {
     pub(super) counters: Counters,
     pub(super) sites: usize,
+    /// Whether growth is watched and not allocators.
+    pub(super) is_of_growth: bool,
     pub(super) overhead_percent: Option<f64>,
     pub(super) budget: BudgetReport,
     pub(super) recorded: Recorded,
@@ -86,6 +90,8 @@ pub(super) struct Observation {
     pub(super) pools: Option<Pools>,
     /// Mapped memory, if it is watched.
     pub(super) mapped: Option<Mapped>,
+    /// Growth, if that is watched and not allocators.
+    pub(super) growth: Option<Growth>,
     pub(super) custom: Vec<NamedAllocator>,
     /// The functions whose allocations are recorded, where not all are.
     pub(super) callers: Option<Callers>,
@@ -118,7 +124,8 @@ impl Observation {
         refuse_dangerous(&process)?;
         // What is mapped from here on is told; what was mapped before is read.
         let lookout = Lookout::new(process.pid, options.children);
-        let (code, change) = CodeMap::read(&process)?;
+        let (code, change) =
+            CodeMap::read(&process, if options.growth { Pruning::None } else { Pruning::CallSites })?;
         let capacity = code.capacity();
         let (told, not_told) = Told::decide(options, &change.modules);
         let (sampling, control) = told::first_control(told.as_ref(), &options.budget);
@@ -132,7 +139,8 @@ impl Observation {
             sampling,
             control,
             custom_allocators: !options.allocators.is_empty(),
-            mappings: options.mmap,
+            mappings: options.mmap || options.growth,
+            growth: options.growth,
             python: true,
             max_memory: options.max_memory,
             method: options.method,
@@ -153,6 +161,7 @@ impl Observation {
             python: Python::default(),
             pools: None,
             mapped: None,
+            growth: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
             governor: Governor::new(&options.budget, &control),
             sampled_code: SampledCode::default(),
@@ -175,9 +184,11 @@ impl Observation {
         }
         observation.warnings.extend(not_told.map(told::not_told));
         observation.governor.told = observation.told.is_some();
-        observation.mapped = options.mmap.then(|| Mapped::begin(&observation.process));
+        observation.mapped = (options.mmap || options.growth).then(|| Mapped::begin(&observation.process));
+        observation.growth = options.growth.then(|| Growth::begin(&observation.process));
         observation.start_clock(options);
         observation.take_up(&change)?;
+        observation.begin_growth()?;
         observation.decide_first(options)?;
         Ok(observation)
     }
@@ -242,11 +253,13 @@ impl Observation {
         let counters = self.probe.counters()?;
         self.lookout.walks_unmapped(counters.get(Counter::StackNoMapping));
         self.keep_up();
+        self.look_at_pages_in_time();
         self.python_begins()?;
         self.history.snapshot(&self.probe, &self.process, self.duration(), false)?;
         self.govern(&counters)?;
         Ok(Reading {
             sites: self.stacks.len(),
+            is_of_growth: self.growth.is_some(),
             overhead_percent: self.meter.percent(),
             budget: self.governor.report(self.processor_percent()),
             recorded: self.governor.recorded(self.probe.control()),
@@ -365,7 +378,9 @@ impl Observation {
                 "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
             );
         }
-        self.begin_pools();
+        if self.growth.is_none() {
+            self.begin_pools();
+        }
         Ok(())
     }
 

@@ -105,6 +105,8 @@ pub struct CommonOptions {
     pub allocators: Vec<CustomAllocator>,
     /// Keep an account of mapped memory too.
     pub mmap: bool,
+    /// Watch page faults, brk and mmap, and no allocator.
+    pub growth: bool,
     /// The moment that the reports are about.
     pub at: At,
     /// Print the table, and take a snapshot of all sites, at this interval.
@@ -169,6 +171,7 @@ impl CommonOptions {
             budget: BudgetOptions::default(),
             allocators: Vec::new(),
             mmap: false,
+            growth: false,
             at: At::End,
             interval: None,
             top: 0,

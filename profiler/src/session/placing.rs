@@ -3,7 +3,7 @@
 use std::{collections::HashSet, sync::Arc};
 
 use anyhow::Context;
-use profiler_common::{mappings::MAPPING_SITE, pools::POOL_SITE};
+use profiler_common::{growth::FAULT_SITE, mappings::MAPPING_SITE, pools::POOL_SITE};
 
 use super::observation::Observation;
 use crate::{
@@ -33,6 +33,10 @@ impl Observation {
                 return Ok(());
             }
         };
+        if self.growth.is_some() {
+            // Nothing of an allocator is watched. Only a C library has the functions that map memory.
+            return if found.is_empty() { Ok(()) } else { self.probe_mapping_functions(module) };
+        }
         // A file that is or contains a C library has an allocator; the symbols of all others need no second look.
         let may_have_exit = !found.is_empty();
         if self.told.is_some() {
@@ -76,7 +80,7 @@ impl Observation {
             return Ok(());
         }
         let mut points = Vec::new();
-        for function in find_mapping_functions(module).unwrap_or_default() {
+        for function in find_mapping_functions(module, self.growth.is_some()).unwrap_or_default() {
             match point_of(module, &function) {
                 Some(point) => points.push(point),
                 None => self.warn(format!("`{}` in {} is not watched.", function.name, module.name())),
@@ -113,8 +117,8 @@ impl Observation {
     fn attach(&mut self, mut allocator: Allocator, custom: bool) -> anyhow::Result<()> {
         let index = u8::try_from(self.allocators.len())
             .ok()
-            .filter(|index| ![MAPPING_SITE, POOL_SITE].contains(index))
-            .context("the process has more than 254 allocators")?;
+            .filter(|index| ![MAPPING_SITE, POOL_SITE, FAULT_SITE].contains(index))
+            .context("the process has more than 253 allocators")?;
         self.sampled_code.add(&allocator);
         if let Some(callers) = self.callers.as_mut().filter(|_| !custom) {
             callers.hold_back(index, &mut allocator);

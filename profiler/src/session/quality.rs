@@ -28,7 +28,7 @@ const INCOMPLETE: [Counter; 5] = [
 
 /// Everything lost so far.
 pub(super) fn lost(counters: &Counters) -> u64 {
-    LOSSES.iter().map(|counter| counters.get(*counter)).sum()
+    LOSSES.iter().chain([&Counter::TouchedPageLost]).map(|counter| counters.get(*counter)).sum()
 }
 
 /// Sorts the counters.

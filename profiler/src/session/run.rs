@@ -148,7 +148,7 @@ impl Program {
                 Event::Running(stopped) => {
                     let Some(mut started) = observation.take() else { continue };
                     started.look()?;
-                    if started.allocators.is_empty() {
+                    if started.allocators.is_empty() && !options.growth {
                         started.warnings.push(
                             "No file of the program defines malloc and free: nothing can be seen until it loads one. A \
                              static program must not be stripped."

@@ -9,7 +9,7 @@ use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use profiler_common::counters::Counter;
 
 use super::observation::Reading;
-use crate::report::{budget::Recorded, units};
+use crate::report::{budget::Recorded, growth::PAGE, units};
 
 /// How often rates are computed.
 const EVERY: Duration = Duration::from_millis(500);
@@ -21,6 +21,7 @@ pub(super) struct StatusLine {
     shown: Instant,
     allocations: u64,
     frees: u64,
+    faults: u64,
 }
 
 impl StatusLine {
@@ -33,7 +34,7 @@ impl StatusLine {
         if let Ok(style) = ProgressStyle::with_template("{elapsed:>4} {wide_msg}") {
             bar.set_style(style);
         }
-        Self { bar, shown: Instant::now(), allocations: 0, frees: 0 }
+        Self { bar, shown: Instant::now(), allocations: 0, frees: 0, faults: 0 }
     }
 
     /// Shows a reading, if the last is old enough.
@@ -59,6 +60,21 @@ impl StatusLine {
             (Some(percent), ..) => format!(" of {percent}%"),
             (None, ..) => String::new(),
         };
+        if reading.is_of_growth {
+            let faults = reading.counters.get(Counter::PageFaults);
+            let first = faults.saturating_sub(reading.counters.get(Counter::PageFaultsAgain));
+            self.bar.set_message(format!(
+                "{} first touched in {} page faults | {overhead} | lost {} | {} sites | {} faults/s",
+                units::bytes(first.saturating_mul(PAGE)),
+                units::count(faults),
+                units::count(super::quality::lost(&reading.counters)),
+                units::count(reading.sites as u64),
+                rate(faults, self.faults),
+            ));
+            self.bar.tick();
+            (self.faults, self.shown) = (faults, Instant::now());
+            return;
+        }
         let (live, how) = match reading.recorded {
             Recorded::Every => ("live", String::new()),
             Recorded::Told => ("live", " | as the program tells".to_owned()),

@@ -158,6 +158,7 @@ fn announce(observation: &Observation, options: &CommonOptions) {
     };
     let (process, method) = (&observation.process, observation.method().label());
     let allocators = match observation.allocators.as_slice() {
+        _ if options.growth => "page faults, brk and mmap".to_owned(),
         [] => "no allocator found yet".to_owned(),
         found => format!("{} by {method} probes", found.join(", ")),
     };

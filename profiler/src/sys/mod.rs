@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod calibration;
+pub mod faults;
 pub mod launch;
 pub mod mmap;
 pub mod perf;

@@ -6,6 +6,7 @@
 //! |---|---|
 //! | [`process`] | who the target is, whether it lives, which program it runs |
 //! | [`maps`] | what it has mapped where |
+//! | [`memory`], [`pagemap`] | how much memory it has, and which pages those are |
 //! | [`module`], [`module_cache`] | the mapped files, held open through the target's own view of the file system |
 //! | [`allocator`] | which of them allocate, and by which functions |
 //! | [`placement`] | on which instruction of a function a probe costs least and still sees the arguments |
@@ -27,6 +28,7 @@ pub mod maps;
 pub mod memory;
 pub mod module;
 pub mod module_cache;
+pub mod pagemap;
 pub mod placement;
 pub mod process;
 pub mod procfs;

@@ -272,6 +272,7 @@ pub(crate) fn profile(mut sites: Vec<SiteReport>) -> Profile {
         sites,
         mapped: None,
         python: None,
+        growth: None,
         code: Vec::new(),
     }
 }

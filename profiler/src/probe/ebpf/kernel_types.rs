@@ -15,6 +15,15 @@ pub(super) fn fsbase_in_task() -> Option<u32> {
     member(&types, "task_struct", "thread")?.checked_add(member(&types, "thread_struct", "fsbase")?)
 }
 
+/// Bytes from the beginning of `struct task_struct` to the numbers of its minor and major page faults, which lie one behind the
+/// other; `None` where this kernel does not tell, or has them elsewhere.
+pub(super) fn faults_in_task() -> Option<u32> {
+    let types = std::fs::read("/sys/kernel/btf/vmlinux").ok()?;
+    let [minor, major] =
+        [member(&types, "task_struct", "min_flt")?, member(&types, "task_struct", "maj_flt")?];
+    (minor.checked_add(8) == Some(major)).then_some(minor)
+}
+
 /// The offset of a structure's member, in bytes.
 fn member(btf: &[u8], structure: &str, member: &str) -> Option<u32> {
     let word = |at: usize| Some(u32::from_le_bytes(btf.get(at..at.checked_add(4)?)?.try_into().ok()?));

@@ -7,6 +7,7 @@
 mod attach;
 mod callers;
 mod control;
+mod growth;
 mod kernel_types;
 mod links;
 mod live;
@@ -41,6 +42,7 @@ use profiler_common::{
 pub use self::python::{PythonEvent, PythonPoint};
 use self::{
     attach::Attachments,
+    growth::GrowthProbe,
     object::{Programs, damaged, map_fd},
     python::PythonProbe,
 };
@@ -81,6 +83,7 @@ pub struct EbpfProbe {
     caller_code: TypedMap<u32, AllocatorCode>,
     told_places: TypedMap<u32, Place>,
     python: PythonProbe,
+    growth: Option<GrowthProbe>,
     generation: u32,
     exec_watched: bool,
 }
@@ -103,9 +106,14 @@ impl EbpfProbe {
         if rights::kernel_version(&release).is_some_and(|version| version < (5, 15)) {
             return Err(ProbeError::KernelTooOld { release });
         }
+        if settings.growth && rights::kernel_version(&release).is_some_and(|version| version < (6, 1)) {
+            return Err(ProbeError::NoGrowth { release });
+        }
         let fsbase = if settings.python { kernel_types::fsbase_in_task() } else { None };
         // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
-        let room = live::Room::in_memory(settings.max_memory / 8 * 5);
+        // While growth is watched, there are no blocks, and pages take that part.
+        let for_live = settings.max_memory / 8 * 5;
+        let room = live::Room::in_memory(if settings.growth { 1 << 20 } else { for_live });
         let mut ebpf = load_maps(object, settings, room, fsbase)?;
         let live = live::make(&ebpf, room)?;
         let programs = Programs::new(&ebpf, object)?;
@@ -115,6 +123,7 @@ impl EbpfProbe {
         } else {
             PythonProbe::default()
         };
+        let growth = settings.growth.then(|| GrowthProbe::load(&programs, &ebpf)).transpose()?;
         let exec_watched = watch_exec(&mut ebpf);
         let stacks = ring(&mut ebpf, "STACKS")?;
         let mapping_events = if settings.mappings { Some(ring(&mut ebpf, "MAPPING_EVENTS")?) } else { None };
@@ -141,6 +150,7 @@ impl EbpfProbe {
             caller_code: typed(&ebpf, "CALLER_CODE")?,
             told_places: typed(&ebpf, "TOLD_PLACES")?,
             python,
+            growth,
             generation: 0,
             exec_watched,
             ebpf,
@@ -180,6 +190,9 @@ impl EbpfProbe {
         // Were the probes taken out one after the other while they count, frees would be seen for longer than
         // allocations. A failure leaves it at that.
         let _ = self.state.update(&STATE_CLOSED, &CLOSED_BY_US);
+        if let Some(growth) = &mut self.growth {
+            growth.detach();
+        }
         self.detach_python();
         self.attachments.detach(&mut self.ebpf);
     }
@@ -228,7 +241,8 @@ impl EbpfProbe {
     #[must_use]
     pub fn run_time(&self) -> RunTime {
         let mut sum = self.attachments.run_time();
-        for run in self.python.programs().filter_map(|(_, program)| bpf::run_time(program.as_fd()).ok()) {
+        let others = self.python.programs().chain(self.growth.iter().flat_map(GrowthProbe::programs));
+        for run in others.filter_map(|(_, program)| bpf::run_time(program.as_fd()).ok()) {
             sum.nanoseconds += run.nanoseconds;
             sum.runs += run.runs;
         }
@@ -242,7 +256,9 @@ impl EbpfProbe {
     /// What bpf(2) answers.
     pub fn verified_instructions(&self) -> io::Result<Vec<(&'static str, u32)>> {
         let mut programs = self.attachments.verified_instructions()?;
-        for (name, program) in self.python.programs() {
+        for (name, program) in
+            self.python.programs().chain(self.growth.iter().flat_map(GrowthProbe::programs))
+        {
             programs.push((name, bpf::verified_instructions(program.as_fd())?));
         }
         Ok(programs)
@@ -278,6 +294,8 @@ fn load_maps(
     let custom_allocators = u32::from(settings.custom_allocators);
     let (sampling, only_callers) = (u32::from(settings.sampling), u32::from(settings.only_callers));
     let fsbase = fsbase.unwrap_or(0);
+    let touched = if settings.growth { settings.max_memory / 8 * 5 / growth::BYTES_PER_PAGE } else { 1 };
+    let faults = settings.growth.then(kernel_types::faults_in_task).flatten().unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
         .map_max_entries("LIVE", room.parts)
@@ -294,6 +312,12 @@ fn load_maps(
         .map_max_entries("POOL_SITES", if settings.python { pools / 4 } else { 1 })
         .map_max_entries("SAMPLERS", if settings.sampling { THREAD_SLOTS } else { 1 })
         .map_max_entries("TOLD_PLACES", if settings.told { told_places } else { 1 })
+        .map_max_entries("TOUCHED", u32::try_from(touched).unwrap_or(1 << 26))
+        .map_max_entries(
+            "FAULT_SITES",
+            if settings.growth { u32::try_from(sites).unwrap_or(1 << 20) } else { 1 },
+        )
+        .map_max_entries("LAST_FAULTS", if settings.growth { THREAD_SLOTS } else { 1 })
         .map_max_entries("ROWS", settings.row_chunks.max(1))
         .map_max_entries("PAGES", settings.pages.max(1))
         .map_max_entries("RULES", settings.rules.max(1))
@@ -306,6 +330,7 @@ fn load_maps(
         .override_global("ONLY_CALLERS", &only_callers, true)
         .override_global("CUSTOM_ALLOCATORS", &custom_allocators, true)
         .override_global("TASK_FSBASE", &fsbase, true)
+        .override_global("TASK_FAULTS", &faults, true)
         .override_global("TARGET_PID", &settings.identity.pid, true)
         .override_global("PID_NAMESPACE_DEVICE", &settings.identity.namespace_device, true)
         .override_global("PID_NAMESPACE_INODE", &settings.identity.namespace_inode, true);

@@ -21,7 +21,7 @@ use profiler_common::records::{KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN};
 
 use crate::{
     probe::error::ProbeError,
-    sys::bpf::{self, ProgramLoad},
+    sys::bpf::{self, PROGRAM_TYPE_KPROBE, PROGRAM_TYPE_PERF_EVENT, ProgramLoad},
 };
 
 /// The committed object, aligned as the ELF parser wants it.
@@ -61,9 +61,24 @@ impl Programs {
         Ok(Self { object, btf })
     }
 
-    /// Loads one program. `kernel_functions` has the BTF ids to put in the place of our stand-in numbers.
+    /// Loads a program for uprobes. `kernel_functions` has the BTF ids to put in the place of our stand-in numbers.
     pub(super) fn load(
         &self,
+        name: &str,
+        attach_type: u32,
+        kernel_functions: &[(u32, u32)],
+    ) -> Result<OwnedFd, ProbeError> {
+        self.load_as(PROGRAM_TYPE_KPROBE, name, attach_type, kernel_functions)
+    }
+
+    /// Loads a program for perf events.
+    pub(super) fn load_for_events(&self, name: &str) -> Result<OwnedFd, ProbeError> {
+        self.load_as(PROGRAM_TYPE_PERF_EVENT, name, 0, &[])
+    }
+
+    fn load_as(
+        &self,
+        program_type: u32,
         name: &str,
         attach_type: u32,
         kernel_functions: &[(u32, u32)],
@@ -82,6 +97,7 @@ impl Programs {
             name,
             instructions: &instructions,
             license: &program.license,
+            program_type,
             attach_type,
             btf: self.btf.as_fd(),
             func_info: (&function.func_info.func_info_bytes(), size(function.func_info_rec_size)),

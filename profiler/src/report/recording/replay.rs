@@ -169,6 +169,7 @@ impl Recording {
             code: self.code.clone(),
             mapped: None,
             python: None,
+            growth: None,
         }
     }
 

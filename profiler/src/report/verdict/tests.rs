@@ -61,6 +61,7 @@ fn profile(curve: &[u64], step: Duration, freed: u64) -> Profile {
         code: Vec::new(),
         mapped: None,
         python: None,
+        growth: None,
     }
 }
 

@@ -161,6 +161,7 @@ fn attempt(method: AttachMethod) -> Result<(), ProbeError> {
         control: Control::EXACT,
         custom_allocators: false,
         mappings: false,
+        growth: false,
         python: false,
         max_memory: LITTLE_MEMORY,
         method: Some(method),

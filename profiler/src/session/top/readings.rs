@@ -197,5 +197,6 @@ fn remarks_of(observation: &Observation, namer: &Namer, counters: &Counters) -> 
         code: Vec::new(),
         mapped: None,
         python: None,
+        growth: None,
     })
 }

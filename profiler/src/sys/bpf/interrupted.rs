@@ -89,6 +89,7 @@ fn a_program_is_loaded_though_signals_come() {
     let (instructions, nothing) = (long(ROUNDS), File::open("/dev/null").unwrap());
     let program = ProgramLoad {
         name: "long",
+        program_type: PROGRAM_TYPE_KPROBE,
         instructions: &instructions,
         license: c"GPL",
         attach_type: 0,

@@ -32,7 +32,9 @@ pub const ATTACH_UPROBE_MULTI: u32 = 48;
 /// `enum bpf_attach_type`: the same, with one run at the entry and one at the return (kernel 6.13).
 pub const ATTACH_UPROBE_SESSION: u32 = 57;
 /// `BPF_PROG_TYPE_KPROBE`, which uprobes are too.
-const PROGRAM_TYPE_KPROBE: u32 = 2;
+pub const PROGRAM_TYPE_KPROBE: u32 = 2;
+/// `BPF_PROG_TYPE_PERF_EVENT`.
+pub const PROGRAM_TYPE_PERF_EVENT: u32 = 7;
 /// `BPF_F_UPROBE_MULTI_RETURN`: run at the return only.
 const MULTI_RETURN: u32 = 1;
 
@@ -45,6 +47,8 @@ pub struct ProgramLoad<'a> {
     pub instructions: &'a [u8],
     /// Its licence.
     pub license: &'a CStr,
+    /// [`PROGRAM_TYPE_KPROBE`] or [`PROGRAM_TYPE_PERF_EVENT`].
+    pub program_type: u32,
     /// [`ATTACH_UPROBE_MULTI`], [`ATTACH_UPROBE_SESSION`] or 0.
     pub attach_type: u32,
     /// Its types, without which global functions and source lines in verifier messages do not work.
@@ -184,7 +188,7 @@ fn try_load(program: &ProgramLoad<'_>, log: &mut [u8]) -> io::Result<OwnedFd> {
         attach_btf_id: u32,
     }
     let mut attributes = Attributes::zeroed();
-    attributes.prog_type = PROGRAM_TYPE_KPROBE;
+    attributes.prog_type = program.program_type;
     attributes.insn_cnt = length(program.instructions)? / 8;
     attributes.insns = address(program.instructions);
     attributes.license = program.license.as_ptr() as u64;

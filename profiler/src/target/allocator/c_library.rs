@@ -36,13 +36,21 @@ pub fn find_exit(module: &Arc<Module>) -> Result<Option<AllocatorFunction>, Targ
     find(module, |name| (name == "exit").then(Call::exit)).map(|found| found.into_iter().next())
 }
 
-/// The functions that map and unmap memory of a file that is or contains a C library, one for each address.
+/// The function that sets the end of the heap (brk(2)); `sbrk` calls it.
+const BREAK_FUNCTION: (&str, CallKind) = ("brk", CallKind::Break);
+
+/// The functions that map and unmap memory of a file that is or contains a C library, one for each address; if wanted, with the
+/// one that moves the end of the heap.
 ///
 /// # Errors
 /// Where the file cannot be read, or is damaged.
-pub fn find_mapping_functions(module: &Arc<Module>) -> Result<Vec<AllocatorFunction>, TargetError> {
+pub fn find_mapping_functions(
+    module: &Arc<Module>,
+    with_break: bool,
+) -> Result<Vec<AllocatorFunction>, TargetError> {
     find(module, |name| {
-        let known = MAPPING_FUNCTIONS.iter().find(|(known, _)| *known == name);
+        let mut functions = MAPPING_FUNCTIONS.iter().chain(with_break.then_some(&BREAK_FUNCTION));
+        let known = functions.find(|(known, _)| *known == name);
         known.map(|(_, kind)| Call::of_mappings(*kind))
     })
 }

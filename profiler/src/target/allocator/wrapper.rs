@@ -164,7 +164,7 @@ fn class(kind: CallKind) -> u8 {
         CallKind::Free => 4,
         CallKind::Exit => 5,
         // Never among the functions of an allocator.
-        CallKind::Map | CallKind::Unmap | CallKind::Remap => 6,
+        CallKind::Map | CallKind::Unmap | CallKind::Remap | CallKind::Break => 6,
     }
 }
 
