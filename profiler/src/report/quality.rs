@@ -72,6 +72,10 @@ fn loss(reason: &str, lost: u64) -> String {
         }
         "scratch_busy" => format!("{allocations} without a stack: every scratch slot was in use."),
         "thread_name_lost" => format!("{allocations} without the thread's name: there are too many names."),
+        "python_code_lost" => format!(
+            "{} not fit the ring buffer: their names were read later, if they were still there.",
+            counted(lost, "Python function did", "Python functions did")
+        ),
         "mapping_record_lost" => format!(
             "{} of mmap, munmap or mremap not recorded: the ring buffer was full. Mapped memory is too high or too low.",
             counted(lost, "call was", "calls were")

@@ -4,8 +4,8 @@ use profiler_common::counters::Counter;
 
 use crate::{ledger::Account, probe::Counters, report::profile::Quality};
 
-/// Reasons for which an allocation, a free or a stack is missing from the account.
-const LOSSES: [Counter; 8] = [
+/// Reasons for which an allocation, a free, a stack or a name is missing from the account.
+const LOSSES: [Counter; 9] = [
     Counter::LiveMapFull,
     Counter::SiteMapFull,
     Counter::PendingMapFull,
@@ -14,6 +14,7 @@ const LOSSES: [Counter; 8] = [
     Counter::RingFull,
     Counter::ScratchBusy,
     Counter::ThreadNameLost,
+    Counter::PythonCodeLost,
 ];
 
 /// Reasons for which a stack ends before the thread's first function.

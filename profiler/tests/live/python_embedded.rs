@@ -160,11 +160,13 @@ fn runs_right(embedding: &Embedding, program: &Path, how: &str) {
     for (frames, blocks) in blocks {
         assert_eq!(found.get(&frames), Some(&blocks), "{which}: {frames:#?} in {found:#?}");
     }
-    let warnings = &report.quality.warnings;
-    assert!(!warnings.iter().any(|warning| warning.contains("do not match")), "{which}: {warnings:?}");
+    // To 3.11 a thread without the global lock, such as one that opens a folder, is taken to be in its first interpreter.
+    let said = report.quality.warnings.iter().any(|warning| warning.contains("do not match"));
+    assert!(!said || embedding.minor <= 11, "{which}: {:?}", report.quality.warnings);
     let calls = callers.map_or("without", |_| "with");
     println!("{which}: {expected} stacks of 3 interpreters equal, {calls} calls between them");
-    let has_calls = embedding.minor >= 8 && how != "not exported";
+    // What is linked in has no more of the interpreter than something needs.
+    let has_calls = embedding.minor >= 8 && how == "as a library";
     assert!(!has_calls || calls == "with", "{which}");
 }
 
