@@ -128,21 +128,30 @@ fn first_frame(layout: &PythonLayout, state: u64) -> Result<u64, u32> {
     word_at(frame.wrapping_add(layout.in_cframe as u64)).ok_or(python_end::UNREADABLE)
 }
 
-/// The state that the thread has in the main interpreter, if `state` is of another one; 0 where there is none.
+/// The state in which the thread runs something in the main interpreter that is not what it runs in `state`; 0 where there is
+/// none.
+///
+/// From another interpreter a thread may have two there: what only the main interpreter can import is imported in one of its
+/// own, which begins with the frames of the interpreter that wants it.
 #[inline(never)]
 #[unsafe(no_mangle)]
 extern "C" fn state_in_main(state: u64, pointer: u64) -> u64 {
     let Some(layout) = PYTHON.get(0) else { return 0 };
     let main = word_at(layout.main).unwrap_or(0);
-    if main == 0 || word_at(state.wrapping_add(layout.interpreter as u64)) == Some(main) {
+    let newest = word_at(layout.main.wrapping_sub(8)).unwrap_or(0);
+    if main == 0 || newest == main {
         return 0;
     }
+    let Ok(known) = first_frame(layout, state) else { return 0 };
     let mut at = word_at(main.wrapping_add(layout.threads as u64)).unwrap_or(0);
     let mut index = 0;
     // Threads come and go meanwhile: what is read is believed if it names this thread.
     while index < MOST_THREADS && at != 0 {
-        if is_of_thread(layout, at, pointer) {
-            return at;
+        if at != state && is_of_thread(layout, at, pointer) {
+            let frame = first_frame(layout, at).unwrap_or(0);
+            if frame != 0 && frame != known {
+                return at;
+            }
         }
         at = word_at(at.wrapping_add(layout.next as u64)).unwrap_or(0);
         index += 1;

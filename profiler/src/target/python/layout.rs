@@ -79,7 +79,7 @@ impl Version {
         })
     }
 
-    /// In `_PyRuntime`: the first of all interpreters (`interpreters.main`), from 3.12 on.
+    /// In `_PyRuntime`: the first of all interpreters (`interpreters.main`, behind `interpreters.head`), from 3.12 on.
     pub(super) fn main(self) -> Option<u64> {
         Some(match self.minor {
             ..=11 => return None,
@@ -131,7 +131,6 @@ impl Version {
                 frame: 56,
                 through_cframe: 1,
                 in_cframe: 0,
-                interpreter: 16,
                 threads: 72,
                 next: 8,
                 ..owned
@@ -146,7 +145,6 @@ impl Version {
                     back: told.back,
                     at: told.at,
                     mark: told.mark,
-                    interpreter: told.interpreter,
                     threads: told.threads,
                     next: told.next,
                     ..base

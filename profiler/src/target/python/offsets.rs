@@ -15,9 +15,8 @@ pub(super) const WORDS: usize = 50;
 pub(super) struct Offsets {
     /// In an interpreter's state: its threads.
     pub(super) threads: u32,
-    /// In a thread's state: the next one, its interpreter, its innermost frame, its thread.
+    /// In a thread's state: the next one, its innermost frame, its thread.
     pub(super) next: u32,
-    pub(super) interpreter: u32,
     pub(super) frame: u32,
     pub(super) thread_id: u32,
     /// In a frame: its caller, its code object, its instruction, whose it is.
@@ -68,7 +67,6 @@ impl Offsets {
         Ok(Self {
             threads: offset(9)?,
             next: offset(thread + 2)?,
-            interpreter: offset(thread + 3)?,
             frame: offset(thread + 4)?,
             thread_id: offset(thread + 5)?,
             back: offset(frame + 1)?,
@@ -315,7 +313,6 @@ mod tests {
         let both = Offsets {
             threads: 7344,
             next: 8,
-            interpreter: 16,
             frame: 72,
             thread_id: 152,
             back: 8,
