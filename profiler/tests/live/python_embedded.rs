@@ -115,6 +115,11 @@ fn as_a_part() {
         let embedding = Embedding::of(&interpreter);
         // Debian's library is not compiled for programs that are loaded anywhere.
         for (more, which) in [(&["-no-pie", "-rdynamic"][..], "exported"), (&["-no-pie"], "not exported")] {
+            // To 3.7 extension modules are linked with libpython: where they do not find the program's symbols, that one is a
+            // second interpreter for them.
+            if which == "not exported" && embedding.minor <= 7 {
+                continue;
+            }
             if let Some(program) = embedding.build(&embedding.parts, more) {
                 runs_right(&embedding, &program, which);
             }
