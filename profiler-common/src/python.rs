@@ -92,10 +92,19 @@ pub struct PythonLayout {
     pub ascii_text: u32,
     /// In a string: where those of any other begin.
     pub other_text: u32,
+    /// In a thread's state: the next state of its interpreter.
+    pub next: u32,
+    /// In an interpreter: the first of its threads' states.
+    pub threads: u32,
     /// Always 0.
     pub reserved: u32,
+    /// Address of the word that has the state of the thread which holds the global lock; 0 where there is none. A thread that
+    /// is in another interpreter than its first has another state there than in its thread-specific value.
+    pub current: u64,
+    /// Address of the word that has the main interpreter, behind that of the newest one; 0 where that is not needed.
+    pub main: u64,
 }
-const _: () = assert!(size_of::<PythonLayout>() == 88);
+const _: () = assert!(size_of::<PythonLayout>() == 112);
 
 impl PythonLayout {
     /// Most bytes of a frame that can be read.

@@ -220,6 +220,8 @@ pub struct Scratch {
     /// The interpreter's frame at hand, and its address.
     pub python_frame: [u64; PythonLayout::LARGEST_FRAME as usize / 8],
     pub python_at: u64,
+    /// Where the walk goes on behind the first frame of an interpreter that another one called; 0 where none did.
+    pub python_outer: u64,
     /// What is sent of a code object.
     pub code: CodeRecord,
     pub code_name: [u64; CodeRecord::TEXT_BYTES / 8],

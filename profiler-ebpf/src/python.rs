@@ -18,6 +18,9 @@ use crate::{
 /// Answers of `python_step` beside the `python_end` codes: there is another frame.
 const GO_ON: i64 = -1;
 
+/// Threads of the main interpreter among which ours is looked for.
+const MOST_THREADS: u32 = 64;
+
 /// Words of a frame that can be read.
 const FRAME_WORDS: usize = PythonLayout::LARGEST_FRAME as usize / 8;
 
@@ -56,11 +59,14 @@ pub fn collect(scratch: *mut Scratch, slot: u32) {
     if layout.tls == 0 {
         return;
     }
-    let mut ended = match first_frame(layout) {
-        Ok(0) => return,
-        Ok(frame) => {
+    let mut ended = match first_frames(layout) {
+        Ok((0, 0)) => return,
+        Ok((frame, outer)) => {
             // SAFETY: the slot is claimed by this walk; no reference is held across the calls below.
-            unsafe { (*scratch).python_at = frame };
+            unsafe {
+                (*scratch).python_at = if frame == 0 { outer } else { frame };
+                (*scratch).python_outer = if frame == 0 { 0 } else { outer };
+            }
             GO_ON
         }
         Err(ended) => ended as i64,
@@ -82,22 +88,75 @@ pub fn collect(scratch: *mut Scratch, slot: u32) {
     }
 }
 
-/// The thread's innermost frame; 0 where it runs no Python.
+/// The thread's innermost frame, and the innermost one of the interpreter that called into the one which that frame is of; 0
+/// where it runs no Python, and where no other interpreter called.
 #[inline(always)]
-fn first_frame(layout: &PythonLayout) -> Result<u64, u32> {
+fn first_frames(layout: &PythonLayout) -> Result<(u64, u64), u32> {
     let pointer = thread_pointer();
     let state = word_at(pointer.wrapping_add(layout.tls)).ok_or(python_end::UNREADABLE)?;
     if pointer == 0 || state == 0 {
-        return Ok(0);
+        return Ok((0, 0));
     }
-    if word_at(state.wrapping_add(layout.thread_id as u64)) != Some(pointer) {
+    if !is_of_thread(layout, state, pointer) {
         return Err(python_end::NOT_OURS);
     }
+    let (mut inner, mut outer) = (state, 0);
+    if layout.current != 0 {
+        let holder = word_at(layout.current).unwrap_or(0);
+        if holder != 0 && holder != state && is_of_thread(layout, holder, pointer) {
+            (inner, outer) = (holder, state);
+        }
+    } else if layout.main != 0 {
+        outer = state_in_main(state, pointer);
+    }
+    let outer = if outer == 0 { 0 } else { first_frame(layout, outer)? };
+    Ok((first_frame(layout, inner)?, outer))
+}
+
+#[inline(always)]
+fn is_of_thread(layout: &PythonLayout, state: u64, pointer: u64) -> bool {
+    word_at(state.wrapping_add(layout.thread_id as u64)) == Some(pointer)
+}
+
+/// The innermost frame of a thread's state.
+#[inline(always)]
+fn first_frame(layout: &PythonLayout, state: u64) -> Result<u64, u32> {
     let frame = word_at(state.wrapping_add(layout.frame as u64)).ok_or(python_end::UNREADABLE)?;
     if layout.through_cframe == 0 || frame == 0 {
         return Ok(frame);
     }
     word_at(frame.wrapping_add(layout.in_cframe as u64)).ok_or(python_end::UNREADABLE)
+}
+
+/// The state in which the thread runs something in the main interpreter that is not what it runs in `state`; 0 where there is
+/// none.
+///
+/// From another interpreter a thread may have two there: what only the main interpreter can import is imported in one of its
+/// own, which begins with the frames of the interpreter that wants it.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn state_in_main(state: u64, pointer: u64) -> u64 {
+    let Some(layout) = PYTHON.get(0) else { return 0 };
+    let main = word_at(layout.main).unwrap_or(0);
+    let newest = word_at(layout.main.wrapping_sub(8)).unwrap_or(0);
+    if main == 0 || newest == main {
+        return 0;
+    }
+    let Ok(known) = first_frame(layout, state) else { return 0 };
+    let mut at = word_at(main.wrapping_add(layout.threads as u64)).unwrap_or(0);
+    let mut index = 0;
+    // Threads come and go meanwhile: what is read is believed if it names this thread.
+    while index < MOST_THREADS && at != 0 {
+        if at != state && is_of_thread(layout, at, pointer) {
+            let frame = first_frame(layout, at).unwrap_or(0);
+            if frame != 0 && frame != known {
+                return at;
+            }
+        }
+        at = word_at(at.wrapping_add(layout.next as u64)).unwrap_or(0);
+        index += 1;
+    }
+    0
 }
 
 /// Keeps the frame at hand and finds its caller.
@@ -133,7 +192,8 @@ extern "C" fn python_step(index: u64, slot: u64) -> i64 {
     } else {
         word(layout.mark) >> ((layout.mark as u64 & 7) * 8) & 0xff
     };
-    let code = word(layout.code) & ((1 << 56) - 1);
+    // From 3.14 on the lowest bits say how the reference is counted.
+    let code = word(layout.code) & ((1 << 56) - 8);
     let mut words = [0u64; PythonFrame::IDENTITY_WORDS];
     let identity_bytes = opaque(layout.identity_bytes as u64);
     if identity_bytes == 0 || identity_bytes > size_of_val(&words) as u64 {
@@ -165,7 +225,11 @@ extern "C" fn python_step(index: u64, slot: u64) -> i64 {
     scratch.head.python = index as u32 + 1;
     scratch.hash = hash_frame(hash_frame(scratch.hash ^ mark, frame.content, 0), frame.at, 0);
     scratch.python_at = back;
-    if back == 0 { python_end::COMPLETE as i64 } else { GO_ON }
+    if back == 0 {
+        scratch.python_at = scratch.python_outer;
+        scratch.python_outer = 0;
+    }
+    if scratch.python_at == 0 { python_end::COMPLETE as i64 } else { GO_ON }
 }
 
 /// Puts the Python frames behind the last native one, to be sent together; how many bytes they are.

@@ -62,6 +62,8 @@ mod oracle;
 mod programs;
 #[path = "live/python.rs"]
 mod python;
+#[path = "live/python_embedded.rs"]
+mod python_embedded;
 #[path = "live/python_pools.rs"]
 mod python_pools;
 #[path = "live/recordings.rs"]
@@ -111,6 +113,7 @@ fn main() -> ExitCode {
         leaderless::CASES,
         limits::CASES,
         python::CASES,
+        python_embedded::CASES,
         python_pools::CASES,
         run::CASES,
         sampling::CASES,

@@ -1,11 +1,15 @@
 //! Benchmarks: each is a `cargo bench` target of `profiler` that prints one table; here is what they need beside it.
 
-use std::process::{Command, ExitCode};
+use std::{
+    path::PathBuf,
+    process::{Command, ExitCode},
+    time::Duration,
+};
 
 use anyhow::Result;
 
 use crate::{
-    ebpf, peers,
+    demo, ebpf, peers,
     process::run as run_command,
     workspace::{Workspace, cargo},
 };
@@ -17,6 +21,15 @@ pub(crate) struct Options {
     what: What,
     #[command(flatten)]
     peers: peers::Options,
+    /// `story`: turns of each kind
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=100))]
+    turns: u32,
+    /// `story`: how long a turn is, in seconds
+    #[arg(long, value_name = "N", default_value_t = 12, value_parser = clap::value_parser!(u64).range(2..=600))]
+    seconds: u64,
+    /// `story`: the interpreter to tell it with
+    #[arg(long, value_name = "PATH")]
+    interpreter: Option<PathBuf>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -39,6 +52,8 @@ enum What {
     Peers,
     /// A recording of 24 hours with 20,000 sites: its size, and the time that it takes to open
     Recording,
+    /// Requests a second of `demo --python`'s service, untouched and watched without options, in turns (needs root)
+    Story,
     /// Unwind tables of a process the size of clang
     Tables,
     /// Names for 10,000 addresses of a file with 150 MB of debug information, beside llvm-symbolizer and addr2line
@@ -58,6 +73,11 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         What::Peers if options.peers.install => return peers::install(workspace),
         What::Peers => return peers::run(workspace, &options.peers),
         What::Recording => ("recording", None),
+        What::Story => {
+            let time = Duration::from_secs(options.seconds);
+            demo::measure_story(workspace, options.turns, time, options.interpreter.as_deref())?;
+            return Ok(ExitCode::SUCCESS);
+        }
         What::Tables => ("tables", None),
         What::Symbols => ("symbols", None),
     };

@@ -91,6 +91,10 @@ fn loss(reason: &str, lost: u64) -> String {
             "{} touched without room to note it: who touched them is not known. --max-memory gives more.",
             counted(lost, "page was", "pages were")
         ),
+        "python_code_lost" => format!(
+            "{} not fit the ring buffer: their names were read later, if they were still there.",
+            counted(lost, "Python function did", "Python functions did")
+        ),
         "mapping_record_lost" => format!(
             "{} of mmap, munmap or mremap not recorded: the ring buffer was full. Mapped memory is too high or too low.",
             counted(lost, "call was", "calls were")

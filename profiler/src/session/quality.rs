@@ -4,8 +4,8 @@ use profiler_common::counters::Counter;
 
 use crate::{ledger::Account, probe::Counters, report::profile::Quality};
 
-/// Reasons for which an allocation, a free or a stack is missing from the account.
-const LOSSES: [Counter; 9] = [
+/// Reasons for which an allocation, a free, a stack or a name is missing from the account.
+const LOSSES: [Counter; 10] = [
     Counter::LiveMapFull,
     Counter::SiteMapFull,
     Counter::PendingMapFull,
@@ -15,6 +15,7 @@ const LOSSES: [Counter; 9] = [
     Counter::ScratchBusy,
     Counter::ThreadNameLost,
     Counter::ToldLost,
+    Counter::PythonCodeLost,
 ];
 
 /// Reasons for which a stack ends before the thread's first function.

@@ -36,14 +36,25 @@ pub(crate) fn build(source: &str, flags: &[&str]) -> PathBuf {
     build_with(compiler, source, flags)
 }
 
+/// A program in C with flags before its source, and with libraries after it, which static ones must be.
+pub(crate) fn build_before(source: &str, flags: &[&str], libraries: &[&str]) -> PathBuf {
+    let all: Vec<&str> = flags.iter().chain(libraries).copied().collect();
+    built("cc", source, &all, flags.len())
+}
+
 /// The same with another compiler.
 pub(crate) fn build_with(compiler: &str, source: &str, flags: &[&str]) -> PathBuf {
+    built(compiler, source, flags, flags.len())
+}
+
+/// The first `before` flags stand before the source, the others behind it.
+fn built(compiler: &str, source: &str, flags: &[&str], before: usize) -> PathBuf {
     let key = format!("{compiler} {source} {}", flags.join(" "));
     let cell = {
         let mut built = BUILT.lock().unwrap_or_else(PoisonError::into_inner);
         Arc::clone(built.get_or_insert_default().entry(key.clone()).or_default())
     };
-    cell.get_or_init(|| compile(compiler, source, flags, &key)).clone()
+    cell.get_or_init(|| compile(compiler, source, flags.split_at(before), &key)).clone()
 }
 
 /// A fixture's source.
@@ -88,7 +99,7 @@ pub(crate) fn waiting_32_bit() -> PathBuf {
     .clone()
 }
 
-fn compile(compiler: &str, source: &str, flags: &[&str], key: &str) -> PathBuf {
+fn compile(compiler: &str, source: &str, (before, after): (&[&str], &[&str]), key: &str) -> PathBuf {
     // The kernel keeps 15 characters of a name; the rest tells builds apart.
     let stem = source.split('.').next().unwrap_or(source);
     let distinct: u32 = key.bytes().fold(5381, |hash: u32, byte| hash.wrapping_mul(33) ^ u32::from(byte));
@@ -103,7 +114,7 @@ fn compile(compiler: &str, source: &str, flags: &[&str], key: &str) -> PathBuf {
             .arg("build"),
         _ => command.args(USUAL),
     };
-    command.args(flags).args(["-o".as_ref(), fresh.as_os_str()]).arg(self::source(source));
+    command.args(before).args(["-o".as_ref(), fresh.as_os_str()]).arg(self::source(source)).args(after);
     let made = command.output().unwrap_or_else(|error| panic!("{compiler}: {error}"));
     assert!(made.status.success(), "{command:?}: {}", String::from_utf8_lossy(&made.stderr));
     // A build from an earlier run may still be executing.

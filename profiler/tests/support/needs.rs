@@ -27,6 +27,8 @@ pub(crate) enum Need {
     Crates,
     /// An interpreter with numpy, Cython and orjson, which the environment names.
     PythonPackages,
+    /// What programs embed the system's Python with: its headers, and libpython.
+    PythonLibraries,
     /// The npm packages of programs that read heapscope's files, on this machine or within reach.
     Readers,
     /// The viewer that valgrind ships for DHAT's files.
@@ -52,6 +54,7 @@ impl Need {
             Self::PythonPackages => std::env::var_os("HEAPSCOPE_PYTHON_PACKAGES").is_none().then(|| {
                 "HEAPSCOPE_PYTHON_PACKAGES does not name a Python with numpy, Cython and orjson".into()
             }),
+            Self::PythonLibraries => no_python_libraries(),
             Self::Readers => super::readers::lacking(),
             Self::DhatViewer => (!Path::new(super::readers::DHAT_VIEWER).exists())
                 .then(|| "valgrind's dh_view.js is not installed".into()),
@@ -67,6 +70,15 @@ pub(crate) fn library(name: &str) -> Option<String> {
         .iter()
         .map(|folder| format!("{folder}/{name}"))
         .find(|path| Path::new(path).exists())
+}
+
+/// Debian: libpython3-dev.
+fn no_python_libraries() -> Option<String> {
+    let ask = "import os, sysconfig as s; assert os.path.exists(s.get_paths()['include'] + '/Python.h'); \
+               assert os.path.exists(s.get_config_var('LIBPL') + '/' + s.get_config_var('LIBRARY'))";
+    let has = Command::new("/usr/bin/python3").args(["-c", ask]).output();
+    (!has.is_ok_and(|output| output.status.success()))
+        .then(|| "the headers and libraries of /usr/bin/python3 are not installed".into())
 }
 
 fn no_debugger() -> Option<String> {

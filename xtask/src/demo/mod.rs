@@ -2,11 +2,16 @@
 //!
 //! It checks what it shows: the leak must be the largest site and the cache the next one, else it fails.
 
+mod accounted;
 mod churning;
+mod client;
+mod interpreter;
 mod load;
+mod pace;
 mod service;
 mod story;
 mod verdict;
+mod watching;
 
 use std::{
     fs,
@@ -23,6 +28,7 @@ use crate::{
 };
 pub(crate) use churning::soak as soak_python;
 use load::Load;
+pub(crate) use pace::measure as measure_story;
 use service::Service;
 use verdict::Verdict;
 
@@ -35,9 +41,13 @@ pub(crate) struct Options {
     /// How long to record, in seconds
     #[arg(long, value_name = "N", default_value_t = 10, value_parser = clap::value_parser!(u64).range(2..=3600))]
     seconds: u64,
-    /// The story that heapscope began with instead: an aiohttp service under CPython 3.7, with the leak and without
+    /// The story that heapscope began with instead: an aiohttp service under CPython 3.7, with the leak and without. Where
+    /// there is none, the newest python3 with an extension that leaks
     #[arg(long)]
     python: bool,
+    /// `--python`: the interpreter to tell the story with
+    #[arg(long, value_name = "PATH", requires = "python")]
+    interpreter: Option<PathBuf>,
 }
 
 /// Runs `cargo xtask demo`.
@@ -47,7 +57,8 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
     println!("building heapscope");
     let heapscope = build_heapscope(workspace)?;
     if options.python {
-        story::run(workspace, &heapscope, &folder, options.seconds)?;
+        let time = Duration::from_secs(options.seconds);
+        story::run(workspace, &heapscope, &folder, time, options.interpreter.as_deref())?;
         return Ok(ExitCode::SUCCESS);
     }
     println!("building the demonstration service");

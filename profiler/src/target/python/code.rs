@@ -163,9 +163,10 @@ impl Code {
 }
 
 /// Whether an object that begins with these bytes has not been freed. The count of references, its first word, is small,
-/// and where it never changes (PEP 683) below 2^32; the allocators put an address there, or 0, when it is freed.
+/// and where it never changes (PEP 683) below 2^32; from 3.14 on there are flags above 48 bits. The allocators put an address
+/// there, or 0, when it is freed.
 fn is_alive(object: &[u8]) -> bool {
-    word(object, 0).is_some_and(|references| (1..1 << 32).contains(&references))
+    word(object, 0).is_some_and(|references| (1..1 << 32).contains(&(references & ((1 << 48) - 1))))
 }
 
 fn word(bytes: &[u8], at: usize) -> Option<u64> {

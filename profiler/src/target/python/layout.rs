@@ -7,6 +7,8 @@
 
 use profiler_common::python::PythonLayout;
 
+use super::offsets::Offsets;
+
 /// In glibc's `struct pthread`: the first block of thread-specific values (`specific_1stblock`, nptl/descr.h), of 16 bytes
 /// each: a sequence number, and the value. Later keys lie elsewhere.
 const GLIBC_SPECIFIC: u64 = 0x310;
@@ -42,7 +44,7 @@ impl Version {
     /// The version with these numbers.
     #[must_use]
     pub fn of((major, minor): (u8, u8)) -> Option<Self> {
-        (major == 3 && (6..=13).contains(&minor)).then_some(Self { minor })
+        (major == 3 && (6..=14).contains(&minor)).then_some(Self { minor })
     }
 
     /// Bytes of one of pymalloc's pools (`POOL_SIZE`), to which it is aligned too.
@@ -60,12 +62,35 @@ impl Version {
             9 | 10 => 584,
             11 => 592,
             12 => 1544,
-            _ => 2160,
+            13 => 2160,
+            _ => 2336,
         })
     }
 
-    /// For the walk in the kernel.
-    pub(super) fn layout(self, key: u32) -> Option<PythonLayout> {
+    /// In `_PyRuntime`: the state of the thread that holds the global lock (`gilstate.tstate_current`). From 3.12 on the
+    /// thread-specific value is that of the interpreter that the thread is in.
+    pub(super) fn current(self) -> Option<u64> {
+        Some(match self.minor {
+            7 => 1480,
+            8 => 1368,
+            9 | 10 => 568,
+            11 => 576,
+            _ => return None,
+        })
+    }
+
+    /// In `_PyRuntime`: the first of all interpreters (`interpreters.main`, behind `interpreters.head`), from 3.12 on.
+    pub(super) fn main(self) -> Option<u64> {
+        Some(match self.minor {
+            ..=11 => return None,
+            12 => 48,
+            13 => 640,
+            _ => 816,
+        })
+    }
+
+    /// For the walk in the kernel. `told` is what the interpreter says of itself, from 3.13 on.
+    pub(super) fn layout(self, key: u32, told: Option<Offsets>) -> Option<PythonLayout> {
         if key >= GLIBC_FIRST_BLOCK {
             return None;
         }
@@ -101,8 +126,30 @@ impl Version {
                 mark: 68,
                 ..base
             },
-            12 => PythonLayout { thread_id: 136, frame: 56, through_cframe: 1, in_cframe: 0, ..owned },
-            _ => PythonLayout { thread_id: 152, frame: 72, ..owned },
+            12 => PythonLayout {
+                thread_id: 136,
+                frame: 56,
+                through_cframe: 1,
+                in_cframe: 0,
+                threads: 72,
+                next: 8,
+                ..owned
+            },
+            _ => {
+                let told = told?;
+                PythonLayout {
+                    thread_id: told.thread_id,
+                    frame: told.frame,
+                    bytes: [told.code, told.back, told.at, told.mark].into_iter().max()? / 8 * 8 + 8,
+                    code: told.code,
+                    back: told.back,
+                    at: told.at,
+                    mark: told.mark,
+                    threads: told.threads,
+                    next: told.next,
+                    ..base
+                }
+            }
         };
         let (code, text) = (self.code(), self.text());
         let offset = |at: usize| u32::try_from(at).ok();
@@ -117,6 +164,23 @@ impl Version {
             other_text: u32::try_from(text.other).ok()?,
             ..layout
         })
+    }
+
+    /// Whether code objects and frames are where they are expected, as far as the walk in the kernel is not told.
+    pub(super) fn agrees_with(self, told: &Offsets) -> bool {
+        let code = self.code();
+        let offset = |at: Option<usize>| at.and_then(|at| u32::try_from(at).ok());
+        let expected = [
+            (Some(code.first_line), told.first_line),
+            (Some(code.file), told.file),
+            (Some(code.name), told.name),
+            (code.qualified_name, told.qualified_name),
+            (Some(code.line_table), told.line_table),
+            (code.instructions, told.instructions),
+        ];
+        let in_frames = [told.code, told.back, told.at, told.mark & !7];
+        in_frames.iter().all(|at| at % 8 == 0 && *at < PythonLayout::LARGEST_FRAME)
+            && expected.iter().all(|(at, told)| offset(*at) == Some(*told))
     }
 
     /// In a code object: the words from its first line on to its line table, none of which changes. First byte, and bytes.
@@ -135,7 +199,8 @@ impl Version {
         match self.minor {
             // `is_entry`
             11 if mark == 0 => Mark::Inner,
-            // `FRAME_OWNED_BY_CSTACK`: a frame of the interpreter's own at the bottom of each call
+            // `FRAME_OWNED_BY_CSTACK`, from 3.14 on `FRAME_OWNED_BY_INTERPRETER`: a frame of the interpreter's own at the
+            // bottom of each call
             12.. if mark >= 3 => Mark::Shim,
             12.. => Mark::Inner,
             _ => Mark::Entry,
@@ -148,7 +213,8 @@ impl Version {
             8..=10 => (40, 104, 112, None, 120, None),
             11 => (72, 112, 120, Some(128), 136, Some(184)),
             12 => (68, 112, 120, Some(128), 136, Some(192)),
-            _ => (68, 112, 120, Some(128), 136, Some(200)),
+            13 => (68, 112, 120, Some(128), 136, Some(200)),
+            _ => (68, 112, 120, Some(128), 136, Some(208)),
         };
         CodeLayout { first_line, file, name, qualified_name, line_table, instructions }
     }

@@ -8,6 +8,7 @@ mod cold;
 mod functions;
 mod layout;
 pub mod lines;
+mod offsets;
 mod pool_code;
 pub mod pools;
 mod setting;
@@ -16,9 +17,10 @@ mod thread_key;
 
 use std::{ops::Range, sync::Arc};
 
+use object::{Object, ObjectKind};
 use profiler_common::{python::PythonLayout, records::Call};
 
-use self::{functions::ElfFile, setting::Tables, symbols::Symbols, thread_key::ThreadKey};
+use self::{functions::ElfFile, offsets::Offsets, setting::Tables, symbols::Symbols, thread_key::ThreadKey};
 pub use self::{
     layout::{Mark, Version},
     pool_code::PoolPlace,
@@ -39,6 +41,8 @@ pub struct Interpreter {
     /// Stated address of `_PyRuntime`, which 3.6 does not have.
     runtime: Option<Svma>,
     thread_key: ThreadKey,
+    /// Stated address of `_PyThreadState_Current`, which 3.6 has.
+    current_state: Option<Svma>,
     /// Stated address of `PyCode_Type`.
     code_type: Svma,
     /// Stated addresses of `_PyEval_EvalFrameDefault`, with the parts that the compiler put elsewhere.
@@ -61,6 +65,10 @@ impl Interpreter {
         let Ok(file) = ElfFile::parse(&*data) else { return Ok(None) };
         let mut found = Symbols::default();
         found.read_dynamic(&file);
+        // A program that has the interpreter linked into it need not export it.
+        if found.code_type.is_none() && is_program(&file) {
+            found.read_all(&file);
+        }
         let (Some(code_type), false) = (found.code_type, found.evaluator.is_empty()) else { return Ok(None) };
         // A debug build's loop may have several symbols.
         found.read_all(&file);
@@ -104,6 +112,7 @@ impl Interpreter {
             module: Arc::clone(module),
             version,
             runtime: found.runtime.map(Svma),
+            current_state: found.current_state.filter(|_| version.minor == 6).map(Svma),
             code_type: Svma(code_type),
             evaluator: found.evaluator,
         }))
@@ -115,23 +124,32 @@ impl Interpreter {
     /// # Errors
     /// A sentence without an end.
     pub fn layout(&self, bias: u64, memory: &code::Memory) -> Result<Option<PythonLayout>, String> {
-        if self.version.minor >= 13
-            && let Some(runtime) = self.runtime
-        {
-            // `_Py_DebugOffsets` lies first: a cookie, the version, whether there is no global lock
-            // (Include/internal/pycore_runtime.h).
-            let at = bias.wrapping_add(runtime.0);
-            let head: [u8; 24] = memory.array(at).ok_or("the interpreter's memory cannot be read")?;
-            if !head.starts_with(b"xdebugpy") || head[16..] != [0; 8] {
-                return Err(
-                    "this is a free-threaded Python, or an unknown build: its frames are not read".into()
-                );
-            }
+        let runtime = self.runtime.map(|runtime| bias.wrapping_add(runtime.0));
+        let unreadable = "the interpreter's memory cannot be read";
+        let told = match runtime.filter(|_| self.version.minor >= 13) {
+            Some(runtime) => Some(Offsets::read(&memory.array(runtime).ok_or(unreadable)?, self.version)?),
+            None => None,
+        };
+        if told.is_some_and(|told| !self.version.agrees_with(&told)) {
+            return Err(format!(
+                "an unknown build of Python 3.{}: its frames are not read",
+                self.version.minor
+            ));
         }
         let Some(key) = self.thread_key.read(bias, memory)? else { return Ok(None) };
-        self.version.layout(key).map(Some).ok_or_else(|| {
+        let layout = self.version.layout(key, told).ok_or_else(|| {
             format!("the interpreter keeps its threads under key {key}, which is not looked up")
-        })
+        })?;
+        let in_runtime =
+            |offset: Option<u64>| runtime.zip(offset).map_or(0, |(at, offset)| at.wrapping_add(offset));
+        Ok(Some(PythonLayout {
+            current: match self.current_state {
+                Some(at) => bias.wrapping_add(at.0),
+                None => in_runtime(self.version.current()),
+            },
+            main: in_runtime(self.version.main()),
+            ..layout
+        }))
     }
 
     /// Whether a return address, as the file states it, is one of the interpreter's loop.
@@ -151,6 +169,11 @@ impl Interpreter {
     pub fn setting(&self, bias: u64, memory: &code::Memory) -> Option<Setting> {
         self.tables?.setting(bias, memory)
     }
+}
+
+/// Whether a file is a program, and no library.
+fn is_program(file: &ElfFile<'_>) -> bool {
+    file.kind() == ObjectKind::Executable || file.section_by_name(".interp").is_some()
 }
 
 /// `PyTypeObject.tp_dealloc` (`Include/cpython/object.h`), in bytes.

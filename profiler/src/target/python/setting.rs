@@ -10,8 +10,9 @@ use object::{Object, RelocationTarget};
 use super::{code::Memory, functions::ElfFile};
 use crate::target::{address::Svma, module::Module};
 
-/// Bytes of code that are looked at: both functions begin with what is looked for.
-const REACH: usize = 96;
+/// Bytes of code that are looked at: both functions begin with what is looked for. Where a compiler guessed which function is in
+/// the table, the context is read only behind the code of that one, which is inlined.
+const REACH: usize = 256;
 /// Words of a context among which another allocator's function is looked for.
 const CONTEXT_WORDS: usize = 6;
 
@@ -131,6 +132,9 @@ fn table_of(code: &[u8], start: u64, runtime: Option<u64>) -> Option<u64> {
                 instruction.ip_rel_memory_address()
             }
             base if Some(base) == through => {
+                if instruction.op0_kind() == OpKind::Register && Some(instruction.op0_register()) == through {
+                    through = None;
+                }
                 let displacement = instruction.memory_displacement64();
                 let Some(address) = runtime.and_then(|at| at.checked_add(displacement)) else { continue };
                 address
@@ -180,5 +184,12 @@ mod tests {
         let reversed = [0x48, 0x8b, 0x05, 0, 1, 0, 0, 0x48, 0x8b, 0x15, 0xf1, 0, 0, 0];
         assert_eq!(table_of(&reversed, 0x1000, None), Some(0x10ff));
         assert_eq!(table_of(&[0xc3], 0x1000, None), None);
+        // mov rax, [rip + 0x100], the function, which is compared; mov rax, [rax + 0x100], of what that one reads;
+        // mov rax, [rax + 0x108]; mov rdi, [rip + 0xe3], the context
+        let guessed = [
+            &[0x48, 0x8b, 0x05, 0, 1, 0, 0, 0x48, 0x8b, 0x80, 0, 1, 0, 0][..],
+            &[0x48, 0x8b, 0x80, 8, 1, 0, 0, 0x48, 0x8b, 0x3d, 0xe3, 0, 0, 0],
+        ];
+        assert_eq!(table_of(&guessed.concat(), 0x1000, Some(0x8000)), Some(0x10ff));
     }
 }

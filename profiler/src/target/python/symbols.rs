@@ -14,6 +14,8 @@ const MOST_SYMBOLS: usize = 2_000_000;
 pub(super) struct Symbols {
     pub(super) runtime: Option<u64>,
     pub(super) code_type: Option<u64>,
+    /// `_PyThreadState_Current`, to 3.6.
+    pub(super) current_state: Option<u64>,
     pub(super) py_version: Option<u64>,
     pub(super) evaluator: Vec<Range<u64>>,
     /// `PyObject_Malloc` and `PyMem_RawMalloc`.
@@ -51,6 +53,7 @@ impl Symbols {
             let Ok(name) = symbol.name_bytes() else { continue };
             match name {
                 b"_PyRuntime" => self.runtime = Some(address),
+                b"_PyThreadState_Current" => self.current_state = Some(address),
                 b"PyCode_Type" => self.code_type = Some(address),
                 b"Py_Version" => self.py_version = Some(address),
                 b"PyObject_Malloc" => self.object_malloc = Some(address),
