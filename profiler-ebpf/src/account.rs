@@ -267,8 +267,17 @@ fn known_site(scratch: &mut Scratch) -> u64 {
     let site = scratch.head.site;
     let mut counters = SITES.get_ptr_mut(&site);
     if counters.is_none() {
-        let new = SiteCounters { end: scratch.head.end, ..SiteCounters::EMPTY };
-        let _ = SITES.insert(&site, &new, BPF_NOEXIST as u64);
+        // Not on the stack, of which there are 512 bytes for all functions of a program before 6.13: the walk is over, and
+        // its window is free.
+        scratch.window_len = 0;
+        let new = scratch.window.as_mut_ptr().cast::<SiteCounters>();
+        // SAFETY: the window is larger and as aligned, the slot is claimed, and `EMPTY` is all zeros.
+        let new = unsafe {
+            new.write_bytes(0, 1);
+            (*new).end = scratch.head.end;
+            &*new
+        };
+        let _ = SITES.insert(&site, new, BPF_NOEXIST as u64);
         counters = SITES.get_ptr_mut(&site);
     }
     let Some(counters) = counters else {

@@ -16,7 +16,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        UProbe,
+        ProgramError, UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
@@ -325,8 +325,10 @@ fn load_as(
             let of_mappings = PERF_MAPPING_PROGRAMS.into_iter().filter(|_| mappings);
             for name in PERF_PROGRAMS.into_iter().chain(of_mappings) {
                 let program = perf_program(ebpf, name)?;
-                program.load().map_err(|error| match io_cause(&error) {
-                    Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                program.load().map_err(|error| match (io_cause(&error), verifier_says(&error)) {
+                    // Of a program that it does not believe, the verifier says why, and answers EACCES as well.
+                    (_, Some(said)) => damaged(format!("{name}: {said}")),
+                    (Some(source), None) if source.kind() == io::ErrorKind::PermissionDenied => {
                         rights::explain(&source)
                     }
                     _ => damaged(error),
@@ -335,6 +337,14 @@ fn load_as(
             Ok(Loaded::Perf)
         }
     }
+}
+
+/// The end of what the verifier said of a program that it refused, if it said anything.
+fn verifier_says(error: &ProgramError) -> Option<String> {
+    let ProgramError::LoadError { verifier_log, .. } = error else { return None };
+    let log = verifier_log.to_string();
+    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
+    (!lines.is_empty()).then(|| lines[lines.len().saturating_sub(12)..].join("\n"))
 }
 
 /// One link for each file.

@@ -95,10 +95,13 @@ impl EbpfProbe {
     /// As [`Self::load`], and [`ProbeError::Object`] where something is missing in it.
     pub fn load_object(object: &[u8], settings: &ProbeSettings) -> Result<Self, ProbeError> {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        if rights::kernel_version(&release).is_some_and(|version| version < (5, 15)) {
+        let kernel = rights::kernel_version(&release);
+        if kernel.is_some_and(|version| version < (5, 15)) {
             return Err(ProbeError::KernelTooOld { release });
         }
-        let fsbase = if settings.python { kernel_types::fsbase_in_task() } else { None };
+        // Before 6.13 all functions of a program share 512 bytes of stack: there is no room for those that Python needs.
+        let has_room = kernel.is_none_or(|version| version >= (6, 13));
+        let fsbase = if settings.python && has_room { kernel_types::fsbase_in_task() } else { None };
         // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
         let room = live::Room::in_memory(settings.max_memory / 8 * 5);
         let mut ebpf = load_maps(object, settings, room, fsbase)?;
