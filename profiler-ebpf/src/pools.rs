@@ -80,7 +80,7 @@ extern "C" fn pool_opened(ctx: *mut c_void) -> u32 {
         count(Counter::PoolLost, 1);
         return 0;
     }
-    let site = account::site(&caller, POOL_SITE);
+    let site = account::site::<true>(&caller, POOL_SITE);
     // SAFETY: a helper without arguments.
     let sample = PoolSample { site, time: unsafe { bpf_ktime_get_ns() } };
     let mut opened = POOL_SITES.get_ptr_mut(&site);

@@ -16,7 +16,7 @@ use std::{
 use aya::{
     Ebpf,
     programs::{
-        ProgramError, UProbe,
+        UProbe,
         uprobe::{UProbeAttachLocation, UProbeAttachPoint, UProbeScope},
     },
 };
@@ -26,6 +26,7 @@ use profiler_common::records::CallKind;
 use super::{
     links::Links,
     object::{Programs, damaged, session_kernel_functions},
+    programs::{Form, verifier_says},
 };
 use crate::{
     probe::{AttachMethod, ProbePoint, ProbeSettings, error::ProbeError, rights},
@@ -44,6 +45,7 @@ pub(super) struct Attachments {
     /// Where the first of these go.
     points: Vec<ProbePoint>,
     suspended: bool,
+    form: Form,
     /// How long it took the last time to place the allocators' probes, and to take them out.
     pub(super) took: [Duration; 2],
 }
@@ -68,22 +70,20 @@ enum Loaded {
     Perf,
 }
 
-const PERF_PROGRAMS: [&str; 4] = ["free_entry", "alloc_return", "alloc_entry", "exit_entry"];
-const PERF_MAPPING_PROGRAMS: [&str; 2] = ["mapping_return", "mapping_entry"];
-
 impl Attachments {
     /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
     pub(super) fn load(
         programs: &Programs,
         ebpf: &mut Ebpf,
         settings: &ProbeSettings,
+        form: Form,
     ) -> Result<Self, ProbeError> {
         let loaded = match settings.method {
-            Some(method) => load_as(method, settings, programs, ebpf)
+            Some(method) => load_as(method, settings, programs, ebpf, form)
                 .map_err(|source| ProbeError::MethodUnavailable { method, source: Box::new(source) })?,
-            None => load_as(AttachMethod::Session, settings, programs, ebpf)
-                .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf))
-                .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf))?,
+            None => load_as(AttachMethod::Session, settings, programs, ebpf, form)
+                .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf, form))
+                .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf, form))?,
         };
         Ok(Self {
             pid: settings.pid,
@@ -92,6 +92,7 @@ impl Attachments {
             standing: Links::default(),
             points: Vec::new(),
             suspended: false,
+            form,
             took: [Duration::ZERO; 2],
         })
     }
@@ -172,9 +173,9 @@ impl Attachments {
             }
             Loaded::Perf => {
                 let points = [&freeing, &returning, &returning, &exiting];
-                let of_allocators = PERF_PROGRAMS.into_iter().zip(points);
+                let of_allocators = self.form.by_perf().into_iter().zip(points);
                 for (program, points) in
-                    of_allocators.chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
+                    of_allocators.chain(self.form.mapping_by_perf().map(|name| (name, &mapping)))
                 {
                     self.attach_by_perf(ebpf, program, points, &mut links.perf)?;
                 }
@@ -292,6 +293,7 @@ fn load_as(
     settings: &ProbeSettings,
     programs: &Programs,
     ebpf: &mut Ebpf,
+    form: Form,
 ) -> Result<Loaded, ProbeError> {
     let mappings = settings.mappings;
     match method {
@@ -310,20 +312,20 @@ fn load_as(
         }
         AttachMethod::Multi => Ok(Loaded::Multi {
             entry: programs.load("alloc_entry", ATTACH_UPROBE_MULTI, &[])?,
-            at_return: programs.load("alloc_return", ATTACH_UPROBE_MULTI, &[])?,
+            at_return: programs.load(form.alloc_return(), ATTACH_UPROBE_MULTI, &[])?,
             free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
             exit: programs.load("exit_entry", ATTACH_UPROBE_MULTI, &[])?,
             mapping: if mappings {
                 let load = |name| programs.load(name, ATTACH_UPROBE_MULTI, &[]);
-                Some([load("mapping_entry")?, load("mapping_return")?])
+                Some([load("mapping_entry")?, load(form.mapping_return())?])
             } else {
                 None
             },
             empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
         }),
         AttachMethod::Perf => {
-            let of_mappings = PERF_MAPPING_PROGRAMS.into_iter().filter(|_| mappings);
-            for name in PERF_PROGRAMS.into_iter().chain(of_mappings) {
+            let of_mappings = form.mapping_by_perf().into_iter().filter(|_| mappings);
+            for name in form.by_perf().into_iter().chain(of_mappings) {
                 let program = perf_program(ebpf, name)?;
                 program.load().map_err(|error| match (io_cause(&error), verifier_says(&error)) {
                     // Of a program that it does not believe, the verifier says why, and answers EACCES as well.
@@ -337,14 +339,6 @@ fn load_as(
             Ok(Loaded::Perf)
         }
     }
-}
-
-/// The end of what the verifier said of a program that it refused, if it said anything.
-fn verifier_says(error: &ProgramError) -> Option<String> {
-    let ProgramError::LoadError { verifier_log, .. } = error else { return None };
-    let log = verifier_log.to_string();
-    let lines: Vec<&str> = log.lines().filter(|line| !line.trim().is_empty()).collect();
-    (!lines.is_empty()).then(|| lines[lines.len().saturating_sub(12)..].join("\n"))
 }
 
 /// One link for each file.

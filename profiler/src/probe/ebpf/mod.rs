@@ -11,6 +11,7 @@ mod links;
 mod live;
 mod mappings;
 mod object;
+mod programs;
 mod python;
 mod readings;
 mod tables;
@@ -39,6 +40,7 @@ pub use self::python::{PythonEvent, PythonPoint};
 use self::{
     attach::Attachments,
     object::{Programs, damaged, map_fd},
+    programs::Form,
     python::PythonProbe,
 };
 use super::{AttachMethod, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
@@ -99,15 +101,15 @@ impl EbpfProbe {
         if kernel.is_some_and(|version| version < (5, 15)) {
             return Err(ProbeError::KernelTooOld { release });
         }
-        // Before 6.13 all functions of a program share 512 bytes of stack: there is no room for those that Python needs.
-        let has_room = kernel.is_none_or(|version| version >= (6, 13));
-        let fsbase = if settings.python && has_room { kernel_types::fsbase_in_task() } else { None };
+        let form = Form::of(kernel);
+        let fsbase =
+            if settings.python && form == Form::Whole { kernel_types::fsbase_in_task() } else { None };
         // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
         let room = live::Room::in_memory(settings.max_memory / 8 * 5);
         let mut ebpf = load_maps(object, settings, room, fsbase)?;
         let live = live::make(&ebpf, room)?;
         let programs = Programs::new(&ebpf, object)?;
-        let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
+        let attachments = Attachments::load(&programs, &mut ebpf, settings, form)?;
         let python = if fsbase.is_some() {
             PythonProbe::load(&programs, &mut ebpf, attachments.method())?
         } else {
