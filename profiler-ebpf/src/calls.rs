@@ -254,14 +254,8 @@ fn returned<const PYTHON: bool>(function: Function, registers: &pt_regs, carried
             return;
         }
     }
-    account::enter::<PYTHON>(
-        registers,
-        function,
-        address,
-        Drawn { size: call.size, interval },
-        call.entered,
-        now(),
-    );
+    let drawn = Drawn { size: call.size, interval };
+    account::enter::<PYTHON>(registers, function, address, drawn, call.entered, now());
 }
 
 /// Counts a call that returned no memory, unless a call inside it has been counted for that already.
