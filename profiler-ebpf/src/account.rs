@@ -41,19 +41,34 @@ pub struct Drawn {
 /// being handed to us: the outer call's record takes its place. An older record means that a free was not seen; but if
 /// one of the two allocators was named by the user, it may be of the block that our block is the first part of.
 #[inline(always)]
-pub fn enter(registers: &pt_regs, function: Function, address: u64, drawn: Drawn, entered: u64, now: u64) {
+pub fn enter<const PYTHON: bool>(
+    registers: &pt_regs,
+    function: Function,
+    address: u64,
+    drawn: Drawn,
+    entered: u64,
+    now: u64,
+) {
     // A probe behind a call may sit some instructions further.
     let mut place = Place::of(registers);
     place.ip = place.ip.wrapping_sub(function.behind());
     let key = function.key_of(address);
     let Drawn { size, interval } = drawn;
-    enter_at(&place, function, key, size, interval << NUMBER_SHIFT, entered, now);
+    enter_at::<PYTHON>(&place, function, key, size, interval << NUMBER_SHIFT, entered, now);
 }
 
 /// The same at a place, with what the high half of [`LiveBlock::thread`] is.
 #[inline(always)]
-pub fn enter_at(place: &Place, function: Function, key: u64, size: u64, weight: u64, entered: u64, now: u64) {
-    let (site, counters) = site(place, function.allocator());
+pub fn enter_at<const PYTHON: bool>(
+    place: &Place,
+    function: Function,
+    key: u64,
+    size: u64,
+    weight: u64,
+    entered: u64,
+    now: u64,
+) {
+    let (site, counters) = site::<PYTHON>(place, function.allocator());
     let thread = threads::allocates(key, now) | weight;
     let block = LiveBlock { size, site, born: now, thread };
     if custom_allocators() != 0 {
@@ -237,9 +252,11 @@ pub fn holds(address: u64) -> bool {
     live::get(address).is_some()
 }
 
-/// The site of the call that is returning and its counters, with its stack on the way to the user side if it is new.
+/// The site of the call that is returning and its counters, with its stack on the way to the user side if it is new. Without
+/// `PYTHON`, Python's frames are not looked for, which takes no stack of ours: before 6.13 all functions of a program share 512
+/// bytes of it.
 #[inline(always)]
-pub fn site(place: &Place, allocator: u8) -> (u64, Option<*mut SiteCounters>) {
+pub fn site<const PYTHON: bool>(place: &Place, allocator: u8) -> (u64, Option<*mut SiteCounters>) {
     let overflow = || (OVERFLOW_SITE, SITES.get_ptr_mut(&OVERFLOW_SITE));
     let Some(slot) = walk::claim() else {
         count(Counter::ScratchBusy, 1);
@@ -248,7 +265,9 @@ pub fn site(place: &Place, allocator: u8) -> (u64, Option<*mut SiteCounters>) {
     let Some(scratch) = SCRATCH.get_ptr_mut(slot) else { return overflow() };
     // SAFETY: the slot is claimed: nobody else uses it until it is released below.
     walk::begin(unsafe { &mut *scratch }, place, allocator);
-    python::collect(scratch, slot);
+    if PYTHON {
+        python::collect(scratch, slot);
+    }
     // SAFETY: as above.
     let begun = unsafe { (*scratch).hash };
     let recognised = memo::recognise(scratch, slot, place);
@@ -283,8 +302,17 @@ fn known_site(scratch: &mut Scratch) -> (u64, Option<*mut SiteCounters>) {
     let site = scratch.head.site;
     let mut counters = SITES.get_ptr_mut(&site);
     if counters.is_none() {
-        let new = SiteCounters { end: scratch.head.end, ..SiteCounters::EMPTY };
-        let _ = SITES.insert(&site, &new, BPF_NOEXIST as u64);
+        // Not on the stack, of which there are 512 bytes for all functions of a program before 6.13: the walk is over, and
+        // its window is free.
+        scratch.window_len = 0;
+        let new = scratch.window.as_mut_ptr().cast::<SiteCounters>();
+        // SAFETY: the window is larger and as aligned, the slot is claimed, and `EMPTY` is all zeros.
+        let new = unsafe {
+            new.write_bytes(0, 1);
+            (*new).end = scratch.head.end;
+            &*new
+        };
+        let _ = SITES.insert(&site, new, BPF_NOEXIST as u64);
         counters = SITES.get_ptr_mut(&site);
     }
     let Some(found) = counters else {

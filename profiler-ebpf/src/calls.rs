@@ -195,7 +195,7 @@ fn is_known(old_key: u64) -> bool {
 
 /// The return of such a function, with what the kernel carried for it.
 #[inline(always)]
-pub fn returned(function: Function, registers: &pt_regs, carried: Carried) {
+pub fn returned<const PYTHON: bool>(function: Function, registers: &pt_regs, carried: Carried) {
     count(Counter::ProbeHits, 1);
     if deaf() {
         return;
@@ -206,7 +206,14 @@ pub fn returned(function: Function, registers: &pt_regs, carried: Carried) {
         if address == 0 {
             failed(carried.entered(now), now);
         } else {
-            account::enter(registers, function, address, carried.drawn(), carried.entered(now), now);
+            account::enter::<PYTHON>(
+                registers,
+                function,
+                address,
+                carried.drawn(),
+                carried.entered(now),
+                now,
+            );
         }
         return;
     }
@@ -271,7 +278,8 @@ pub fn returned(function: Function, registers: &pt_regs, carried: Carried) {
             return;
         }
     }
-    account::enter(registers, function, address, Drawn { size: call.size, interval }, call.entered, now());
+    let drawn = Drawn { size: call.size, interval };
+    account::enter::<PYTHON>(registers, function, address, drawn, call.entered, now());
 }
 
 /// Counts a call that returned no memory, unless a call inside it has been counted for that already.
@@ -314,7 +322,7 @@ extern "C" fn alloc_session(ctx: *mut c_void) -> u32 {
     let cookie = session_cookie(ctx);
     if session_is_return(ctx) {
         // SAFETY: the kernel's eight bytes for this call.
-        returned(function, registers, Carried(unsafe { *cookie }));
+        returned::<true>(function, registers, Carried(unsafe { *cookie }));
         return 0;
     }
     entered(function, registers, called(registers), Some(cookie))
@@ -337,7 +345,17 @@ extern "C" fn alloc_entry(ctx: *mut c_void) -> u32 {
 extern "C" fn alloc_return(ctx: *mut c_void) -> u32 {
     let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    returned(function, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
+    returned::<true>(function, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
+    0
+}
+
+/// The same without Python's frames, for kernels that have no stack for them.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uretprobe")]
+extern "C" fn alloc_return_small(ctx: *mut c_void) -> u32 {
+    let function = Function::of(ctx);
+    // SAFETY: the context of a uprobe is the target's registers.
+    returned::<false>(function, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
     0
 }
 

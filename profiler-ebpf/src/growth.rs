@@ -52,7 +52,7 @@ fn resolved(ctx: *mut c_void, major: u64) {
     // SAFETY: the context of a program behind a perf event.
     let event = unsafe { &*ctx.cast::<bpf_perf_event_data>() };
     let (address, in_user_space) = (event.addr, event.regs.cs & USER == USER);
-    let (site, _) = account::site(&Place::of(&registers(in_user_space)), FAULT_SITE);
+    let (site, _) = account::site::<true>(&Place::of(&registers(in_user_space)), FAULT_SITE);
     // SAFETY: a helper without arguments.
     let touched = TouchedPage { site, time: unsafe { bpf_ktime_get_ns() }, site_before: 0, time_before: 0 };
     let page = address >> FAULT_PAGE_SHIFT;

@@ -84,7 +84,7 @@ fn entered(function: Function, registers: &pt_regs) -> u32 {
 
 /// The return. What maps memory has a site, if it succeeds.
 #[inline(always)]
-fn returned(function: Function, registers: &pt_regs) {
+fn returned<const PYTHON: bool>(function: Function, registers: &pt_regs) {
     count(Counter::ProbeHits, 1);
     if closed() {
         return;
@@ -93,7 +93,7 @@ fn returned(function: Function, registers: &pt_regs) {
     let mut event = event(function.0 as u8 as u32 | RETURNS, registers.rsp.wrapping_sub(8));
     event.address = registers.rax;
     if !function.is(CallKind::Unmap) && registers.rax < LAST_ADDRESS {
-        event.site = account::site(&Place::of(registers), MAPPING_SITE).0;
+        event.site = account::site::<PYTHON>(&Place::of(registers), MAPPING_SITE).0;
     }
     send(&mut event);
 }
@@ -106,7 +106,7 @@ extern "C" fn mapping_session(ctx: *mut c_void) -> u32 {
     // SAFETY: the context of a uprobe is the target's registers.
     let registers = unsafe { &*ctx.cast::<pt_regs>() };
     if session_is_return(ctx) {
-        returned(function, registers);
+        returned::<true>(function, registers);
         return 0;
     }
     entered(function, registers)
@@ -128,6 +128,16 @@ extern "C" fn mapping_entry(ctx: *mut c_void) -> u32 {
 extern "C" fn mapping_return(ctx: *mut c_void) -> u32 {
     let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    returned(function, unsafe { &*ctx.cast::<pt_regs>() });
+    returned::<true>(function, unsafe { &*ctx.cast::<pt_regs>() });
+    0
+}
+
+/// The same without Python's frames, for kernels that have no stack for them.
+#[unsafe(no_mangle)]
+#[unsafe(link_section = "uretprobe")]
+extern "C" fn mapping_return_small(ctx: *mut c_void) -> u32 {
+    let function = Function::of(ctx);
+    // SAFETY: the context of a uprobe is the target's registers.
+    returned::<false>(function, unsafe { &*ctx.cast::<pt_regs>() });
     0
 }

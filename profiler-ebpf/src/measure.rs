@@ -76,7 +76,7 @@ extern "C" fn alloc_return(ctx: *mut c_void) -> u32 {
         unsafe { bpf_get_stackid(ctx, (&raw const STACK_TRACES).cast_mut().cast(), flags) };
     } else if way == OURS {
         // SAFETY: the context of a uprobe is the target's registers.
-        account::site(&walk::Place::of(unsafe { &*ctx.cast::<pt_regs>() }), 0);
+        account::site::<true>(&walk::Place::of(unsafe { &*ctx.cast::<pt_regs>() }), 0);
     }
     0
 }

@@ -81,7 +81,7 @@ extern "C" fn pool_opened(ctx: *mut c_void) -> u32 {
         count(Counter::PoolLost, 1);
         return 0;
     }
-    let site = account::site(&Place::of(&caller), POOL_SITE).0;
+    let site = account::site::<true>(&Place::of(&caller), POOL_SITE).0;
     // SAFETY: a helper without arguments.
     let sample = PoolSample { site, time: unsafe { bpf_ktime_get_ns() } };
     let mut opened = POOL_SITES.get_ptr_mut(&site);

@@ -28,6 +28,6 @@ extern "C" fn site_entry(ctx: *mut c_void) -> u32 {
 extern "C" fn site_return(ctx: *mut c_void) -> u32 {
     let function = Function::of(ctx);
     // SAFETY: the context of a uprobe is the target's registers.
-    calls::returned(function, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
+    calls::returned::<true>(function, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
     0
 }

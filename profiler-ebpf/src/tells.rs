@@ -88,7 +88,7 @@ extern "C" fn told_alloc(ctx: *mut c_void) -> u32 {
     place.ip = place.ip.wrapping_add(1);
     // SAFETY: a helper without arguments.
     let now = unsafe { bpf_ktime_get_ns() };
-    account::enter_at(&place, function, address, size, TOLD | pack(space) << 32, now, now);
+    account::enter_at::<true>(&place, function, address, size, TOLD | pack(space) << 32, now, now);
     0
 }
 

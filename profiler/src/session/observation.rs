@@ -375,7 +375,7 @@ impl Observation {
         self.probe_code_deaths();
         if !self.probe.publish_python(&layout)? {
             self.warn(
-                "The kernel does not tell where it keeps thread pointers: Python frames are not seen.".into(),
+                "Python frames are not seen: they need Linux 6.13 or later, built with type information (BTF).".into(),
             );
         }
         if self.growth.is_none() {

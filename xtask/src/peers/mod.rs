@@ -33,6 +33,7 @@ use crate::{
 
 /// What to measure, and what to add it to.
 #[derive(Debug, clap::Args)]
+#[group(id = "peers")]
 pub(crate) struct Options {
     /// `peers`: install what is measured beside heapscope, and measure nothing
     #[arg(long)]

@@ -51,7 +51,7 @@ const PAIRS: u64 = 1_000_000;
 const PYTHON_ROUNDS: u64 = 250;
 const SQL_ROWS: u64 = 300_000;
 const REDIS_REQUESTS: u64 = 180_000;
-const CPP_TYPES: u64 = 60;
+const CPP_TYPES: u64 = 8;
 
 /// A file that uses the standard library's containers with so many types.
 fn cpp(types: u64) -> String {

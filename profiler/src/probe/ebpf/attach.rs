@@ -20,6 +20,7 @@ use profiler_common::records::CallKind;
 use super::{
     links::{Links, multi},
     object::{Programs, damaged, session_kernel_functions},
+    programs::{Form, verifier_says},
     single::{self, Single},
 };
 use crate::{
@@ -40,6 +41,7 @@ pub(super) struct Attachments {
     /// Where the first of these go.
     points: Vec<ProbePoint>,
     suspended: bool,
+    form: Form,
     /// How long it took the last time to place the allocators' probes, and to take them out.
     pub(super) took: [Duration; 2],
 }
@@ -64,22 +66,20 @@ enum Loaded {
     Perf,
 }
 
-const PERF_PROGRAMS: [&str; 4] = ["free_entry", "alloc_return", "alloc_entry", "exit_entry"];
-const PERF_MAPPING_PROGRAMS: [&str; 2] = ["mapping_return", "mapping_entry"];
-
 impl Attachments {
     /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
     pub(super) fn load(
         programs: &Programs,
         ebpf: &mut Ebpf,
         settings: &ProbeSettings,
+        form: Form,
     ) -> Result<Self, ProbeError> {
         let loaded = match settings.method {
-            Some(method) => load_as(method, settings, programs, ebpf)
+            Some(method) => load_as(method, settings, programs, ebpf, form)
                 .map_err(|source| ProbeError::MethodUnavailable { method, source: Box::new(source) })?,
-            None => load_as(AttachMethod::Session, settings, programs, ebpf)
-                .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf))
-                .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf))?,
+            None => load_as(AttachMethod::Session, settings, programs, ebpf, form)
+                .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf, form))
+                .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf, form))?,
         };
         let single = match loaded {
             Loaded::Perf => Single::default(),
@@ -93,6 +93,7 @@ impl Attachments {
             standing: Links::default(),
             points: Vec::new(),
             suspended: false,
+            form,
             took: [Duration::ZERO; 2],
         })
     }
@@ -185,9 +186,9 @@ impl Attachments {
             }
             Loaded::Perf => {
                 let points = [&freeing, &returning, &returning, &exiting];
-                let of_allocators = PERF_PROGRAMS.into_iter().zip(points);
+                let of_allocators = self.form.by_perf().into_iter().zip(points);
                 for (program, points) in
-                    of_allocators.chain(PERF_MAPPING_PROGRAMS.map(|name| (name, &mapping)))
+                    of_allocators.chain(self.form.mapping_by_perf().map(|name| (name, &mapping)))
                 {
                     self.attach_by_perf(ebpf, program, points, &mut links.perf)?;
                 }
@@ -312,6 +313,7 @@ fn load_as(
     settings: &ProbeSettings,
     programs: &Programs,
     ebpf: &mut Ebpf,
+    form: Form,
 ) -> Result<Loaded, ProbeError> {
     let mappings = settings.mappings;
     match method {
@@ -330,24 +332,26 @@ fn load_as(
         }
         AttachMethod::Multi => Ok(Loaded::Multi {
             entry: programs.load("alloc_entry", ATTACH_UPROBE_MULTI, &[])?,
-            at_return: programs.load("alloc_return", ATTACH_UPROBE_MULTI, &[])?,
+            at_return: programs.load(form.alloc_return(), ATTACH_UPROBE_MULTI, &[])?,
             free: programs.load("free_entry", ATTACH_UPROBE_MULTI, &[])?,
             exit: programs.load("exit_entry", ATTACH_UPROBE_MULTI, &[])?,
             mapping: if mappings {
                 let load = |name| programs.load(name, ATTACH_UPROBE_MULTI, &[]);
-                Some([load("mapping_entry")?, load("mapping_return")?])
+                Some([load("mapping_entry")?, load(form.mapping_return())?])
             } else {
                 None
             },
             empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
         }),
         AttachMethod::Perf => {
-            let of_mappings = PERF_MAPPING_PROGRAMS.into_iter().filter(|_| mappings);
+            let of_mappings = form.mapping_by_perf().into_iter().filter(|_| mappings);
             let single = single::wanted(settings);
-            for name in PERF_PROGRAMS.into_iter().chain(of_mappings).chain(single) {
+            for name in form.by_perf().into_iter().chain(of_mappings).chain(single) {
                 let program = perf_program(ebpf, name)?;
-                program.load().map_err(|error| match io_cause(&error) {
-                    Some(source) if source.kind() == io::ErrorKind::PermissionDenied => {
+                program.load().map_err(|error| match (io_cause(&error), verifier_says(&error)) {
+                    // Of a program that it does not believe, the verifier says why, and answers EACCES as well.
+                    (_, Some(said)) => damaged(format!("{name}: {said}")),
+                    (Some(source), None) if source.kind() == io::ErrorKind::PermissionDenied => {
                         rights::explain(&source)
                     }
                     _ => damaged(error),

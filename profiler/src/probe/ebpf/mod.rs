@@ -13,6 +13,7 @@ mod links;
 mod live;
 mod mappings;
 mod object;
+mod programs;
 mod python;
 mod readings;
 mod single;
@@ -44,6 +45,7 @@ use self::{
     attach::Attachments,
     growth::GrowthProbe,
     object::{Programs, damaged, map_fd},
+    programs::Form,
     python::PythonProbe,
 };
 use super::{AttachMethod, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
@@ -103,13 +105,16 @@ impl EbpfProbe {
     /// As [`Self::load`], and [`ProbeError::Object`] where something is missing in it.
     pub fn load_object(object: &[u8], settings: &ProbeSettings) -> Result<Self, ProbeError> {
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
-        if rights::kernel_version(&release).is_some_and(|version| version < (5, 15)) {
+        let kernel = rights::kernel_version(&release);
+        if kernel.is_some_and(|version| version < (5, 15)) {
             return Err(ProbeError::KernelTooOld { release });
         }
         if settings.growth && rights::kernel_version(&release).is_some_and(|version| version < (6, 1)) {
             return Err(ProbeError::NoGrowth { release });
         }
-        let fsbase = if settings.python { kernel_types::fsbase_in_task() } else { None };
+        let form = Form::of(kernel);
+        let fsbase =
+            if settings.python && form == Form::Whole { kernel_types::fsbase_in_task() } else { None };
         // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
         // While growth is watched, there are no blocks, and pages take that part.
         let for_live = settings.max_memory / 8 * 5;
@@ -117,7 +122,7 @@ impl EbpfProbe {
         let mut ebpf = load_maps(object, settings, room, fsbase)?;
         let live = live::make(&ebpf, room)?;
         let programs = Programs::new(&ebpf, object)?;
-        let attachments = Attachments::load(&programs, &mut ebpf, settings)?;
+        let attachments = Attachments::load(&programs, &mut ebpf, settings, form)?;
         let python = if fsbase.is_some() {
             PythonProbe::load(&programs, &mut ebpf, attachments.method())?
         } else {
