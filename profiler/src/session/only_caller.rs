@@ -249,7 +249,10 @@ impl Observation {
                 wrappers: Vec::new(),
                 wrapping: Vec::new(),
             };
+            // What one of them costs more, only those pay who call it.
+            let warned = self.warnings.len();
             let points = self.points(&operators, index, false)?;
+            self.warnings.truncate(warned);
             self.probe.attach(&points).with_context(|| format!("cannot probe {}", module.path.display()))?;
         }
         Ok(())
