@@ -121,10 +121,18 @@ mod tests {
         assert_eq!(places(320), []);
         assert_eq!(places(101), [(901, 40)]);
         assert!(moves.took(102, 9) && !moves.took(102, 11) && !moves.took(104, 9));
-        let failed = moves.moves.len();
-        remap(&mut moves, 1, 4, LAST_ADDRESS / PAGE + 1, 4, 50);
-        moves.hear(&MappingEvent { call: CallKind::Remap as u32 | RETURNS, ..MappingEvent::default() });
-        assert_eq!(moves.moves.len(), failed);
+        let known = moves.moves.len();
+        let entry = MappingEvent {
+            call: CallKind::Remap as u32,
+            length: 1,
+            new_length: 1,
+            ..MappingEvent::default()
+        };
+        moves.hear(&entry);
+        let failed = MappingEvent { call: entry.call | RETURNS, address: u64::MAX, ..entry };
+        moves.hear(&failed);
+        moves.hear(&MappingEvent { address: PAGE, ..failed });
+        assert_eq!(moves.moves.len(), known, "one that failed, and one without an entry");
     }
 
     #[test]

@@ -127,9 +127,15 @@ impl Callers {
             let functions: Vec<_> = functions.into_values().collect();
             if !functions.is_empty() {
                 match calls_of(&module, &functions) {
-                    Ok(calls) => self.found.extend(functions.into_iter().zip(calls).map(|(code, calls)| {
-                        Caller { module: Arc::clone(&module), code, calls, placed: false }
-                    })),
+                    Ok(calls) => {
+                        complaints.extend(functions.iter().zip(&calls).filter_map(moved_away));
+                        self.found.extend(functions.into_iter().zip(calls).map(|(code, calls)| Caller {
+                            module: Arc::clone(&module),
+                            code,
+                            calls,
+                            placed: false,
+                        }));
+                    }
                     Err(error) => {
                         complaints.push(format!("{} was not searched: {error}", module.path.display()))
                     }
@@ -249,7 +255,10 @@ impl Observation {
                 wrappers: Vec::new(),
                 wrapping: Vec::new(),
             };
+            // What one of them costs more, only those pay who call it.
+            let warned = self.warnings.len();
             let points = self.points(&operators, index, false)?;
+            self.warnings.truncate(warned);
             self.probe.attach(&points).with_context(|| format!("cannot probe {}", module.path.display()))?;
         }
         Ok(())
@@ -347,6 +356,17 @@ impl Observation {
         }
         Ok(())
     }
+}
+
+/// What to say where parts of a function may lie elsewhere.
+fn moved_away((function, calls): (&NamedCode, &CallsOf)) -> Option<String> {
+    (!calls.leads_to.is_empty()).then(|| {
+        format!(
+            "`{}` goes on a condition to code that has no such name, perhaps a part of it that was moved away: allocations \
+             there are not recorded.",
+            clean(&function.name)
+        )
+    })
 }
 
 /// Ranges in their order, those that touch as one.

@@ -8,7 +8,7 @@ use std::{
 
 use anyhow::{Context, Result, bail, ensure};
 
-use crate::process::{find_program, output, succeeds};
+use crate::process::{find_program, succeeds};
 
 /// The minor versions of Python 3 that heapscope reads.
 const READ: std::ops::RangeInclusive<u32> = 6..=14;
@@ -45,7 +45,11 @@ impl Interpreter {
     fn of(path: &Path) -> Result<Self> {
         let asked = "import sys, sysconfig; print(*sys.version_info[:2]); \
                      print(sysconfig.get_config_var('Py_GIL_DISABLED') or 0); print(sysconfig.get_paths()['include'])";
-        let told = output(Command::new(path).args(["-c", asked]))?;
+        let told = Command::new(path).args(["-c", asked]).output();
+        let told = told.with_context(|| format!("cannot start {}", path.display()))?;
+        let errors = String::from_utf8_lossy(&told.stderr);
+        ensure!(told.status.success(), "{} failed: {}\n{errors}", path.display(), told.status);
+        let told = String::from_utf8(told.stdout)?;
         let [version, free_threaded, headers] = told.lines().collect::<Vec<_>>()[..] else {
             bail!("{} did not say what it is, but {told:?}", path.display())
         };

@@ -19,12 +19,15 @@ use crate::process::as_root;
 pub(super) struct Watching(Child);
 
 impl Watching {
-    /// Starts `heapscope attach` with these arguments, without waiting for it.
+    /// Starts `heapscope attach` with these arguments, without waiting for it. With `--quiet` it prints nothing.
     pub(super) fn start(heapscope: &Path, pid: u32, time: Duration, arguments: &[&str]) -> Result<Self> {
         let mut command = as_root(heapscope, "attaching with eBPF")?;
         command.args(["attach", &pid.to_string(), "--duration", &format!("{}s", time.as_secs())]);
-        let child = command.args(arguments).stderr(Stdio::piped()).spawn().context("starting heapscope")?;
-        Ok(Self(child))
+        command.args(arguments).stderr(Stdio::piped());
+        if arguments.contains(&"--quiet") {
+            command.stdout(Stdio::null());
+        }
+        Ok(Self(command.spawn().context("starting heapscope")?))
     }
 
     /// Waits until its probes are live. What it says is passed on.

@@ -129,6 +129,9 @@ pub struct CallsOf {
     pub resizing: usize,
     /// Why there may be more.
     pub obstacle: Option<Obstacle>,
+    /// Where it goes on a condition, out of itself: most likely to parts that a compiler has moved away, which have no name in
+    /// a stripped file. Those that lie in the functions asked for are left out.
+    pub leads_to: Vec<Svma>,
 }
 
 impl CallsOf {
@@ -196,7 +199,12 @@ pub fn calls_of(module: &Arc<Module>, functions: &[NamedCode]) -> Result<Vec<Cal
             _ => CallsOf { obstacle: Some(Obstacle::Undecodable), ..CallsOf::default() },
         }
     };
-    Ok(functions.iter().map(of).collect())
+    let mut found: Vec<CallsOf> = functions.iter().map(of).collect();
+    let is_asked_for = |at: Svma| {
+        functions.iter().any(|f| at.0.checked_sub(f.entry.0).is_some_and(|offset| offset < f.size))
+    };
+    found.iter_mut().for_each(|calls| calls.leads_to.retain(|at| !is_asked_for(*at)));
+    Ok(found)
 }
 
 /// A function that may be called, while a file is read.
@@ -276,6 +284,10 @@ impl Reader<'_, '_> {
                 (FlowControl::ConditionalBranch, Some(callee)) => {
                     Some(Obstacle::ConditionalJump(callee.name.to_owned()))
                 }
+                (FlowControl::ConditionalBranch, None) => {
+                    calls.leads_to.extend(near_target(instruction).filter(|to| !self.holds(*to)).map(Svma));
+                    None
+                }
                 (FlowControl::Next, _) => self
                     .address_of_a_callee(instruction)
                     .map(|callee| Obstacle::Address(callee.name.to_owned())),
@@ -292,6 +304,10 @@ impl Reader<'_, '_> {
     fn bytes(&self, instruction: &Instruction) -> Option<&[u8]> {
         let start = usize::try_from(instruction.ip().checked_sub(self.base)?).ok()?;
         self.code.get(start..start.checked_add(instruction.len())?)
+    }
+
+    fn holds(&self, address: u64) -> bool {
+        address.checked_sub(self.base).is_some_and(|offset| offset < self.code.len() as u64)
     }
 
     fn offset(&self, instruction: &Instruction) -> Option<FileOffset> {

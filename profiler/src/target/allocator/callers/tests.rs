@@ -114,6 +114,15 @@ fn what_may_be_another_call_is_an_obstacle() {
     assert_eq!(obstacle(&[0x06]), Some(Obstacle::Undecodable));
 }
 
+#[test]
+fn a_part_that_was_moved_away_is_noticed() {
+    let je =
+        |target: u64| [&[0x0f, 0x84][..], &u32::try_from(target - BASE - 6).unwrap().to_le_bytes()].concat();
+    assert_eq!(read(&je(OTHER)).leads_to, [Svma(OTHER)]);
+    assert_eq!(read(&je(BASE + 2)).leads_to, []);
+    assert_eq!(read(&leads(&[], 0xe9, OTHER)).leads_to, [], "a jump to another function");
+}
+
 proptest! {
     #[test]
     fn arbitrary_code_never_panics(code in prop::collection::vec(any::<u8>(), 0..300)) {
