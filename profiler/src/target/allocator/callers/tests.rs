@@ -116,8 +116,10 @@ fn what_may_be_another_call_is_an_obstacle() {
 
 #[test]
 fn a_part_that_was_moved_away_is_noticed() {
-    let je =
-        |target: u64| [&[0x0f, 0x84][..], &u32::try_from(target - BASE - 6).unwrap().to_le_bytes()].concat();
+    let je = |target: u64| {
+        let distance = u32::try_from(target.wrapping_sub(BASE + 6) & 0xffff_ffff).unwrap();
+        [&[0x0f, 0x84][..], &distance.to_le_bytes()].concat()
+    };
     assert_eq!(read(&je(OTHER)).leads_to, [Svma(OTHER)]);
     assert_eq!(read(&je(BASE + 2)).leads_to, []);
     assert_eq!(read(&leads(&[], 0xe9, OTHER)).leads_to, [], "a jump to another function");
