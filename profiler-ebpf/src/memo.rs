@@ -88,12 +88,12 @@ extern "C" fn memo_step(first: u64, slot: u64, memo: u64) -> i64 {
     let mut hash = scratch.hash;
     let mut done = 0;
     while done < MEMO_FRAMES as u64 && first + done < frames {
-        let at = opaque(memo.slots.get(first + done).wrapping_sub(base));
+        let at = memo.slots.get(first + done).wrapping_sub(base);
         if at >= words {
             break;
         }
-        // SAFETY: masked to the array's length.
-        let word = unsafe { *scratch.window.get_unchecked(at as usize & (WINDOW_BYTES / 8 - 1)) };
+        // SAFETY: masked to the array's length, where the compiler does not know that it need not be.
+        let word = unsafe { *scratch.window.get_unchecked(opaque(at) as usize & (WINDOW_BYTES / 8 - 1)) };
         hash = hash_frame(hash, word, 0);
         done += 1;
     }
