@@ -86,7 +86,7 @@ Examples:
   sudo heapscope attach 1234 -d 1m --min-age 20s    only blocks that have lived for 20 seconds
   sudo heapscope attach 1234 -d 10s -o - --format folded | flamegraph.pl > heap.svg
   sudo heapscope attach 1234 --interval 5s          a table every 5 seconds
-  sudo heapscope attach 1234 --mode growth -d 1m    who makes it grow, at next to no cost: a first look
+  sudo heapscope attach 1234 --mode growth -d 1m    who makes it grow: page faults, no probe on malloc
   sudo heapscope attach 1234 --allocator 'alloc=pool_get(size=1);free=pool_put(ptr=1)'";
 
 const RUN_EXAMPLES: &str = "\

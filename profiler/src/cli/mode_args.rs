@@ -13,7 +13,7 @@ use crate::{
 enum Watched {
     /// Every block that an allocator hands out and takes back
     Blocks,
-    /// Page faults, brk and mmap by stack: who makes the process grow, at a fraction of the cost (docs/growth.md)
+    /// Page faults, brk and mmap by stack: who makes the process grow, without a probe on malloc (docs/growth.md)
     Growth,
 }
 

@@ -206,7 +206,10 @@ fn notes(profile: &Profile) -> Vec<String> {
         notes.push(format!("{filtered} left out by the size filter."));
     }
     if let Some(overhead) = quality.overhead_percent.filter(|overhead| overhead.is_finite()) {
-        let hits = counted(quality.probe_hits, "probe hit", "probe hits");
+        let mut hits = counted(quality.probe_hits, "probe hit", "probe hits");
+        if let Some(growth) = &profile.growth {
+            hits = format!("{} and {hits}", counted(growth.faults.all, "page fault", "page faults"));
+        }
         let budget = &profile.mode.budget;
         let of_processor = budget.processor_percent.filter(|percent| percent.is_finite());
         let budget = match (budget.percent, budget.at_least_percent, of_processor) {
