@@ -17,8 +17,8 @@ use crate::{
     counters::Counter,
     function::{Arguments, Function},
     maps::{
-        ALREADY_THERE, FAILED, FREED, PENDING, REALLOCATING, count, custom_allocators, deaf, max_size,
-        min_size, only_callers,
+        ALREADY_THERE, FAILED, PENDING, REALLOCATING, count, custom_allocators, deaf, max_size, min_size,
+        only_callers,
     },
     pending::{DRAWN_SHIFT, PendingCall, PendingKey, TAKEN_OVER, UNSAMPLED},
     records::{CallKind, LiveBlock},
@@ -157,7 +157,7 @@ fn hand_in(function: Function, address: u64) -> Option<(u64, LiveBlock)> {
 /// known, and `TAKEN_OVER` where that has happened before. (Of another thread's call nothing can be said: by now the
 /// address may be that of another block.)
 #[inline(always)]
-fn take_over(address: u64) -> Option<(u64, LiveBlock)> {
+pub fn take_over(address: u64) -> Option<(u64, LiveBlock)> {
     // SAFETY: copied at once.
     let key = unsafe { *REALLOCATING.get_ptr(&address)? };
     if key.pid_tgid != threads::current() {
@@ -357,60 +357,6 @@ extern "C" fn alloc_return_small(ctx: *mut c_void) -> u32 {
     // SAFETY: the context of a uprobe is the target's registers.
     returned::<false>(function, unsafe { &*ctx.cast::<pt_regs>() }, Carried::NOTHING);
     0
-}
-
-/// Entry of `free` and its kin.
-#[unsafe(no_mangle)]
-#[unsafe(link_section = "uprobe")]
-extern "C" fn free_entry(ctx: *mut c_void) -> u32 {
-    count(Counter::ProbeHits, 1);
-    let function = Function::of(ctx);
-    // SAFETY: the context of a uprobe is the target's registers.
-    let address = Arguments::of(unsafe { &*ctx.cast::<pt_regs>() }).block(function);
-    if address == 0 || deaf() {
-        return 0;
-    }
-    if account::forget(function, address) {
-        note_custom(function, address);
-        return 0;
-    }
-    if !sampler::may_be_reallocating() {
-        // While sampling, most blocks are not recorded: what they are tells nothing.
-        note_custom(function, address);
-        return 0;
-    }
-    match take_over(address) {
-        Some((TAKEN_OVER, _)) => {}
-        Some((0, _)) => count(Counter::UnmatchedFrees, 1),
-        Some((key, block)) => account::freed(&block, threads::frees_its_last(key)),
-        None if custom_allocators() != 0 && is_handed_on(function, address) => {}
-        None => {
-            note_custom(function, address);
-            count(Counter::UnmatchedFrees, 1);
-        }
-    }
-    0
-}
-
-/// Notes what an allocator that the user named has freed: if it hands the block on to `free`, that is no other block.
-#[inline(always)]
-fn note_custom(function: Function, address: u64) {
-    if custom_allocators() != 0 && function.is_custom() {
-        let _ = FREED.insert(&threads::current(), &address, BPF_ANY as u64);
-    }
-}
-
-/// Whether this free and another one are about the same block: the `free` of an allocator that the user named is about
-/// to hand it on to `free`, or has just done so.
-#[inline(always)]
-fn is_handed_on(function: Function, address: u64) -> bool {
-    if function.is_custom() {
-        return account::holds(address);
-    }
-    let thread = threads::current();
-    // SAFETY: one word of a map value.
-    let same = FREED.get_ptr(&thread).is_some_and(|freed| unsafe { *freed } == address);
-    same && FREED.remove(&thread).is_ok()
 }
 
 /// Does nothing: what a hit of it costs is what every hit costs at least.

@@ -1,6 +1,7 @@
 //! The BPF side of heapscope: probes on the target's allocators keep a ledger of live blocks in BPF maps.
 //!
 //! - `calls`: what a probe does at the entry and at the return of an allocator function;
+//! - `frees`: what it does at the entry of one that frees;
 //! - `function`: which function it is, and its arguments;
 //! - `life`: the target's exit and exec;
 //! - `session`: what the kernel carries from the one to the other;
@@ -31,6 +32,7 @@
 
 mod account;
 mod calls;
+mod frees;
 mod function;
 mod growth;
 mod life;

@@ -26,6 +26,8 @@ const FOR_A_THREAD: u64 = 1 << 18;
 const MOST_THREADS: u64 = 4;
 /// Ledgers that the sites of many blocks are dealt out to; a power of two.
 const SHARES: usize = 16;
+/// Each thread begins so many ledgers behind the one before it.
+const APART: usize = SHARES / 4;
 
 /// Adds all live blocks, of which there are about so many, to copies of a ledger, and puts these together.
 ///
@@ -99,7 +101,7 @@ impl Reading<'_> {
 
     /// Adds what was dealt out, to another ledger than the other threads where that can be.
     fn add(&self, dealt: &mut [Vec<LiveBlock>], thread: usize) {
-        let first = thread * SHARES / MOST_THREADS as usize % self.ledgers.len();
+        let first = thread * APART % self.ledgers.len();
         for at in (first..self.ledgers.len()).chain(0..first) {
             if let (Some(ledger), Some(blocks)) = (self.ledgers.get(at), dealt.get_mut(at)) {
                 ledger.lock().unwrap_or_else(PoisonError::into_inner).add_blocks(blocks);
@@ -110,6 +112,6 @@ impl Reading<'_> {
 }
 
 /// Whose share a site is: its key is a hash, so all are alike.
-const fn share_of(site: u64, shares: usize) -> usize {
-    (site >> 8) as usize & (shares - 1)
+fn share_of(site: u64, shares: usize) -> usize {
+    usize::try_from(site >> 8 & 0xffff).unwrap_or(0) & (shares - 1)
 }

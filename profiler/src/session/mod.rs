@@ -36,6 +36,7 @@ mod run;
 mod sampled_code;
 mod signals;
 mod status;
+mod taking_up;
 mod told;
 mod top;
 mod watch;

@@ -3,18 +3,16 @@
 use std::{
     collections::HashMap,
     os::fd::BorrowedFd,
-    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
 use profiler_common::{
     counters::Counter, limits::MAX_FRAMES, mappings::MAPPING_SITE, python::python_end, records::walk_end,
-    tables::RowChunk,
 };
 use rustix::event::{PollFd, PollFlags, Timespec, poll};
 
 use super::{
-    code::{Change, CodeMap},
+    code::CodeMap,
     dangers::refuse_dangerous,
     governor::Governor,
     growth::Growth,
@@ -39,7 +37,7 @@ use crate::{
     },
     symbolize::label,
     sys::priority::GivingWay,
-    target::{module::Module, process::Process},
+    target::process::Process,
     unwind::rows::Pruning,
 };
 
@@ -112,7 +110,7 @@ pub(super) struct Observation {
     /// The recording that is written meanwhile, if there is one.
     pub(super) recorder: Option<Recorder>,
     /// Until the first probe comes.
-    giving_way: Option<GivingWay>,
+    pub(super) giving_way: Option<GivingWay>,
 }
 
 impl Observation {
@@ -335,69 +333,6 @@ impl Observation {
             let stack = SiteStack { allocator: head.allocator, end, frames, python, python_is_whole };
             self.stacks.insert(head.site, stack);
         }
-    }
-
-    /// Writes new tables to the kernel, then probes new allocators: a stack is never walked without its tables.
-    fn take_up(&mut self, change: &Change) -> anyhow::Result<()> {
-        if !change.mappings {
-            return Ok(());
-        }
-        self.upload()?;
-        let (ranges, left_out) = self.code.ranges();
-        self.probe.publish_mappings(&ranges)?;
-        self.code.published(self.probe.generation());
-        self.left_out = self.left_out.max(left_out);
-        // Whatever takes its time comes first: an allocator's probes cost the target something from now on.
-        for module in &change.modules {
-            self.look_for_python(module)?;
-        }
-        self.giving_way = None;
-        for module in &change.modules {
-            self.probe_allocators(module)?;
-            if let Some(callers) = &mut self.callers {
-                callers.add(module);
-            }
-        }
-        self.place_callers()?;
-        self.publish_allocator_code()
-    }
-
-    fn look_for_python(&mut self, module: &Arc<Module>) -> Result<(), ProbeError> {
-        let Some(bias) = self.code.bias_of(module) else { return Ok(()) };
-        self.python.look(&self.process, module, bias);
-        self.python_begins()
-    }
-
-    /// Has Python frames walked once an interpreter is there and initialised.
-    fn python_begins(&mut self) -> Result<(), ProbeError> {
-        let Some(layout) = self.python.begin() else { return Ok(()) };
-        // Before the first frame is kept.
-        self.probe_code_deaths();
-        if !self.probe.publish_python(&layout)? {
-            self.warn(
-                "Python frames are not seen: they need Linux 6.13 or later, built with type information (BTF).".into(),
-            );
-        }
-        if self.growth.is_none() {
-            self.begin_pools();
-        }
-        Ok(())
-    }
-
-    fn upload(&mut self) -> Result<(), ProbeError> {
-        let pending = self.code.pending();
-        let tables = self.code.tables();
-        let rules = tables.rules().get(pending.rules.start as usize..).unwrap_or_default();
-        self.probe.write_rules(pending.rules.start, rules)?;
-        for index in pending.chunks() {
-            if let Some(rows) = tables.chunk(index) {
-                self.probe.write_rows(index, &[RowChunk { rows: *rows }])?;
-            }
-        }
-        let pages = tables.pages().get(pending.pages.start as usize..).unwrap_or_default();
-        self.probe.write_pages(pending.pages.start, pages)?;
-        self.code.mark_uploaded(pending);
-        Ok(())
     }
 
     pub(super) fn warn(&mut self, warning: String) {
