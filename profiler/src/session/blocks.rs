@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Blocks that a thread holds before they are added up, 32 bytes each.
-const AT_ONCE: usize = 1 << 22;
+const AT_ONCE: usize = 1 << 21;
 /// So many blocks are worth a thread.
 const FOR_A_THREAD: u64 = 1 << 18;
 /// Threads that a reading takes at most: the machine has other things to do.
