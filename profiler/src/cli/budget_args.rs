@@ -5,10 +5,10 @@ use clap::Args;
 use super::values;
 use crate::session::options::BudgetOptions;
 
-/// What `attach` may take of a process's CPU time, where the user does not say: a tenth is seldom noticed in production, and
+/// What `attach` may take of a process's CPU time, where the user does not say: a twentieth is not noticed in production, and
 /// leaves most programs recorded block by block or by samples.
-const DEFAULT_PERCENT: f64 = 10.0;
-/// Part of one processor that it may take all the same, where the user does not say: of a process that is mostly idle, a tenth
+const DEFAULT_PERCENT: f64 = 5.0;
+/// Part of one processor that it may take all the same, where the user does not say: of a process that is mostly idle, that
 /// is less than it takes to see anything, and more is not felt.
 const DEFAULT_AT_LEAST: f64 = 0.02;
 
@@ -24,7 +24,7 @@ pub(super) struct BudgetArgs {
     sample: Option<u64>,
 
     /// What the probes may take of the process's CPU time: `5%`, or `off`. To keep it, less is recorded: samples, then
-    /// windows (docs/budget.md). Without it, `attach` keeps 10%, or 2% of one processor if that is more, unless --exact or --sample says what to record; `run` has none
+    /// windows (docs/budget.md). Without it, `attach` keeps 5%, or 2% of one processor if that is more, unless --exact or --sample says what to record; `run` has none
     #[arg(long, value_name = "PERCENT", value_parser = values::budget)]
     budget: Option<values::Budget>,
 }
@@ -64,7 +64,7 @@ mod tests {
             let line = Line::try_parse_from([&["heapscope"], line].concat());
             line.ok().map(|line| line.args.options(attaches).percent)
         };
-        assert_eq!(percent(&[], true), Some(Some(10.0)));
+        assert_eq!(percent(&[], true), Some(Some(5.0)));
         assert_eq!(percent(&[], false), Some(None));
         assert_eq!(percent(&["--exact"], true), Some(None));
         assert_eq!(percent(&["--sample", "1KiB"], true), Some(None));
