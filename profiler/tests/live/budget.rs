@@ -73,7 +73,10 @@ fn a_load_that_grows() {
         let error = report.standard_errors.unwrap().inuse_space;
         let kept = after[3] - before[3];
         let live = report.totals.inuse_space;
-        assert!(live.abs_diff(kept) <= 6 * error + 4096, "{method}: {live} ± {error}, and not {kept}");
+        // Of what was kept since the last step down there may be no sample at all, and then no error either.
+        let unseen = 6 * report.mode.sample_interval.unwrap_or(0);
+        let allowed = 6 * error + unseen + 4096;
+        assert!(live.abs_diff(kept) <= allowed, "{method}: {live} ± {error}, and not {kept}");
     }
 }
 

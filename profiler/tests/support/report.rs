@@ -130,6 +130,7 @@ pub(crate) struct Target {
 #[derive(Debug, Deserialize)]
 pub(crate) struct Mode {
     pub(crate) sampling: String,
+    pub(crate) sample_interval: Option<u64>,
     pub(crate) budget_percent: Option<f64>,
     pub(crate) recorded: Vec<Recorded>,
     pub(crate) at: String,
