@@ -179,7 +179,9 @@ fn notes(profile: &Profile) -> Vec<String> {
     }
     if profile.mode.is_told() {
         notes.push(
-            "All numbers are estimates by the program itself: it samples its allocations, tells of those by its USDT probes              otel_memory, and says how many bytes each stands for. How far they may be off is not known, since it does not tell              how it samples."
+            "All numbers are estimates by the program itself: it samples its allocations, tells of those by its USDT probes \
+             otel_memory, and says how many bytes each stands for. How far they may be off is not known, since it does not tell \
+             how it samples."
                 .to_owned(),
         );
     }

@@ -163,7 +163,8 @@ pub enum TargetError {
     },
     /// No mapped file defines the functions that the user named.
     #[error(
-        "no file that process {pid} has mapped defines {}, as --allocator says. Compare it with the output of `nm`; a          function that is inlined everywhere, or a stripped one, cannot be watched.",
+        "no file that process {pid} has mapped defines {}, as --allocator says. Compare it with the output of `nm`; a \
+         function that is inlined everywhere, or a stripped one, cannot be watched.",
         functions.join(", ")
     )]
     NoCustomAllocator {
