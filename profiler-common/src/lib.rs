@@ -6,6 +6,7 @@
 //! Every shared struct is `repr(C)`, has no hidden padding and a size that is asserted below its definition.
 #![no_std]
 
+pub mod blocks;
 pub mod control;
 pub mod counters;
 pub mod growth;

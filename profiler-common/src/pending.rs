@@ -29,7 +29,7 @@ pub struct PendingCall {
     /// What the ledger held of the block handed in; taken out at the entry, because another thread may be given its
     /// address before the return is seen, and put back when the call fails.
     pub old: LiveBlock,
-    /// The key that `old` had in `LIVE`; 0 where there is none, or [`TAKEN_OVER`].
+    /// The key that `old` had in the table of live blocks; 0 where there is none, or [`TAKEN_OVER`].
     pub old_key: u64,
     /// When the call was entered: `CLOCK_MONOTONIC` in nanoseconds, with the number of the interval that it was drawn at
     /// above it ([`DRAWN_SHIFT`]), and with [`UNSAMPLED`] where that holds.

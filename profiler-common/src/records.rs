@@ -116,11 +116,12 @@ impl Call {
     }
 }
 
-/// Set in the key of `LIVE` for a block of an allocator that the user named: such an allocator may hand out parts of a
+/// Set in the key of a live block of an allocator that the user named: such an allocator may hand out parts of a
 /// block of another one, the first of which has that block's address. (User space ends far below.)
 pub const CUSTOM_BLOCK: u64 = 1 << 63;
 
-/// One live block, the value of the BPF map `LIVE`; its key is the block's address, with [`CUSTOM_BLOCK`] where that holds.
+/// One live block; its key is the block's address, with [`CUSTOM_BLOCK`] where that holds. In the table of live blocks it is packed
+/// ([`crate::blocks`]), or the value of one of the BPF maps in `OVERFLOW`.
 #[repr(C)]
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
@@ -176,7 +177,7 @@ pub struct ThreadState {
     /// In one word, so that it never speaks of two threads: the thread id in the upper half, then 16 bits of the number
     /// of its name, then 16 bits of the time when the name was read, in units of 2^20 ns.
     pub owner: u64,
-    /// Key in `LIVE` of the block that it allocated last.
+    /// Key of the block that it allocated last.
     pub last: u64,
 }
 

@@ -4,7 +4,7 @@
 //! cannot be given to anyone else, so an address never stands for two blocks.
 
 use aya_ebpf::{
-    bindings::{BPF_ANY, BPF_NOEXIST, BPF_RB_NO_WAKEUP, pt_regs},
+    bindings::{BPF_NOEXIST, BPF_RB_NO_WAKEUP, pt_regs},
     helpers::generated::bpf_ringbuf_output,
 };
 
@@ -73,14 +73,13 @@ pub fn enter_at<const PYTHON: bool>(
     let block = LiveBlock { size, site, born: now, thread };
     if custom_allocators() != 0 {
         let other_key = key ^ CUSTOM_BLOCK;
-        // SAFETY: one word of a map value.
-        if live::get(other_key).is_some_and(|other| unsafe { (*other).born } >= entered)
+        if live::born(other_key).is_some_and(|born| born >= entered)
             && let Some(nested) = take(other_key)
         {
             uncount(&nested);
         }
     }
-    if let Err(error) = live::insert(key, &block, BPF_NOEXIST as u64) {
+    if let Err(error) = live::insert(key, &block) {
         if error != ALREADY_THERE {
             count(Counter::LiveMapFull, 1);
             return;
@@ -95,7 +94,7 @@ pub fn enter_at<const PYTHON: bool>(
                 freed(&other, false);
             }
         }
-        if live::insert(key, &block, BPF_ANY as u64).is_err() {
+        if live::insert(key, &block).is_err() {
             count(Counter::LiveMapFull, 1);
             return;
         }
@@ -196,8 +195,9 @@ pub fn take_handed_in(function: Function, address: u64) -> Option<(u64, LiveBloc
 /// Puts back what `take` took: the call has failed and the block lives on.
 #[inline(always)]
 pub fn put_back(key: u64, block: &LiveBlock) {
-    if live::insert(key, block, BPF_ANY as u64).is_err() {
-        count(Counter::LiveMapFull, 1);
+    if let Err(error) = live::insert(key, block) {
+        // Its address may have been given out again since.
+        count(if error == ALREADY_THERE { Counter::AddressClash } else { Counter::LiveMapFull }, 1);
         freed(block, false);
     }
 }
@@ -238,8 +238,7 @@ pub fn forget(function: Function, address: u64) -> bool {
 /// Counts a block as freed that was entered before this time. Since then another may have come to its address.
 #[inline(always)]
 pub fn forget_older(key: u64, time: u64) {
-    // SAFETY: one word of a map value.
-    if live::get(key).is_some_and(|block| unsafe { (*block).born } < time)
+    if live::born(key).is_some_and(|born| born < time)
         && let Some(block) = take(key)
     {
         freed(&block, false);
@@ -249,7 +248,7 @@ pub fn forget_older(key: u64, time: u64) {
 /// Whether the ledger holds a block of `malloc` at this address.
 #[inline(always)]
 pub fn holds(address: u64) -> bool {
-    live::get(address).is_some()
+    live::born(address).is_some()
 }
 
 /// The site of the call that is returning and its counters, with its stack on the way to the user side if it is new. Without

@@ -53,6 +53,9 @@ mod threads;
 mod walk;
 
 #[allow(dead_code, reason = "part of it is for the user side")]
+#[path = "../../profiler-common/src/blocks.rs"]
+mod blocks;
+#[allow(dead_code, reason = "part of it is for the user side")]
 #[path = "../../profiler-common/src/control.rs"]
 mod control;
 #[allow(dead_code, reason = "part of it is for the user side")]

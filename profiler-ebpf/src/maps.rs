@@ -12,6 +12,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    blocks::Bucket,
     control::Control,
     counters::{COUNTER_SLOTS, Counter},
     growth_records::{LastFault, SiteFaults, TouchedPage},
@@ -34,9 +35,18 @@ use crate::{
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
 pub const ALREADY_THERE: i32 = -17;
 
-/// Live blocks by address: the parts of their table, which the user side makes.
+/// Live blocks: the buckets that nearly all are in.
+#[map]
+pub static BLOCKS: Array<Bucket> = Array::with_max_entries(1, 0);
+
+/// How many are not in the first of their buckets, in its one element.
+#[map]
+pub static ELSEWHERE: Array<u64> = Array::with_max_entries(1, 0);
+
+/// Live blocks that found no place there, by address: hash maps, which the user side makes. The kernel gives one as many buckets
+/// as the next power of two has room for; of hash maps, there can be as many as the memory allows.
 #[btf_map]
-pub static LIVE: ArrayOfMaps<Part, 1> = ArrayOfMaps::new();
+pub static OVERFLOW: ArrayOfMaps<Part, 1> = ArrayOfMaps::new();
 
 /// Counters of each site, by the hash of allocator and stack.
 #[map]
@@ -237,9 +247,15 @@ static SCRATCH_MASK: u32 = 3;
 /// Number of slots of `MEMOS`, a power of two, less one.
 #[unsafe(no_mangle)]
 static MEMO_MASK: u32 = 3;
-/// Number of parts of `LIVE`.
+/// Number of elements of `BLOCKS`.
 #[unsafe(no_mangle)]
-static LIVE_PARTS: u32 = 1;
+static BUCKET_COUNT: u32 = 1;
+/// Number of elements of `OVERFLOW`.
+#[unsafe(no_mangle)]
+static OVERFLOW_PARTS: u32 = 1;
+/// When the maps were made: `CLOCK_MONOTONIC` in nanoseconds. Blocks are younger.
+#[unsafe(no_mangle)]
+static BEGAN: u64 = 0;
 /// Allocations below this size are left out, in bytes.
 #[unsafe(no_mangle)]
 static MIN_SIZE: u64 = 0;
@@ -286,7 +302,9 @@ macro_rules! constant {
 }
 constant!(scratch_mask, SCRATCH_MASK, u32);
 constant!(memo_mask, MEMO_MASK, u32);
-constant!(live_parts, LIVE_PARTS, u32);
+constant!(bucket_count, BUCKET_COUNT, u32);
+constant!(overflow_parts, OVERFLOW_PARTS, u32);
+constant!(began, BEGAN, u64);
 constant!(min_size, MIN_SIZE, u64);
 constant!(max_size, MAX_SIZE, u64);
 constant!(custom_allocators, CUSTOM_ALLOCATORS, u32);

@@ -21,6 +21,8 @@ mod search;
 mod threads;
 mod walk;
 
+#[path = "../../profiler-common/src/blocks.rs"]
+mod blocks;
 #[path = "../../profiler-common/src/control.rs"]
 mod control;
 #[path = "../../profiler-common/src/counters.rs"]

@@ -11,6 +11,7 @@ use aya_ebpf::{
 };
 
 use crate::{
+    blocks::{SITE, SITE_OF_STACK},
     counters::Counter,
     limits::{MAX_FRAMES, MAX_MAPPINGS, PAGE_SHIFT, WINDOW_BYTES},
     maps::{MAPPINGS, RULES, SCRATCH, Scratch, count, generation, scratch_mask},
@@ -285,8 +286,7 @@ pub fn hash_frame(hash: u64, ip: u64, guessed: u64) -> u64 {
 pub fn site_of(hash: u64, modules: u64, ended: u8) -> u64 {
     let hash = (hash ^ ended as u64).wrapping_mul(0x9e37_79b9_7f4a_7c15);
     let mixed = (hash ^ hash >> 32 ^ modules).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    // The lowest numbers are reserved (OVERFLOW_SITE).
-    (mixed ^ mixed >> 32) | 1 << 63
+    (mixed ^ mixed >> 32) & SITE | SITE_OF_STACK
 }
 
 /// Where a walk begins: the registers at a function's return. `ip` is its caller, `sp` lies above the return address.

@@ -14,7 +14,10 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use profiler_common::records::{LiveBlock, SiteCounters};
+use profiler_common::{
+    blocks::Bucket,
+    records::{LiveBlock, SiteCounters},
+};
 use rustix::process::Signal;
 use support::{
     fixture,
@@ -29,8 +32,9 @@ const BLOCKS: u64 = 10_000_000;
 const SITES: u64 = 1 << 17;
 /// Of the process that it is compared with.
 const FEW_BLOCKS: u64 = 1000;
-/// What heapscope reckons for a block, and the eighths of its memory that are for blocks.
-const BYTES_PER_BLOCK: u64 = 112;
+/// Memory that heapscope is given for a block, so that the buckets of its table are about half full, and the eighths of its memory
+/// that are for blocks.
+const BYTES_PER_BLOCK: u64 = 64;
 const EIGHTHS: u64 = 5;
 /// A fill of so many is answered before anyone takes the program for hung.
 const FILLED_AT_ONCE: u64 = 500_000;
@@ -115,8 +119,7 @@ struct Watched {
 impl Watched {
     fn start(blocks: u64, sites: u64, room: u64) -> Self {
         let program = start(blocks, sites);
-        // Not all parts of the table are equally full.
-        let memory = (room / 20 * 21 * BYTES_PER_BLOCK / EIGHTHS * 8).to_string();
+        let memory = (room * BYTES_PER_BLOCK / EIGHTHS * 8).to_string();
         let options = ["--exact", "--max-memory", &memory, "-o", "heap.svg", "-o", "heap.folded"];
         let heapscope = Heapscope::attach(program.pid(), &options);
         Self { program, heapscope }
@@ -186,9 +189,10 @@ impl Memory {
                 continue;
             }
             memory.all += bytes;
-            // BPF_MAP_TYPE_HASH; the values tell blocks from sites.
+            // BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_ARRAY; the values tell blocks from sites.
             match (field("map_type"), field("value_size")) {
                 (Some(1), Some(size)) if size == size_of::<LiveBlock>() as u64 => memory.blocks += bytes,
+                (Some(2), Some(size)) if size == size_of::<Bucket>() as u64 => memory.blocks += bytes,
                 (Some(1), Some(size)) if size == size_of::<SiteCounters>() as u64 => memory.sites += bytes,
                 _ => {}
             }

@@ -13,12 +13,11 @@ use std::{
 use profiler_common::tables::MappingRange;
 
 use self::state::{Placed, State, executable};
-use super::naming::monotonic_nanoseconds;
 use crate::{
     probe::StackRecord,
     report::profile::CodeMapping,
     symbolize::symbolizer::CodeLocation,
-    sys::perf::Mapped,
+    sys::{clock::monotonic_nanoseconds, perf::Mapped},
     target::{
         address::Svma,
         error::TargetError,

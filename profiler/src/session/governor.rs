@@ -9,7 +9,6 @@ use profiler_common::{
 
 use super::{
     budget::{Limits, Mode},
-    naming::monotonic_nanoseconds,
     observation::Observation,
     options::{BudgetOptions, CommonOptions},
     overhead::Load,
@@ -21,6 +20,7 @@ use crate::{
         budget::{BudgetReport, Recorded},
         units,
     },
+    sys::clock::monotonic_nanoseconds,
 };
 
 /// The smallest interval that a budget chooses, in bytes.

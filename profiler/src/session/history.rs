@@ -4,10 +4,10 @@ use std::time::{Duration, Instant};
 
 use profiler_common::{records::Held, sampling::blocks};
 
-use super::naming::monotonic_nanoseconds;
 use crate::{
     ledger::{births::Spans, timeline::Timeline},
     probe::{ebpf::EbpfProbe, error::ProbeError},
+    sys::clock::monotonic_nanoseconds,
     target::process::Process,
 };
 

@@ -7,7 +7,7 @@ use std::{
 
 use profiler_common::counters::Counter;
 
-use super::{naming::monotonic_nanoseconds, observation::Observation};
+use super::observation::Observation;
 use crate::{
     ledger::mappings::{MappedSite, MappingCounts, Mappings},
     probe::Counters,
@@ -16,6 +16,7 @@ use crate::{
         profile::Quality,
     },
     symbolize::frame::Frame,
+    sys::clock::monotonic_nanoseconds,
     target::{
         maps::{MappingKind, Maps},
         process::Process,

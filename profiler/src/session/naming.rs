@@ -26,6 +26,7 @@ use crate::{
         perf_map::PerfMap,
         symbolizer::{SymbolizeOptions, Symbolizer},
     },
+    sys::clock::monotonic_nanoseconds,
 };
 
 /// The account at one moment, before its stacks are named.
@@ -368,11 +369,4 @@ fn warnings(observation: &Observation, account: &Account, counters: &Counters) -
         ));
     }
     warnings
-}
-
-/// `CLOCK_MONOTONIC` in nanoseconds: the clock that the probes stamp blocks with.
-pub(super) fn monotonic_nanoseconds() -> u64 {
-    let now = rustix::time::clock_gettime(rustix::time::ClockId::Monotonic);
-    let seconds = u64::try_from(now.tv_sec).unwrap_or(0);
-    seconds.saturating_mul(1_000_000_000).saturating_add(u64::try_from(now.tv_nsec).unwrap_or(0))
 }

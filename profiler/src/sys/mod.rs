@@ -2,6 +2,7 @@
 
 pub mod bpf;
 pub mod calibration;
+pub mod clock;
 pub mod faults;
 pub mod launch;
 pub mod mmap;

@@ -60,15 +60,16 @@ pub(crate) fn assert_lost(report: &Report, reasons: &[&str]) {
 }
 
 fn a_full_table_of_blocks() {
-    // The least that there is: 4,096 blocks.
-    let mut many = Many::start(6000, 10, "1MiB");
-    many.fill(6000);
+    // Room for 2,560 blocks in buckets, of which some may not find their place, and for 4,096 behind.
+    let mut many = Many::start(9000, 10, "1MiB");
+    many.fill(9000);
     let (report, outcome, mut program) = many.end();
     assert_lost(&report, &["live_map_full"]);
-    assert_eq!(report.quality.lost["live_map_full"], 6000 - 4096);
+    let recorded = 9000 - report.quality.lost["live_map_full"];
+    assert!((4096 + 2400..=4096 + 2560).contains(&recorded), "{recorded} recorded");
     // What is told is true of the blocks that are in it.
-    assert_eq!((report.totals.alloc_objects, report.totals.inuse_objects), (4096, 4096));
-    assert!(outcome.output.contains("1,904 allocations not recorded"), "{}", outcome.output);
+    assert_eq!((report.totals.alloc_objects, report.totals.inuse_objects), (recorded, recorded));
+    assert!(outcome.output.contains(" allocations not recorded"), "{}", outcome.output);
     // The program has noticed nothing.
     program.ask("any 100");
 }

@@ -8,7 +8,7 @@ use profiler_common::{
     records::{LiveBlock, SiteCounters},
 };
 
-use super::{EbpfProbe, live::part_of};
+use super::EbpfProbe;
 use crate::probe::error::ProbeError;
 
 impl EbpfProbe {
@@ -83,9 +83,8 @@ impl EbpfProbe {
     }
 
     fn put_back(&self, key: u64, block: &LiveBlock) -> io::Result<()> {
-        let Some(part) = part_of(&self.live, key) else { return Ok(()) };
-        if part.look_up(&key)?.is_none() {
-            return part.update(&key, block);
+        if !self.live.holds(key)? {
+            return self.live.put_back(key, block);
         }
         // Its address has been given out again.
         let Some(site) = self.sites.look_up(&block.site)? else { return Ok(()) };

@@ -49,9 +49,12 @@ use self::{
     python::PythonProbe,
 };
 use super::{AttachMethod, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
-use crate::sys::bpf::{
-    self, RunTime,
-    map::{PerCpuWords, TypedMap},
+use crate::sys::{
+    bpf::{
+        self, RunTime,
+        map::{PerCpuWords, TypedMap},
+    },
+    clock::monotonic_nanoseconds,
 };
 
 /// What one site takes in the kernel, in bytes: its hash element, rounded to a slab object, and one bucket (measured; see
@@ -66,7 +69,7 @@ pub struct EbpfProbe {
     attachments: Attachments,
     stacks: RingBuf<MapData>,
     mapping_events: Option<RingBuf<MapData>>,
-    live: live::Parts,
+    live: live::Table,
     sites: TypedMap<u64, SiteCounters>,
     pending: TypedMap<PendingKey, PendingCall>,
     reallocating: TypedMap<u64, PendingKey>,
@@ -119,8 +122,9 @@ impl EbpfProbe {
         // While growth is watched, there are no blocks, and pages take that part.
         let for_live = settings.max_memory / 8 * 5;
         let room = live::Room::in_memory(if settings.growth { 1 << 20 } else { for_live });
-        let mut ebpf = load_maps(object, settings, room, fsbase)?;
-        let live = live::make(&ebpf, room)?;
+        let began = monotonic_nanoseconds();
+        let mut ebpf = load_maps(object, settings, room, fsbase, began)?;
+        let live = live::Table::make(&ebpf, room, began)?;
         let programs = Programs::new(&ebpf, object)?;
         let attachments = Attachments::load(&programs, &mut ebpf, settings, form)?;
         let python = if fsbase.is_some() {
@@ -276,6 +280,7 @@ fn load_maps(
     settings: &ProbeSettings,
     room: live::Room,
     fsbase: Option<u32>,
+    began: u64,
 ) -> Result<Ebpf, ProbeError> {
     let sites = (settings.max_memory / 4 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
     let memos =
@@ -303,7 +308,8 @@ fn load_maps(
     let faults = settings.growth.then(kernel_types::faults_in_task).flatten().unwrap_or(0);
     let mut loader = EbpfLoader::new();
     loader
-        .map_max_entries("LIVE", room.parts)
+        .map_max_entries("BLOCKS", room.buckets)
+        .map_max_entries("OVERFLOW", room.parts)
         .map_max_entries("SITES", u32::try_from(sites).unwrap_or(1 << 20))
         .map_max_entries("SCRATCH", slots)
         .map_max_entries("STACKS", ring)
@@ -328,7 +334,9 @@ fn load_maps(
         .map_max_entries("RULES", settings.rules.max(1))
         .override_global("SCRATCH_MASK", &scratch_mask, true)
         .override_global("MEMO_MASK", &memo_mask, true)
-        .override_global("LIVE_PARTS", &room.parts, true)
+        .override_global("BUCKET_COUNT", &room.buckets, true)
+        .override_global("OVERFLOW_PARTS", &room.parts, true)
+        .override_global("BEGAN", &began, true)
         .override_global("MIN_SIZE", &settings.min_size, true)
         .override_global("MAX_SIZE", &settings.max_size, true)
         .override_global("SAMPLING", &sampling, true)

@@ -84,16 +84,15 @@ impl EbpfProbe {
     /// How many parts the table of live blocks has.
     #[must_use]
     pub fn live_parts(&self) -> usize {
-        self.live.len()
+        self.live.parts()
     }
 
     /// Hands out all other live blocks that are in one part of their table; none where there is no such part.
     ///
     /// # Errors
     /// [`ProbeError::Map`].
-    pub fn live_blocks(&self, part: usize, mut each: impl FnMut(&[LiveBlock])) -> Result<(), ProbeError> {
-        let Some(part) = self.live.get(part) else { return Ok(()) };
-        part.for_each_batch(|_, blocks| each(blocks)).map_err(super::map_error("LIVE"))
+    pub fn live_blocks(&self, part: usize, each: impl FnMut(&[LiveBlock])) -> Result<(), ProbeError> {
+        self.live.read(part, each).map_err(super::map_error("BLOCKS"))
     }
 }
 

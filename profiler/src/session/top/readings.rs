@@ -19,12 +19,8 @@ use crate::{
         profile::{Mode, Profile, TargetInfo, Totals},
         quality::{Remark, remarks},
     },
-    session::{
-        naming::{Namer, monotonic_nanoseconds},
-        observation::Observation,
-        only_caller::Callers,
-        quality::lost,
-    },
+    session::{naming::Namer, observation::Observation, only_caller::Callers, quality::lost},
+    sys::clock::monotonic_nanoseconds,
     tui::model::{Growth, Marked, SiteNumbers, Update},
 };
 

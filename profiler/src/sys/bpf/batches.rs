@@ -1,4 +1,4 @@
-//! The elements of a hash map, batch by batch (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6).
+//! The elements of a map, batch by batch (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6).
 
 use std::{io, os::fd::BorrowedFd};
 
@@ -22,6 +22,31 @@ struct Attributes {
     map_fd: u32,
     elem_flags: u64,
     flags: u64,
+}
+
+/// Reads the elements of an array that come after the key `before`, or from the first one on; how many there were.
+///
+/// # Errors
+/// What bpf(2) answers.
+pub(super) fn look_up<V: NoUninit + AnyBitPattern>(
+    map: BorrowedFd<'_>,
+    before: Option<&u32>,
+    keys: &mut [u32],
+    values: &mut [V],
+) -> io::Result<usize> {
+    let mut last = 0u32;
+    let mut attributes = Attributes::zeroed();
+    attributes.in_batch = before.map_or(0, |before| address(std::slice::from_ref(before)));
+    attributes.out_batch = address_mut(std::slice::from_mut(&mut last));
+    attributes.keys = address_mut(keys);
+    attributes.values = address_mut(values);
+    attributes.count = length(values)?;
+    attributes.map_fd = raw(map);
+    match call(command::MAP_LOOKUP_BATCH, &mut attributes) {
+        // There are no more.
+        Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
+        _ => Ok(attributes.count as usize),
+    }
 }
 
 /// A place in a hash map, with room for a batch of elements.

@@ -180,6 +180,21 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
     }
 }
 
+impl<V: NoUninit + AnyBitPattern> TypedMap<u32, V> {
+    /// Reads elements of an array, from number `first` on, as many as there is room for.
+    ///
+    /// # Errors
+    /// What bpf(2) answers to `BPF_MAP_LOOKUP_BATCH` (kernel 5.6); `InvalidInput` where the array ends before.
+    pub fn read_range(&self, first: u32, values: &mut [V]) -> io::Result<()> {
+        let mut keys = vec![0u32; values.len()];
+        // The key before the first one that is wanted (`generic_map_lookup_batch`, kernel/bpf/syscall.c).
+        let before = first.wrapping_sub(1);
+        let read =
+            super::batches::look_up(self.fd.as_fd(), (first != 0).then_some(&before), &mut keys, values)?;
+        if read == values.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::InvalidInput)) }
+    }
+}
+
 /// A per-CPU array of words, read as the sum over all CPUs.
 #[derive(Debug)]
 pub struct PerCpuWords {
