@@ -17,6 +17,8 @@ pub const FILL_FIRST: usize = 2;
 /// Bits of a key: an address in the lower half of a 48-bit address space, and whether its allocator was named by the user.
 const KEY_BITS: u32 = 48;
 const KEY: u64 = (1 << KEY_BITS) - 1;
+/// Bits of the number of a thread's name, which is at most [`MAX_THREAD_NAMES`](crate::records::MAX_THREAD_NAMES).
+const NAME_BITS: u32 = 13;
 /// Bits of a size, and of what else is packed.
 const SIZE_BITS: u32 = 48;
 const SITE_BITS: u32 = 56;
@@ -27,16 +29,24 @@ pub const SITE: u64 = (1 << SITE_BITS) - 1;
 /// The one that every site of a stack has: the lowest numbers are reserved ([`OVERFLOW_SITE`](crate::records::OVERFLOW_SITE)).
 pub const SITE_OF_STACK: u64 = 1 << (SITE_BITS - 1);
 
-/// The first word of a slot that nobody uses.
+/// In the first word of a slot, what is of its block.
+pub const BLOCK: u64 = (1 << (KEY_BITS + NAME_BITS)) - 1;
+/// That of a slot that nobody uses.
 pub const FREE: u64 = 0;
-/// The first word of a slot that is being filled. No block has this key: it would be the last byte of the address space.
+/// That of a slot that is being filled. No block has this key: it would be the last byte of the address space.
 pub const BUSY: u64 = KEY;
+
+/// Above [`BLOCK`], in the first word of a bucket's first slot: how many blocks that should be in this bucket are elsewhere, in the
+/// other one of theirs or in a hash map. While there are none, nobody looks there. The unit of that number.
+pub const ONE_ELSEWHERE: u64 = BLOCK + 1;
+/// The largest number, which stays for good.
+pub const MOST_ELSEWHERE: u64 = !BLOCK;
 
 /// A live block, packed: the value of one slot.
 ///
 /// | word | low bits | high bits |
 /// |---|---|---|
-/// | 0 | 48: key | 16: number of the thread's name |
+/// | 0 | 48: key | 13: number of the thread's name; 3: [`ONE_ELSEWHERE`], in the first slot of a bucket |
 /// | 1 | 48: size | 16: bits 0 to 15 of the high half of [`LiveBlock::thread`] |
 /// | 2 | 56: site | 8: bits 16 to 23 of that |
 /// | 3 | 56: time since the table was made | 8: bits 24 to 31 of that |
@@ -91,7 +101,7 @@ impl Packed {
         let age = block.born.wrapping_sub(began);
         let LiveBlock { size, site, thread, .. } = *block;
         let (name, high) = (thread & 0xffff_ffff, thread >> 32);
-        if (size >> SIZE_BITS) | (site >> SITE_BITS) | (age >> TIME_BITS) | (name >> 16) != 0 {
+        if (size >> SIZE_BITS) | (site >> SITE_BITS) | (age >> TIME_BITS) | (name >> NAME_BITS) != 0 {
             return None;
         }
         let words = [
@@ -127,7 +137,7 @@ impl Packed {
             size: size & ((1 << SIZE_BITS) - 1),
             site: site & SITE,
             born: Self::born(time, began),
-            thread: key >> KEY_BITS | high << 32,
+            thread: (key & BLOCK) >> KEY_BITS | high << 32,
         }
     }
 
@@ -135,12 +145,17 @@ impl Packed {
     #[inline(always)]
     #[must_use]
     pub const fn is_in_use(&self) -> bool {
-        self.words[0] != FREE && !Self::has_key(self.words[0], BUSY)
+        self.words[0] & BLOCK != FREE && !Self::has_key(self.words[0], BUSY)
     }
 }
 
-/// How many blocks are not where one looks first, in the one element of the BPF map `ELSEWHERE`: in the low half those in the
-/// second of their buckets, in the high half those in the kernel's hash maps. While there are none, nobody looks there.
-pub const IN_SECOND: u64 = 1;
-/// See [`IN_SECOND`].
-pub const IN_HASH_MAPS: u64 = 1 << 32;
+impl Bucket {
+    /// The same with one block more that is elsewhere.
+    #[must_use]
+    pub const fn with_one_elsewhere(mut self) -> Self {
+        if self.slots[0].words[0] < MOST_ELSEWHERE {
+            self.slots[0].words[0] += ONE_ELSEWHERE;
+        }
+        self
+    }
+}

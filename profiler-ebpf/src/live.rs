@@ -7,10 +7,12 @@
 use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap};
 
 use crate::{
-    blocks::{BUSY, Bucket, FILL_FIRST, FREE, IN_HASH_MAPS, IN_SECOND, Packed, SLOTS, buckets_of, short_key},
+    blocks::{
+        BLOCK, BUSY, Bucket, FILL_FIRST, FREE, MOST_ELSEWHERE, ONE_ELSEWHERE, Packed, SLOTS, buckets_of,
+        short_key,
+    },
     maps::{
-        ALREADY_THERE, BLOCKS, ELSEWHERE, OVERFLOW, atomic_add, atomic_exchange_if, began, bucket_count,
-        overflow_parts,
+        ALREADY_THERE, BLOCKS, OVERFLOW, atomic_add, atomic_exchange_if, began, bucket_count, overflow_parts,
     },
     opaque,
     records::LiveBlock,
@@ -22,10 +24,12 @@ pub type Part = HashMap<u64, LiveBlock, 1, 1>;
 /// What an insertion answers where there is no hash map for the key: -ENOENT of include/uapi/asm-generic/errno-base.h. The
 /// user side fills all places before it attaches.
 const NO_PART: i32 = -2;
-/// In place of a slot: there is none.
+/// In place of a slot: there is none; but a hash map may have the block.
 const NO_SLOT: i64 = -1;
-/// To take one off a count.
-const MINUS: u64 = u64::MAX;
+/// Nor may one of those.
+const NOWHERE: i64 = -2;
+/// One block less that is elsewhere.
+const ONE_LESS: u64 = ONE_ELSEWHERE.wrapping_neg();
 
 /// A slot, as functions that the verifier looks at on their own can hand it out: bucket, slot, and whether the bucket is the
 /// second one of the key.
@@ -50,18 +54,31 @@ fn word(bucket: *mut Bucket, slot: usize) -> u64 {
     unsafe { core::ptr::read_volatile(&raw const (*bucket).slots[slot].words[0]) }
 }
 
-/// How many blocks are not in the first of their buckets.
+/// Whether blocks that should be in this bucket are elsewhere.
 #[inline(always)]
-fn elsewhere() -> u64 {
-    // SAFETY: a word of a map value, which other CPUs may write.
-    ELSEWHERE.get_ptr(0).map_or(u64::MAX, |counts| unsafe { core::ptr::read_volatile(counts) })
+fn has_elsewhere(bucket: *mut Bucket) -> bool {
+    word(bucket, 0) >= ONE_ELSEWHERE
 }
 
-#[inline(always)]
-fn count_elsewhere(amount: u64) {
-    if let Some(counts) = ELSEWHERE.get_ptr_mut(0) {
-        atomic_add(counts, amount);
+/// How often an exchange is tried that another CPU may spoil.
+const ATTEMPTS: u32 = 8;
+
+/// Counts one block more or less that is not in the first bucket of its key; 0 where that could not be.
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn live_elsewhere(key: u64, one: u64) -> i64 {
+    let Some(bucket) = BLOCKS.get_ptr_mut(buckets_of(key, bucket_count())[0]) else { return 0 };
+    let mut attempt = 0;
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        let old = word(bucket, 0);
+        // SAFETY: a word of a map value.
+        let first = unsafe { &raw mut (*bucket).slots[0].words[0] };
+        if old >= MOST_ELSEWHERE || atomic_exchange_if(first, old, old.wrapping_add(one)) {
+            return 1;
+        }
     }
+    0
 }
 
 /// The slot that a block with this key is in.
@@ -69,16 +86,16 @@ fn count_elsewhere(amount: u64) {
 #[unsafe(no_mangle)]
 extern "C" fn live_find(key: u64) -> i64 {
     let [first, second] = buckets_of(key, bucket_count());
-    if let Some(bucket) = BLOCKS.get_ptr_mut(first) {
-        for slot in 0..SLOTS {
-            if Packed::has_key(word(bucket, slot), key) {
-                return pack_slot(first, slot as u64, false);
-            }
+    let Some(bucket) = BLOCKS.get_ptr_mut(first) else { return NOWHERE };
+    for slot in 0..SLOTS {
+        if Packed::has_key(word(bucket, slot), key) {
+            return pack_slot(first, slot as u64, false);
         }
     }
-    if elsewhere() as u32 != 0
-        && let Some(bucket) = BLOCKS.get_ptr_mut(second)
-    {
+    if !has_elsewhere(bucket) {
+        return NOWHERE;
+    }
+    if let Some(bucket) = BLOCKS.get_ptr_mut(second) {
         for slot in 0..SLOTS {
             if Packed::has_key(word(bucket, slot), key) {
                 return pack_slot(second, slot as u64, true);
@@ -103,7 +120,7 @@ struct Looked {
 fn look(bucket: *mut Bucket, key: u64) -> Looked {
     let (mut there, mut used, mut free) = (false, 0, 0);
     for slot in 0..SLOTS {
-        let word = word(bucket, slot);
+        let word = word(bucket, slot) & BLOCK;
         there |= Packed::has_key(word, key);
         let is_used = opaque(word | word.wrapping_neg()) >> 63;
         used += is_used;
@@ -130,7 +147,7 @@ extern "C" fn live_place(key: u64) -> i64 {
             return ALREADY_THERE as i64;
         }
         let (mut chosen, mut used, mut free, mut is_second) = (first, looked.used, looked.free, false);
-        if looked.used > FILL_FIRST as u64 || elsewhere() as u32 != 0 {
+        if looked.used > FILL_FIRST as u64 || has_elsewhere(bucket) {
             let looked = look(other, key);
             if looked.there {
                 return ALREADY_THERE as i64;
@@ -142,18 +159,47 @@ extern "C" fn live_place(key: u64) -> i64 {
         if used >= SLOTS as u64 {
             return NO_SLOT;
         }
-        let packed = pack_slot(chosen, free, is_second);
         // Before it is there: who looks for it sees that it has to look in both.
-        if is_second {
-            count_elsewhere(IN_SECOND);
+        if is_second && live_elsewhere(key, ONE_ELSEWHERE) == 0 {
+            return NO_SLOT;
         }
+        let packed = pack_slot(chosen, free, is_second);
         let Some(slot) = slot_at(packed) else { return NO_SLOT };
-        // SAFETY: a word of a map value.
-        if atomic_exchange_if(unsafe { &raw mut (*slot).words[0] }, FREE, BUSY) {
+        // SAFETY: a word of a map value, which other CPUs may write.
+        let first_word = unsafe { &raw mut (*slot).words[0] };
+        let old = unsafe { core::ptr::read_volatile(first_word) };
+        if old & BLOCK == FREE && atomic_exchange_if(first_word, old, old | BUSY) {
             return packed;
         }
         if is_second {
-            count_elsewhere(IN_SECOND.wrapping_mul(MINUS));
+            live_elsewhere(key, ONE_LESS);
+        }
+    }
+    NO_SLOT
+}
+
+/// Frees a slot, if it still has the block with this key; the block's first word, or [`NO_SLOT`].
+#[inline(never)]
+#[unsafe(no_mangle)]
+extern "C" fn live_free(packed: i64, key: u64) -> i64 {
+    let Some(slot) = slot_at(packed) else { return NO_SLOT };
+    // SAFETY: a word of a map value, which other CPUs may write.
+    let first = unsafe { &raw mut (*slot).words[0] };
+    let mut attempt = 0;
+    // Another CPU may count blocks elsewhere in the same word.
+    while attempt < ATTEMPTS {
+        attempt += 1;
+        // SAFETY: as above.
+        let old = unsafe { core::ptr::read_volatile(first) };
+        if !Packed::has_key(old, key) {
+            return NO_SLOT;
+        }
+        if atomic_exchange_if(first, old, old & !BLOCK) {
+            if packed & 1 != 0 {
+                // If it fails, more is looked at than needed.
+                live_elsewhere(key, ONE_LESS);
+            }
+            return (old & BLOCK) as i64;
         }
     }
     NO_SLOT
@@ -163,17 +209,13 @@ extern "C" fn live_place(key: u64) -> i64 {
 #[inline(always)]
 fn take_slot(packed: i64, key: u64) -> Option<LiveBlock> {
     let slot = slot_at(packed)?;
-    // SAFETY: words of a map value; whoever exchanges the first has them all.
-    let block = unsafe { core::ptr::read_volatile(slot) };
-    let first = block.words[0];
-    // SAFETY: as above.
-    if !Packed::has_key(first, key) || !atomic_exchange_if(unsafe { &raw mut (*slot).words[0] }, first, FREE)
-    {
+    // SAFETY: words of a map value; as long as the first is there, they are of its block.
+    let mut block = unsafe { core::ptr::read_volatile(slot) };
+    let first = live_free(packed, key);
+    if first < 0 {
         return None;
     }
-    if packed & 1 != 0 {
-        count_elsewhere(IN_SECOND.wrapping_mul(MINUS));
-    }
+    block.words[0] = first as u64;
     Some(block.unpack(began()))
 }
 
@@ -181,12 +223,13 @@ fn take_slot(packed: i64, key: u64) -> Option<LiveBlock> {
 #[inline(always)]
 fn fill(packed: i64, block: &Packed) {
     let Some(slot) = slot_at(packed) else { return };
-    // SAFETY: words of a map value that is ours until its first word is there. Volatile, so that this comes last.
+    // SAFETY: words of a map value that is ours until the first is there. Volatile, so that this comes last; added, so that what
+    // another CPU counts in that word meanwhile stays.
     unsafe {
         core::ptr::write_volatile(&raw mut (*slot).words[1], block.words[1]);
         core::ptr::write_volatile(&raw mut (*slot).words[2], block.words[2]);
         core::ptr::write_volatile(&raw mut (*slot).words[3], block.words[3]);
-        core::ptr::write_volatile(&raw mut (*slot).words[0], block.words[0]);
+        atomic_add(&raw mut (*slot).words[0], block.words[0].wrapping_sub(BUSY));
     }
 }
 
@@ -202,15 +245,15 @@ fn part_of(key: u64) -> Option<&'static Part> {
 pub fn born(key: u64) -> Option<u64> {
     if let Some(short) = short_key(key) {
         let found = live_find(short);
+        if found == NOWHERE {
+            return None;
+        }
         if found >= 0 {
             let slot = slot_at(found)?;
             // SAFETY: words of a map value; what is read is of this block as long as nobody frees it meanwhile.
             let word = unsafe { core::ptr::read_volatile(&raw const (*slot).words[3]) };
             return Some(Packed::born(word, began()));
         }
-    }
-    if elsewhere() < IN_HASH_MAPS {
-        return None;
     }
     // SAFETY: one word of a map value.
     part_of(key)?.get_ptr(key).map(|block| unsafe { (*block).born })
@@ -219,26 +262,32 @@ pub fn born(key: u64) -> Option<u64> {
 /// Enters a block; where it fails, -errno: [`ALREADY_THERE`], or the kernel's answer that there is no room.
 #[inline(always)]
 pub fn insert(key: u64, block: &LiveBlock) -> Result<(), i32> {
-    if let Some(short) = short_key(key)
-        && let Some(packed) = Packed::pack(short, block, began())
-    {
-        if elsewhere() >= IN_HASH_MAPS && part_of(key).is_some_and(|part| part.get_ptr(key).is_some()) {
+    let short = short_key(key);
+    if let Some(short) = short {
+        let bucket = BLOCKS.get_ptr_mut(buckets_of(short, bucket_count())[0]);
+        if bucket.is_some_and(has_elsewhere) && part_of(key).is_some_and(|part| part.get_ptr(key).is_some()) {
             return Err(ALREADY_THERE);
         }
-        let place = live_place(short);
-        if place >= 0 {
-            fill(place, &packed);
-            return Ok(());
-        }
-        if place == ALREADY_THERE as i64 {
-            return Err(ALREADY_THERE);
+        if let Some(packed) = Packed::pack(short, block, began()) {
+            let place = live_place(short);
+            if place >= 0 {
+                fill(place, &packed);
+                return Ok(());
+            }
+            if place == ALREADY_THERE as i64 {
+                return Err(ALREADY_THERE);
+            }
         }
     }
     // Before it is there: who looks for it sees that it has to look here.
-    count_elsewhere(IN_HASH_MAPS);
+    if short.is_some_and(|short| live_elsewhere(short, ONE_ELSEWHERE) == 0) {
+        return Err(NO_PART);
+    }
     let inserted = part_of(key).ok_or(NO_PART).and_then(|part| part.insert(key, block, BPF_NOEXIST as u64));
-    if inserted.is_err() {
-        count_elsewhere(IN_HASH_MAPS.wrapping_mul(MINUS));
+    if inserted.is_err()
+        && let Some(short) = short
+    {
+        live_elsewhere(short, ONE_LESS);
     }
     inserted
 }
@@ -246,19 +295,22 @@ pub fn insert(key: u64, block: &LiveBlock) -> Result<(), i32> {
 /// Takes a block out without calling it freed yet. Of two threads that ask for the same, one gets it.
 #[inline(always)]
 pub fn take(key: u64) -> Option<LiveBlock> {
-    if let Some(short) = short_key(key) {
+    let short = short_key(key);
+    if let Some(short) = short {
         let found = live_find(short);
+        if found == NOWHERE {
+            return None;
+        }
         if found >= 0 {
             return take_slot(found, short);
         }
-    }
-    if elsewhere() < IN_HASH_MAPS {
-        return None;
     }
     let part = part_of(key)?;
     // SAFETY: copied at once, before anything else can change the entry.
     let block = unsafe { *part.get_ptr(key)? };
     part.remove(key).ok()?;
-    count_elsewhere(IN_HASH_MAPS.wrapping_mul(MINUS));
+    if let Some(short) = short {
+        live_elsewhere(short, ONE_LESS);
+    }
     Some(block)
 }

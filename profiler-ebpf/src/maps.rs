@@ -39,10 +39,6 @@ pub const ALREADY_THERE: i32 = -17;
 #[map]
 pub static BLOCKS: Array<Bucket> = Array::with_max_entries(1, 0);
 
-/// How many are not in the first of their buckets, in its one element.
-#[map]
-pub static ELSEWHERE: Array<u64> = Array::with_max_entries(1, 0);
-
 /// Live blocks that found no place there, by address: hash maps, which the user side makes. The kernel gives one as many buckets
 /// as the next power of two has room for; of hash maps, there can be as many as the memory allows.
 #[btf_map]

@@ -2,17 +2,15 @@
 //! programs do nothing. `cargo xtask bench cost` runs this.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "empty/mod.rs"]
+mod empty;
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
 
-use std::{fs, io::Read, process::Command};
+use std::{io::Read, process::Command};
 
-use heapscope::{
-    probe::{AttachMethod, Position, ProbePoint, ProbeSettings, ebpf::EbpfProbe},
-    target::{allocator, maps::Maps, module_cache::ModuleCache, placement, process::Process},
-};
-use profiler_common::records::{Call, CallKind};
+use empty::{Object, Places};
 use rustix::process::Signal;
 use support::{
     fixture,
@@ -30,9 +28,9 @@ const ROUNDS: usize = 5;
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Way {
     Alone,
-    /// An entry probe on each of the two functions: what no tracer of both goes below.
+    /// [`Places::Entries`] and nothing else.
     Entries,
-    /// The same, and a return probe on malloc, all by one session.
+    /// [`Places::Session`].
     Session,
     Sampled,
     Exact,
@@ -41,15 +39,12 @@ enum Way {
 const WAYS: [Way; 5] = [Way::Alone, Way::Entries, Way::Session, Way::Sampled, Way::Exact];
 
 fn main() {
-    let Some(object) = std::env::var_os("HEAPSCOPE_MEASURING_OBJECT") else {
+    let Some(object) = Object::read() else {
         println!("costs are measured by `cargo xtask bench cost`, which builds what this loads");
         return;
     };
-    let bytes = fs::read(object).unwrap();
-    let mut object = vec![0u64; bytes.len().div_ceil(8)];
-    bytemuck::cast_slice_mut(&mut object)[..bytes.len()].copy_from_slice(&bytes);
     if let Ok(asked) = std::env::var("HEAPSCOPE_HOLD") {
-        return hold(bytemuck::cast_slice(&object), &asked);
+        return hold(&object, &asked);
     }
     println!(
         "nanoseconds of CPU time for a pair of malloc and free, median of {ROUNDS} interleaved rounds (least to most)"
@@ -60,7 +55,7 @@ fn main() {
     println!("|---|---|---|---|---|---|---|---|---|");
     for depth in DEPTHS {
         for size in SIZES {
-            measure(bytemuck::cast_slice(&object), depth, size);
+            measure(&object, depth, size);
         }
     }
     println!("by: what heapscope adds to alone, by what the empty probes add to it");
@@ -68,16 +63,16 @@ fn main() {
 
 /// Holds probes that do nothing in a process for as long as standard input is open: `entries PID` or `session PID`. For
 /// `cargo xtask bench peers`.
-fn hold(object: &[u8], asked: &str) {
+fn hold(object: &Object, asked: &str) {
     let (way, pid) = asked.split_once(' ').expect("`entries PID` or `session PID`");
-    let way = if way == "session" { Way::Session } else { Way::Entries };
-    let _probe = empty(object, pid.parse().unwrap(), way);
+    let places = if way == "session" { Places::Session } else { Places::Entries };
+    let _probe = object.attach(pid.parse().unwrap(), places);
     println!("attached");
     let _ = std::io::stdin().read_to_string(&mut String::new());
 }
 
 /// One line of the table.
-fn measure(object: &[u8], depth: u32, size: u32) {
+fn measure(object: &Object, depth: u32, size: u32) {
     let mut program =
         Program::start_until(&mut Command::new(fixture::build("pairs.c", &["-fno-builtin"])), "ready");
     let mut times = [const { Vec::new() }; WAYS.len()];
@@ -87,8 +82,12 @@ fn measure(object: &[u8], depth: u32, size: u32) {
             let mut ask = || program.ask(&format!("{depth} {size} {PAIRS}")).parse::<f64>().unwrap();
             let time = match way {
                 Way::Alone => ask(),
-                Way::Entries | Way::Session => {
-                    let _probe = empty(object, pid, way);
+                Way::Entries => {
+                    let _probe = object.attach(pid, Places::Entries);
+                    ask()
+                }
+                Way::Session => {
+                    let _probe = object.attach(pid, Places::Session);
                     ask()
                 }
                 Way::Sampled => watched(pid, &["--sample", "512KiB"], ask),
@@ -127,56 +126,4 @@ fn watched(pid: u32, options: &[&str], ask: impl FnOnce() -> f64) -> f64 {
     send(heapscope.pid(), Signal::INT);
     heapscope.report().assert_nothing_lost();
     time
-}
-
-/// Probes that do nothing, where heapscope's are.
-fn empty(object: &[u8], pid: u32, way: Way) -> EbpfProbe {
-    let process = Process::open(pid).unwrap();
-    let found =
-        allocator::find(&process, &Maps::read(&process).unwrap(), &mut ModuleCache::default()).unwrap();
-    let method = if way == Way::Session { AttachMethod::Session } else { AttachMethod::Multi };
-    let mut probe = EbpfProbe::load_object(
-        object,
-        &ProbeSettings {
-            pid,
-            identity: process.own_identity().unwrap(),
-            min_size: 0,
-            max_size: u64::MAX,
-            only_callers: false,
-            told: false,
-            sampling: false,
-            control: profiler_common::control::Control::EXACT,
-            custom_allocators: false,
-            mappings: false,
-            growth: false,
-            python: false,
-            max_memory: 1 << 20,
-            method: Some(method),
-            row_chunks: 1,
-            pages: 1,
-            rules: 1,
-        },
-    )
-    .unwrap();
-    // A program has its own beside the C library's, or not.
-    let both = found.found.iter().flat_map(|of| ["malloc", "free"].map(|name| (of, name)));
-    let points: Vec<_> = both
-        .filter_map(|(of, name)| Some((of, of.functions.iter().find(|function| function.name == name)?)))
-        .map(|(of, function)| {
-            let call = if way == Way::Session { function.call } else { Call::free(0) };
-            assert!(call.kind == CallKind::Free || call.needs_return());
-            ProbePoint {
-                path: of.module.attach_path().unwrap(),
-                offset: placement::place(&of.module, function).unwrap().file_offset,
-                call,
-                allocator: 0,
-                function: 0,
-                custom: false,
-                position: Position::Called,
-            }
-        })
-        .collect();
-    assert!(!points.is_empty(), "no malloc was found");
-    probe.attach(&points).unwrap();
-    probe
 }

@@ -3,6 +3,9 @@
 //! one in a process with a thousand blocks. `cargo xtask bench ledger` runs this.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::cast_precision_loss)]
 
+#[path = "empty/mod.rs"]
+#[allow(dead_code, reason = "other benchmarks use the rest")]
+mod empty;
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
@@ -14,6 +17,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use empty::{Object, Places};
 use profiler_common::{
     blocks::Bucket,
     records::{LiveBlock, SiteCounters},
@@ -45,13 +49,22 @@ const PAIRS: u64 = 20_000;
 fn main() {
     let asked = std::env::var("HEAPSCOPE_LEDGER_BLOCKS").ok().and_then(|number| number.parse().ok());
     let blocks: u64 = asked.unwrap_or(BLOCKS);
+    let Some(object) = Object::read() else {
+        println!("this is measured by `cargo xtask bench ledger`, which builds what it loads");
+        return;
+    };
     let mut few_alone = start(FEW_BLOCKS, FEW_BLOCKS);
+    let mut few_empty = start(FEW_BLOCKS, FEW_BLOCKS);
     let mut few = Watched::start(FEW_BLOCKS, FEW_BLOCKS, blocks);
     let mut many_alone = start(blocks, SITES);
+    let mut many_empty = start(blocks, SITES);
     let mut many = Watched::start(blocks, SITES, blocks);
     fill(&mut few_alone, FEW_BLOCKS);
+    fill(&mut few_empty, FEW_BLOCKS);
     fill(&mut few.program, FEW_BLOCKS);
     fill(&mut many_alone, blocks);
+    fill(&mut many_empty, blocks);
+    let _probes = [&few_empty, &many_empty].map(|program| object.attach(program.pid(), Places::Session));
 
     let before = Memory::of(many.heapscope.pid());
     fill(&mut many.program, blocks);
@@ -63,13 +76,21 @@ fn main() {
         "\nnanoseconds of CPU time for a free and a malloc of random blocks, median of {ROUNDS} interleaved rounds"
     );
     println!(
-        "| stacks | {FEW_BLOCKS} blocks, alone | watched | {blocks} blocks, alone | watched | added, many by few |"
+        "| stacks | {FEW_BLOCKS} blocks, alone | empty probes | watched | {blocks} blocks, alone | empty probes | watched | \
+         added by empty probes, many by few | by heapscope, many by few | heapscope by empty probes, many | few |"
     );
-    println!("|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for stacks in ["same", "any"] {
-        let mut times = [const { Vec::new() }; 4];
+        let mut times = [const { Vec::new() }; 6];
         for round in 0..=ROUNDS {
-            let programs = [&mut few_alone, &mut few.program, &mut many_alone, &mut many.program];
+            let programs = [
+                &mut few_alone,
+                &mut few_empty,
+                &mut few.program,
+                &mut many_alone,
+                &mut many_empty,
+                &mut many.program,
+            ];
             for (program, times) in programs.into_iter().zip(&mut times) {
                 let time: f64 = program.ask(&format!("{stacks} {PAIRS}")).parse().unwrap();
                 // The first round warms up.
@@ -78,9 +99,16 @@ fn main() {
                 }
             }
         }
-        let [few_alone, few, many_alone, many] = times.map(median);
-        let ratio = (many - many_alone) / (few - few_alone);
-        println!("| {stacks} | {few_alone:.0} | {few:.0} | {many_alone:.0} | {many:.0} | {ratio:.2} |");
+        let medians = times.map(median);
+        let [few_alone, few_empty, few, many_alone, many_empty, many] = medians;
+        let added = [few_empty - few_alone, few - few_alone, many_empty - many_alone, many - many_alone];
+        let ratios = [added[2] / added[0], added[3] / added[1], added[3] / added[2], added[1] / added[0]];
+        let cells: Vec<_> = medians.iter().map(|time| format!("{time:.0}")).collect();
+        println!(
+            "| {stacks} | {} | {} |",
+            cells.join(" | "),
+            ratios.map(|ratio| format!("{ratio:.2}")).join(" | ")
+        );
     }
 
     println!();

@@ -68,7 +68,7 @@ pub(crate) fn run(workspace: &Workspace, options: &Options) -> Result<ExitCode> 
         What::Weight => ("weight", None),
         What::Budget => ("budget", None),
         What::Growth => ("growth", None),
-        What::Ledger => ("ledger", None),
+        What::Ledger => ("ledger", Some(ebpf::build_measuring_object(workspace)?)),
         What::Sampling => ("sampling", None),
         What::Peers if options.peers.install => return peers::install(workspace),
         What::Peers => return peers::run(workspace, &options.peers),

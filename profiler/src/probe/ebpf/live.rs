@@ -13,7 +13,7 @@ use std::{
 use aya::Ebpf;
 use bytemuck::Zeroable;
 use profiler_common::{
-    blocks::{Bucket, IN_HASH_MAPS, Packed, SLOTS, buckets_of, short_key},
+    blocks::{Bucket, Packed, SLOTS, buckets_of, short_key},
     records::LiveBlock,
 };
 
@@ -75,7 +75,6 @@ impl Room {
 pub(super) struct Table {
     buckets: TypedMap<u32, Bucket>,
     count: usize,
-    elsewhere: TypedMap<u32, u64>,
     hash_maps: Vec<TypedMap<u64, LiveBlock>>,
     /// When the maps were made: `CLOCK_MONOTONIC` in nanoseconds.
     began: u64,
@@ -95,7 +94,6 @@ impl Table {
         Ok(Self {
             buckets: typed(ebpf, "BLOCKS")?,
             count: usize::try_from(room.buckets).unwrap_or(usize::MAX),
-            elsewhere: typed(ebpf, "ELSEWHERE")?,
             hash_maps,
             began,
         })
@@ -159,8 +157,10 @@ impl Table {
     pub(super) fn put_back(&self, key: u64, block: &LiveBlock) -> io::Result<()> {
         let Some(map) = self.part_of(key) else { return Ok(()) };
         map.update(&key, block)?;
-        let elsewhere = self.elsewhere.look_up(&0)?.unwrap_or(0);
-        self.elsewhere.update(&0, &elsewhere.wrapping_add(IN_HASH_MAPS))
+        let Some(short) = short_key(key) else { return Ok(()) };
+        let [first, _] = buckets_of(short, u32::try_from(self.count).unwrap_or(u32::MAX));
+        let bucket = self.buckets.look_up(&first)?.unwrap_or_default();
+        self.buckets.update(&first, &bucket.with_one_elsewhere())
     }
 
     /// The hash map for a block with this key, as `part_of` of profiler-ebpf/src/live.rs finds it.
@@ -172,7 +172,10 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
-    use profiler_common::{blocks::BUSY, records::CUSTOM_BLOCK};
+    use profiler_common::{
+        blocks::{BUSY, ONE_ELSEWHERE},
+        records::CUSTOM_BLOCK,
+    };
     use proptest::prelude::*;
 
     use super::*;
@@ -207,7 +210,7 @@ mod tests {
             custom: bool,
             size in 0u64..1 << 48,
             site in 0u64..1 << 56,
-            name in 0u64..1 << 16,
+            name in 0u64..1 << 13,
             high: u32,
             began in 0u64..1 << 62,
             age in 0u64..1 << 56,
@@ -217,6 +220,14 @@ mod tests {
             let block = LiveBlock { size, site, born: began + age, thread: name | u64::from(high) << 32 };
             let Some(packed) = Packed::pack(short, &block, began) else { return Err(TestCaseError::fail("all fits")) };
             prop_assert_eq!(packed.unpack(began), block);
+            // What is counted beside it changes nothing.
+            let mut bucket = Bucket::zeroed();
+            bucket.slots[0] = packed;
+            for elsewhere in 1..10 {
+                bucket = bucket.with_one_elsewhere();
+                prop_assert_eq!(bucket.slots[0].unpack(began), block);
+                prop_assert_eq!(bucket.slots[0].words[0] / ONE_ELSEWHERE, elsewhere.min(7));
+            }
             prop_assert!(Packed::has_key(packed.words[0], short) && (packed.is_in_use() || short == BUSY));
             prop_assert_eq!(Packed::born(packed.words[3], began), block.born);
             prop_assert_ne!(short_key(key ^ CUSTOM_BLOCK), Some(short));
@@ -235,7 +246,7 @@ mod tests {
             LiveBlock { site: 1 << 56, ..block },
             LiveBlock { born: 9 + (1 << 56), ..block },
             LiveBlock { born: 8, ..block },
-            LiveBlock { thread: 1 << 16, ..block },
+            LiveBlock { thread: 1 << 13, ..block },
         ] {
             assert_eq!(Packed::pack(1, &too_much, 9), None, "{too_much:?}");
         }
