@@ -163,7 +163,7 @@ fn stack_warnings(quality: &Quality) -> Vec<String> {
 
 fn notes(profile: &Profile) -> Vec<String> {
     let quality = &profile.quality;
-    let mut notes = profile.mode.budget.notes();
+    let mut notes = profile.mode.budget.notes(&profile.mode.command);
     if let Some(only) = &profile.mode.only_caller {
         let skipped = if only.by_calls {
             String::new()
@@ -219,7 +219,10 @@ fn notes(profile: &Profile) -> Vec<String> {
                 ", which is {taken:.1}% of one processor; the budget is {percent}%, or {at_least}% of one processor if that is \
                  more"
             ),
-            (Some(percent), ..) => format!("; the budget is {percent}%"),
+            (Some(percent), ..) => match budget.advance {
+                Some(advance) => format!("; the budget is {percent}%, and {} in advance", span(advance)),
+                None => format!("; the budget is {percent}%"),
+            },
             (None, ..) => String::new(),
         };
         notes.push(format!("{hits} took about {overhead:.1}% of the target's CPU time{budget}."));

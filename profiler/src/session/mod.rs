@@ -4,6 +4,7 @@
 //! starts itself. What they share is in `watch`: the loop, and the end.
 
 mod account;
+mod advance;
 mod attach;
 mod blocks;
 mod budget;

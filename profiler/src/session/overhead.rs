@@ -98,7 +98,6 @@ pub(super) struct OverheadMeter {
     /// What came since the last second was over.
     second: Load,
     since: Instant,
-    took: Duration,
     last_percent: Option<f64>,
     total: Load,
 }
@@ -140,7 +139,6 @@ impl OverheadMeter {
             last: None,
             second: Load::default(),
             since: Instant::now(),
-            took: EVERY,
             last_percent: None,
             total: Load::default(),
         }
@@ -183,17 +181,11 @@ impl OverheadMeter {
         if self.since.elapsed() < every || !self.second.is_telling() {
             return None;
         }
-        self.took = self.since.elapsed();
         self.since = Instant::now();
         self.rounds = self.rounds.wrapping_add(1);
         let second = std::mem::take(&mut self.second);
         self.last_percent = Some(100.0 * second.share());
         Some(second)
-    }
-
-    /// How long what [`Self::second`] told last really took.
-    pub(super) fn seconds_of_last(&self) -> Duration {
-        self.took
     }
 
     /// Has what comes counted as a new second, in which another program may do other work.
