@@ -2,7 +2,7 @@
 
 use super::{
     profile::{Profile, Quality},
-    units::{blocks, bytes, count, counted, percent, span},
+    units::{self, blocks, bytes, count, counted, percent, span},
 };
 use crate::symbolize::label::clean;
 
@@ -225,7 +225,11 @@ fn notes(profile: &Profile) -> Vec<String> {
             },
             (None, ..) => String::new(),
         };
-        notes.push(format!("{hits} took about {overhead:.1}% of the target's CPU time{budget}."));
+        let about = match units::overhead(overhead) {
+            share if share.ends_with('%') => format!("about {share}"),
+            nearly_all => nearly_all,
+        };
+        notes.push(format!("{hits} took {about} of the target's CPU time{budget}."));
     }
     notes
 }

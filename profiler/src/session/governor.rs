@@ -252,8 +252,8 @@ impl Observation {
         let or_at_least =
             if at_least > 0.0 { format!(" or {}% of a processor", 100.0 * at_least) } else { String::new() };
         self.governor.said.push(format!(
-            "overhead {:.1}%{of_processor}, budget {budget}%{or_at_least}: from now on {}",
-            100.0 * load.share(),
+            "overhead {}{of_processor}, budget {budget}%{or_at_least}: from now on {}",
+            units::overhead(100.0 * load.share()),
             recorded.words()
         ));
     }
