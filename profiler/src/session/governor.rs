@@ -131,6 +131,11 @@ impl Governor {
         self.steps.iter().filter_map(|(_, recorded)| recorded.interval()).max().unwrap_or(0)
     }
 
+    /// Since when not every block is recorded, if that is so.
+    pub(super) fn sampled_since(&self) -> Option<Duration> {
+        self.steps.iter().find(|(_, recorded)| recorded.interval().is_some()).map(|(after, _)| *after)
+    }
+
     /// Time until something is to be decided, at most.
     pub(super) fn rest(&self) -> Option<Duration> {
         self.pacer.as_ref().map(|pacer| pacer.rest(Instant::now()))
