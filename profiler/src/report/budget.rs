@@ -4,7 +4,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use profiler_common::records::Held;
 
-use super::units::{bytes, count, span};
+use super::units::{bytes, count, counted, span};
 
 /// Changes that a note tells.
 const SHOWN: usize = 4;
@@ -182,13 +182,13 @@ impl Windowed {
         let before =
             if began > Duration::ZERO { format!("the first {} and ", span(began)) } else { String::new() };
         let mut warnings = vec![format!(
-            "Calls were seen for {} in {before}{} windows only ({share:.1}% of the time), because probes that stay would have \
+            "Calls were seen for {} in {before}{} only ({share:.1}% of the time), because probes that stay would have \
              cost more than the budget. Allocated bytes are estimates for the whole time. Frees between windows are not seen: \
              what is `kept` was allocated in the first half of a window and not seen freed since, and may be gone; {} found gone because \
              their address came again. Live memory is not known: what is kept is a leak only if the process's memory grows as \
              fast.",
             span(self.observed),
-            count(self.count),
+            counted(self.count, "window", "windows"),
             match self.gone {
                 1 => "1 block was".to_owned(),
                 gone => format!("{} blocks were", count(gone)),
