@@ -7,7 +7,7 @@ use clap::{Args, Parser, Subcommand, ValueEnum};
 use clap_complete::Shell;
 
 use super::{
-    budget_args::BudgetArgs,
+    budget_args::{BudgetArgs, Watching},
     doctor_args::{self, DoctorArgs},
     mode_args::ModeArgs,
     report_args::{DIFF_EXAMPLES, DiffArgs, REPORT_EXAMPLES, ReportArgs},
@@ -283,22 +283,24 @@ impl MarkArgs {
 
 impl AttachArgs {
     pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
-        Ok(AttachOptions { target: self.target, common: self.common.options(true)? })
+        Ok(AttachOptions { target: self.target, common: self.common.options(Watching::Running)? })
     }
 }
 
 impl RunArgs {
     pub(super) fn options(self) -> anyhow::Result<RunOptions> {
+        // Who wants every small object to be seen wants every block.
+        let watching = Watching::Started { whole: self.python_all };
         Ok(RunOptions {
             command: self.command,
             python_all: self.python_all,
-            common: self.common.options(false)?,
+            common: self.common.options(watching)?,
         })
     }
 }
 
 impl CommonArgs {
-    pub(super) fn options(self, attaches: bool) -> anyhow::Result<CommonOptions> {
+    pub(super) fn options(self, watching: Watching) -> anyhow::Result<CommonOptions> {
         if let (Some(min), Some(max)) = (self.min_size, self.max_size)
             && min > max
         {
@@ -343,6 +345,8 @@ impl CommonArgs {
             ("--at", !matches!(self.at, Moment::End)),
         ];
         let growth = self.mode.growth(&of_blocks, &outputs, fallback)?;
+        let watching =
+            watching.for_reports(self.at.at(), outputs.iter().map(|output| output.format).chain(fallback));
         Ok(CommonOptions {
             duration: self.duration,
             outputs,
@@ -353,7 +357,7 @@ impl CommonArgs {
             max_size: self.max_size,
             only_callers: self.only_caller,
             usdt: self.usdt.of(),
-            budget: if growth { BudgetOptions::default() } else { self.budget.options(attaches) },
+            budget: if growth { BudgetOptions::default() } else { self.budget.options(watching) },
             allocators: self.allocator,
             mmap: self.mmap,
             growth,

@@ -3,7 +3,7 @@
 use anyhow::bail;
 use clap::Args;
 
-use super::args::CommonArgs;
+use super::{args::CommonArgs, budget_args::Watching};
 use crate::{report::profile::At, session::options::AttachOptions};
 
 pub(super) const EXAMPLES: &str = "\
@@ -38,7 +38,7 @@ pub(super) struct TopArgs {
 
 impl TopArgs {
     pub(super) fn options(self) -> anyhow::Result<AttachOptions> {
-        let common = self.common.options(false)?;
+        let common = self.common.options(Watching::InTerminal)?;
         if common.children {
             bail!(
                 "heapscope top shows one process: run it for each of the children, or use: heapscope attach {} --children",

@@ -4,6 +4,8 @@
 //! blocks, and as often the square of its size to that of bytes (Horvitz and Thompson 1952, for independent draws): one over
 //! p once more, because only recorded blocks are seen. A standard error is the variance's root; the true value lies
 //! within 1.96 of them 95 times of a hundred, if there are more than a few samples.
+//!
+//! Where there is none, that sum is nothing, and yet something may have been allocated: see [`Unseen`].
 
 use profiler_common::{
     records::{Held, SIZE_CLASSES, largest_of_class},
@@ -67,10 +69,47 @@ impl Variance {
     }
 }
 
+/// What may have been allocated though no sample of it was drawn.
+///
+/// At a mean of R bytes from one sample to the next, none is drawn of B bytes with the probability exp(-B/R), which is one in
+/// twenty at B = 3 R. So there are less than 3 R bytes in 95 of 100 cases: two times 1.5 R, which stands where the standard error does.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Unseen {
+    /// R; 0 where every block was recorded.
+    pub interval: u64,
+    /// Bytes that were not recorded in all, which is known.
+    pub space: u64,
+}
+
+/// -ln(0.05) / 2, nearly.
+const INTERVALS: f64 = 1.5;
+
+impl Unseen {
+    /// As a variance, of blocks of this mean size; nothing where a sample was drawn at this interval.
+    #[must_use]
+    pub fn variance(&self, drawn_at: u64, sums: Held) -> Variance {
+        if drawn_at >= self.interval {
+            return Variance::default();
+        }
+        let space = (INTERVALS * self.interval as f64).min(self.space as f64 / 2.0);
+        let size = if sums.objects > 0 { sums.space as f64 / sums.objects as f64 } else { 1.0 };
+        Variance { objects: square(space / size.max(1.0)), space: square(space) }
+    }
+}
+
 impl std::ops::AddAssign for Variance {
     fn add_assign(&mut self, other: Self) {
         self.objects += other.objects;
         self.space += other.space;
+    }
+}
+
+impl std::ops::Add for Variance {
+    type Output = Self;
+
+    fn add(mut self, other: Self) -> Self {
+        self += other;
+        self
     }
 }
 

@@ -4,7 +4,7 @@ use std::{cmp::Ordering, time::Duration};
 
 use profiler_common::records::Held;
 
-use super::units::{bytes, count, span};
+use super::units::{bytes, count, counted, span};
 
 /// Changes that a note tells.
 const SHOWN: usize = 4;
@@ -66,6 +66,8 @@ pub struct BudgetReport {
     pub at_least_percent: Option<f64>,
     /// What the probes took of one processor, in percent, where it could be measured.
     pub processor_percent: Option<f64>,
+    /// CPU time that the probes were given in advance, where they were.
+    pub advance: Option<Duration>,
     /// What was recorded since when, first the beginning.
     pub steps: Vec<(Duration, Recorded)>,
 }
@@ -77,8 +79,15 @@ impl BudgetReport {
         self.steps.iter().filter_map(|(_, recorded)| recorded.interval()).max().unwrap_or(0)
     }
 
+    /// After how long the first window could come, if there were to be any.
+    #[must_use]
+    pub fn windows_began(&self) -> Option<Duration> {
+        let is_of_windows = |(_, recorded): &&(Duration, Recorded)| matches!(recorded, Recorded::Windows(_));
+        self.steps.iter().find(is_of_windows).map(|(after, _)| *after)
+    }
+
     /// How what was recorded has changed.
-    pub(super) fn notes(&self) -> Vec<String> {
+    pub(super) fn notes(&self, command: &str) -> Vec<String> {
         let changes: Vec<_> = self
             .steps
             .iter()
@@ -86,16 +95,22 @@ impl BudgetReport {
             .map(|(after, recorded)| format!("after {} {}", span(*after), recorded.words()))
             .collect();
         let (Some((_, first)), Some(percent)) = (self.steps.first(), self.percent) else { return Vec::new() };
+        // What is gone with the program can be had by starting it again.
+        let all = if command == "run" {
+            " `heapscope run --exact` records every block of the whole run, and is the slower for it."
+        } else {
+            ""
+        };
         if changes.is_empty() {
             return match first {
                 Recorded::Every | Recorded::Told => Vec::new(),
-                chosen => vec![format!("To keep the budget of {percent}%, {}.", chosen.words())],
+                chosen => vec![format!("To keep the budget of {percent}%, {}.{all}", chosen.words())],
             };
         }
         let shown = changes.iter().take(SHOWN).cloned().collect::<Vec<_>>().join(", ");
         let more = changes.len().saturating_sub(SHOWN);
         let more = if more > 0 { format!(", and {more} changes more") } else { String::new() };
-        vec![format!("To keep the budget of {percent}%: at first {}, {shown}{more}.", first.words())]
+        vec![format!("To keep the budget of {percent}%: at first {}, {shown}{more}.{all}", first.words())]
     }
 }
 
@@ -160,24 +175,31 @@ impl Windowed {
         (seconds > 0.0).then(|| format!("{sign}{}/s", bytes(whole(last.abs_diff(*first) as f64 / seconds))))
     }
 
-    /// Sentences for everyone who reads the numbers.
+    /// Sentences for everyone who reads the numbers, of an observation that lasted so long, with windows after so much time.
     #[must_use]
-    pub fn warnings(&self, lasted: Duration) -> Vec<String> {
+    pub fn warnings(&self, lasted: Duration, began: Duration) -> Vec<String> {
         let share = 100.0 * self.observed.as_secs_f64() / lasted.as_secs_f64().max(1e-9);
+        let before =
+            if began > Duration::ZERO { format!("the first {} and ", span(began)) } else { String::new() };
         let mut warnings = vec![format!(
-            "Calls were seen for {} in {} windows only ({share:.1}% of the time), because probes that stay would have cost more \
-             than the budget. Allocated bytes are estimates for the whole time. Frees between windows are not seen: \
+            "Calls were seen for {} in {before}{} only ({share:.1}% of the time), because probes that stay would have \
+             cost more than the budget. Allocated bytes are estimates for the whole time. Frees between windows are not seen: \
              what is `kept` was allocated in the first half of a window and not seen freed since, and may be gone; {} found gone because \
              their address came again. Live memory is not known: what is kept is a leak only if the process's memory grows as \
              fast.",
             span(self.observed),
-            count(self.count),
+            counted(self.count, "window", "windows"),
             match self.gone {
                 1 => "1 block was".to_owned(),
                 gone => format!("{} blocks were", count(gone)),
             }
         )];
-        if self.count == 0 {
+        if self.count == 0 && began > Duration::ZERO {
+            warnings.push(format!(
+                "There was no window yet, so that what the process allocated after the first {} is not known, and in no number.",
+                span(began)
+            ));
+        } else if self.count == 0 {
             warnings.push(
                 "There was no window yet, so that nothing is known of what the process allocates: the budget pays for the first \
                  look first. Watch longer, or with a larger --budget."

@@ -154,6 +154,9 @@ fn one_of<const COUNT: usize>(words: [String; COUNT]) -> String {
 /// The formats that growth has. The others have columns for blocks, which are not seen then.
 pub const OF_GROWTH: [Format; 3] = [Format::Svg, Format::Folded, Format::Json];
 
+/// The formats that tell what was kept of windows. The others have a place for what lives alone, which is not known then.
+pub const OF_WINDOWS: [Format; 5] = [Format::Svg, Format::Html, Format::Folded, Format::Json, Format::Hscope];
+
 /// Writes `profile` in `format`.
 ///
 /// # Errors

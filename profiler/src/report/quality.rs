@@ -2,7 +2,7 @@
 
 use super::{
     profile::{Profile, Quality},
-    units::{blocks, bytes, count, counted, percent, span},
+    units::{self, blocks, bytes, count, counted, percent, span},
 };
 use crate::symbolize::label::clean;
 
@@ -163,7 +163,7 @@ fn stack_warnings(quality: &Quality) -> Vec<String> {
 
 fn notes(profile: &Profile) -> Vec<String> {
     let quality = &profile.quality;
-    let mut notes = profile.mode.budget.notes();
+    let mut notes = profile.mode.budget.notes(&profile.mode.command);
     if let Some(only) = &profile.mode.only_caller {
         let skipped = if only.by_calls {
             String::new()
@@ -219,10 +219,17 @@ fn notes(profile: &Profile) -> Vec<String> {
                 ", which is {taken:.1}% of one processor; the budget is {percent}%, or {at_least}% of one processor if that is \
                  more"
             ),
-            (Some(percent), ..) => format!("; the budget is {percent}%"),
+            (Some(percent), ..) => match budget.advance {
+                Some(advance) => format!("; the budget is {percent}%, and {} in advance", span(advance)),
+                None => format!("; the budget is {percent}%"),
+            },
             (None, ..) => String::new(),
         };
-        notes.push(format!("{hits} took about {overhead:.1}% of the target's CPU time{budget}."));
+        let about = match units::overhead(overhead) {
+            share if share.ends_with('%') => format!("about {share}"),
+            nearly_all => nearly_all,
+        };
+        notes.push(format!("{hits} took {about} of the target's CPU time{budget}."));
     }
     notes
 }

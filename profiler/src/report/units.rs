@@ -54,6 +54,15 @@ pub fn counted(number: u64, one: &str, many: &str) -> String {
     format!("{} {}", count(number), if number == 1 { one } else { many })
 }
 
+/// From here on, an estimated share of the time is as good as all of it: it is cut at 100%.
+const NEARLY_ALL: f64 = 99.5;
+
+/// `42.9%`, or `nearly all`: what the probes took of the target's CPU time, in percent.
+#[must_use]
+pub fn overhead(percent: f64) -> String {
+    if percent >= NEARLY_ALL { "nearly all".to_owned() } else { format!("{percent:.1}%") }
+}
+
 /// `5 s`, `30.2 s`, `2 min 5 s`, `3 h 4 min`, `2 d 7 h`.
 #[must_use]
 pub fn span(time: Duration) -> String {
@@ -104,6 +113,14 @@ mod tests {
         let shown = [0.04, 30.21, 125.0, 11_040.0, 200_000.0].map(|s| span(Duration::from_secs_f64(s)));
         assert_eq!(shown, ["0 s", "30.2 s", "2 min 5 s", "3 h 4 min", "2 d 7 h"]);
         assert!(span(Duration::MAX).ends_with(" h"));
+    }
+
+    #[test]
+    fn an_overhead_that_was_cut_at_all_is_no_number() {
+        assert_eq!(
+            [0.04, 42.91, 99.4, 99.5, 100.0].map(overhead),
+            ["0.0%", "42.9%", "99.4%", "nearly all", "nearly all"]
+        );
     }
 
     #[test]

@@ -27,6 +27,16 @@ pub(super) enum Mode {
     Windows,
 }
 
+impl Mode {
+    /// Whether it records less than blocks at the interval with this number.
+    pub(super) fn is_less_than(self, number: u64) -> bool {
+        match self {
+            Self::Recording(other) => other > number,
+            Self::Windows => true,
+        }
+    }
+}
+
 /// What is allowed.
 #[derive(Clone, Copy, PartialEq, Debug)]
 pub(super) struct Limits {
@@ -98,8 +108,11 @@ impl Limits {
         load.is_telling() && load.caused <= AIM_UP * self.allowed(load)
     }
 
+    /// What may be caused while the target does what it did under this load by itself: where less is caused, the same takes it
+    /// less time.
     fn allowed(&self, load: &Load) -> f64 {
-        (self.budget * load.used).max(self.at_least * load.elapsed)
+        let own = (load.used - load.caused).max(0.0);
+        (own * self.budget / (1.0 - self.budget)).max(self.at_least * load.elapsed)
     }
 
     fn recorded(&self, bytes: f64, number: u64) -> f64 {

@@ -9,7 +9,7 @@ use super::observation::Observation;
 use crate::{
     ledger::{
         Account, SiteAccount,
-        estimate::{StandardError, Variance},
+        estimate::{StandardError, Unseen, Variance},
     },
     probe::error::ProbeError,
     report::{
@@ -29,6 +29,10 @@ pub(super) struct Details {
     /// Whether the numbers are estimates.
     estimates: bool,
     control: Control,
+    /// What may have been allocated by sites of which no sample was drawn at the largest interval.
+    unseen: Unseen,
+    /// Since when that may be.
+    unseen_since: Duration,
     /// Whether there were windows, so that no moment but the end is known.
     windows: bool,
 }
@@ -44,6 +48,8 @@ impl Details {
             asked: at,
             estimates: observation.governor.largest_interval() > 0,
             control: *observation.probe.control(),
+            unseen: if windows { Unseen::default() } else { observation.unseen()? },
+            unseen_since: observation.governor.sampled_since().unwrap_or(Duration::MAX),
             windows,
         })
     }
@@ -65,7 +71,16 @@ impl Details {
 
     /// The standard errors of [`Self::totals`], where they are estimates.
     pub(super) fn errors(&self, sums: &SiteAccount) -> Option<Totals> {
-        self.estimates.then(|| errors(self.variances(sums)).with_alloc(sums.alloc_error))
+        self.estimates.then(|| {
+            let unseen = self.unseen(sums);
+            errors(self.variances(sums).map(|variance| variance + unseen)).with_alloc(sums.alloc_error)
+        })
+    }
+
+    /// What nothing was seen of.
+    fn unseen(&self, sums: &SiteAccount) -> Variance {
+        let allocated = Held { objects: sums.alloc_objects, space: sums.alloc_space };
+        self.unseen.variance(self.interval(sums), allocated)
     }
 
     /// Those of the sums over all sites, which are sampled independently of one another.
@@ -76,6 +91,9 @@ impl Details {
                 *sum += variance;
             }
         }
+        // Where sites have samples, their errors tell of what the others may have.
+        let unseen = self.unseen(&account.totals);
+        let all = all.map(|variance| variance + unseen);
         self.estimates.then(|| errors(all).with_alloc(account.totals.alloc_error))
     }
 
@@ -91,11 +109,16 @@ impl Details {
     }
 
     /// The standard error of parts that together make up a number, each of what one site allocated, if it is an estimate.
-    fn error<'a>(&self, parts: impl Iterator<Item = (Held, &'a SiteAccount)>) -> Option<Held> {
+    fn error<'a>(
+        &self,
+        unseen: Variance,
+        parts: impl Iterator<Item = (Held, &'a SiteAccount)>,
+    ) -> Option<Held> {
         let of =
             |(held, sums): (Held, &SiteAccount)| Variance::of(self.interval(sums), held, &sums.alloc_sizes);
         self.estimates.then(|| {
-            let StandardError { objects, space } = parts.map(of).sum::<Variance>().standard_error();
+            let StandardError { objects, space } =
+                (parts.map(of).sum::<Variance>() + unseen).standard_error();
             Held { objects, space }
         })
     }
@@ -122,8 +145,11 @@ impl Details {
     pub(super) fn history(&self, observation: &Observation, account: &Account) -> History {
         let recorded = &observation.history;
         let moment = |time, held, of_site: fn(&SiteAccount) -> Held| {
-            let error = || self.error(account.sites.iter().map(|(_, sums)| (of_site(sums), sums)));
-            (time != 0 && !self.windows).then(|| Moment { after: recorded.after(time), held, error: error() })
+            let after = recorded.after(time);
+            let unseen =
+                if after < self.unseen_since { Variance::default() } else { self.unseen(&account.totals) };
+            let error = || self.error(unseen, account.sites.iter().map(|(_, sums)| (of_site(sums), sums)));
+            (time != 0 && !self.windows).then(|| Moment { after, held, error: error() })
         };
         let mut generations = Vec::new();
         if !recorded.marks.is_empty() {
@@ -138,7 +164,8 @@ impl Details {
             for (index, held) in &account.totals.generations {
                 if let Some(generation) = usize::try_from(*index).ok().and_then(|i| generations.get_mut(i)) {
                     generation.held = *held;
-                    generation.error = self.error([(*held, &account.totals)].into_iter());
+                    generation.error =
+                        self.error(self.unseen(&account.totals), [(*held, &account.totals)].into_iter());
                 }
             }
         }

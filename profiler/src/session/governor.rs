@@ -8,6 +8,7 @@ use profiler_common::{
 };
 
 use super::{
+    advance::Advance,
     budget::{Limits, Mode},
     observation::Observation,
     options::{BudgetOptions, CommonOptions},
@@ -37,6 +38,7 @@ const MOST_STEPS: usize = 100;
 #[derive(Debug)]
 pub(super) struct Governor {
     limits: Option<Limits>,
+    advance: Advance,
     mode: Mode,
     /// What was recorded since when.
     steps: Vec<(Duration, Recorded)>,
@@ -75,6 +77,7 @@ impl Governor {
         });
         Self {
             limits,
+            advance: Advance::new(limits.map_or(0.0, |limits| limits.budget), options.advance),
             mode: Mode::Recording(u64::from(options.sample.is_some())),
             steps: Vec::new(),
             pacer: None,
@@ -100,6 +103,9 @@ impl Governor {
                 .limits
                 .map(|limits| 100.0 * limits.at_least)
                 .filter(|percent| *percent > 0.0),
+            advance: Duration::try_from_secs_f64(self.advance.most() / 1e9)
+                .ok()
+                .filter(|advance| !advance.is_zero()),
             processor_percent,
             steps: self.steps.clone(),
         }
@@ -123,6 +129,11 @@ impl Governor {
     /// The largest interval that blocks were drawn at so far; 0 where every block was recorded.
     pub(super) fn largest_interval(&self) -> u64 {
         self.steps.iter().filter_map(|(_, recorded)| recorded.interval()).max().unwrap_or(0)
+    }
+
+    /// Since when not every block is recorded, if that is so.
+    pub(super) fn sampled_since(&self) -> Option<Duration> {
+        self.steps.iter().find(|(_, recorded)| recorded.interval().is_some()).map(|(after, _)| *after)
     }
 
     /// Time until something is to be decided, at most.
@@ -170,7 +181,7 @@ impl Observation {
             }
             self.governor.mode = limits.first(&load, trap);
         }
-        self.begin_mode(&load, begin.elapsed())
+        self.begin_mode(&load)
     }
 
     /// Follows the cost, and does something about it if it is too high, or lower than need be.
@@ -181,9 +192,13 @@ impl Observation {
         if self.governor.pacer.is_some() {
             return self.pace(limits, &load);
         }
-        let (Some(second), Mode::Recording(number)) = (second, self.governor.mode) else { return Ok(()) };
+        // Where the credit was used up, nobody waits for the second to be over.
+        let used_up = self.governor.advance.pay(&load);
+        let (Some(second), Mode::Recording(number)) = (used_up.or(second), self.governor.mode) else {
+            return Ok(());
+        };
         if limits.exact_only || self.governor.told {
-            let over = second.share() > limits.budget;
+            let over = second.share() > limits.budget && !self.governor.advance.is_left();
             self.governor.strikes = if over { self.governor.strikes + 1 } else { 0 };
             if self.governor.strikes >= STRIKES {
                 self.let_go(if self.governor.told {
@@ -192,22 +207,29 @@ impl Observation {
                     "every block was asked for, which costs more"
                 });
             }
-        } else if let Some(mode) = limits.next(number, &second, trap) {
+        } else if let Some(mode) = limits.next(number, &second, trap)
+            && !(self.governor.advance.is_left() && mode.is_less_than(number))
+        {
             self.governor.mode = mode;
-            let seconds = self.meter.seconds_of_last();
-            self.begin_mode(&second, seconds)?;
+            self.begin_mode(&second)?;
             self.tell_mode(&second);
         }
         Ok(())
     }
 
-    /// Has the mode that was decided on begin, at a load in so much time.
-    fn begin_mode(&mut self, load: &Load, seconds: Duration) -> anyhow::Result<()> {
+    /// Has the mode that was decided on begin, at this load.
+    fn begin_mode(&mut self, load: &Load) -> anyhow::Result<()> {
         match self.governor.mode {
             Mode::Recording(number) => self.probe.record_at(number)?,
             Mode::Windows => {
                 let Some(limits) = self.governor.limits else { return Ok(()) };
-                let pacer = Pacer::new(limits.budget, load, seconds.as_secs_f64(), Instant::now());
+                // What has been taken already is paid off first, unless it was given in advance.
+                let taken = if self.governor.advance.most() > 0.0 {
+                    self.governor.advance.debt()
+                } else {
+                    limits.budget * load.used - load.caused
+                };
+                let pacer = Pacer::new(limits.budget, load, taken, Instant::now());
                 self.governor.pacer = Some(pacer);
                 self.probe.close_window()?;
                 self.probe.record_at(limits.in_windows(load))?;
@@ -235,8 +257,8 @@ impl Observation {
         let or_at_least =
             if at_least > 0.0 { format!(" or {}% of a processor", 100.0 * at_least) } else { String::new() };
         self.governor.said.push(format!(
-            "overhead {:.1}%{of_processor}, budget {budget}%{or_at_least}: from now on {}",
-            100.0 * load.share(),
+            "overhead {}{of_processor}, budget {budget}%{or_at_least}: from now on {}",
+            units::overhead(100.0 * load.share()),
             recorded.words()
         ));
     }

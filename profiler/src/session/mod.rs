@@ -4,6 +4,7 @@
 //! starts itself. What they share is in `watch`: the loop, and the end.
 
 mod account;
+mod advance;
 mod attach;
 mod blocks;
 mod budget;
@@ -33,12 +34,14 @@ mod quality;
 mod recorder;
 pub mod report;
 mod run;
+mod run_time;
 mod sampled_code;
 mod signals;
 mod status;
 mod taking_up;
 mod told;
 mod top;
+mod trap_cost;
 mod watch;
 mod windowed;
 mod windows;

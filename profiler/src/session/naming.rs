@@ -182,7 +182,9 @@ impl Namer {
             growth.report(told, counters, sites, |site| self.stack(observation, site).1)
         });
         let mut quality = self.quality(observation, account, counters);
-        let of_windows = windowed.iter().flat_map(|windowed| windowed.warnings(observation.duration()));
+        let began = observation.governor.report(None).windows_began().unwrap_or_default();
+        let of_windows =
+            windowed.iter().flat_map(|windowed| windowed.warnings(observation.duration(), began));
         quality.warnings.splice(0..0, of_windows);
         quality.warnings.extend(details.warning());
         if let Some(mapped) = &observation.mapped {

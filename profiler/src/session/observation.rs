@@ -30,6 +30,7 @@ use super::{
     told::{self, Told},
 };
 use crate::{
+    ledger::estimate::Unseen,
     probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
     report::{
         budget::{BudgetReport, Recorded},
@@ -201,6 +202,12 @@ impl Observation {
     /// How the probes are attached.
     pub(super) fn method(&self) -> AttachMethod {
         self.probe.method()
+    }
+
+    /// What may have been allocated though no sample was drawn of it.
+    pub(super) fn unseen(&self) -> Result<Unseen, ProbeError> {
+        let space = self.counters()?.get(Counter::UnsampledSpace);
+        Ok(Unseen { interval: self.governor.largest_interval(), space })
     }
 
     /// How long the probes have been, or were, in the target.

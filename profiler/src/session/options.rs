@@ -153,6 +153,8 @@ pub struct BudgetOptions {
     pub sample: Option<u64>,
     /// Whether the target runs already, so that it can be measured before anything is recorded.
     pub measure_first: bool,
+    /// What the budget pays in for so many seconds may be taken in advance.
+    pub advance: f64,
 }
 
 impl CommonOptions {

@@ -1,19 +1,13 @@
 //! What the probes cost the target: hits times the calibrated cost of a trap, plus the measured run time of our
 //! programs, as a share of the target's CPU time.
 
-use std::{
-    os::fd::OwnedFd,
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use profiler_common::counters::Counter;
 
+use super::{run_time, trap_cost};
 use crate::{
-    probe::{
-        Counters,
-        ebpf::{self, EbpfProbe},
-    },
-    sys::bpf::RunTime,
+    probe::{Counters, ebpf::EbpfProbe},
     target::process::Process,
 };
 
@@ -23,12 +17,8 @@ const EVERY: Duration = Duration::from_secs(1);
 const EARLY: u32 = 3;
 /// CPU time of the target below which no share is computed.
 const LEAST_CPU_TIME: Duration = Duration::from_millis(50);
-/// The kernel's measuring of run time itself costs two clock reads a hit, so it is on for one tick in so many rounds only.
+/// The kernel's measuring of run time itself costs two clock reads a hit, so it is on for a moment in so many rounds only.
 const MEASURED_ONE_IN: u32 = 8;
-/// What a hit costs in the midst of other code, by what it costs in a loop that does nothing else: behind a trap, caches and
-/// branch predictors are no longer the program's own. (docs/performance.md, a pair of calls: 780 ns for an empty entry, where
-/// calibration has 370 to 500.)
-const IN_PLACE: f64 = 1.7;
 /// Nanoseconds that the kernel takes for the event of a page fault without what our program does: with a program that does next
 /// to nothing, it took 325 for each fault on a virtual machine.
 const FAULT_EVENT: f64 = 300.0;
@@ -88,17 +78,19 @@ impl Load {
 /// Follows the overhead.
 #[derive(Debug)]
 pub(super) struct OverheadMeter {
-    /// Nanoseconds of one trap without our program's work.
-    trap: Option<f64>,
+    /// Nanoseconds of one trap in a loop, without our program's work.
+    calibrated: Option<f64>,
+    /// The same in the target, as of late.
+    trap: f64,
     /// Nanoseconds of one run of our program, as last measured.
     run: Option<f64>,
-    measuring: Option<(OwnedFd, RunTime)>,
+    /// In which round that was.
+    measured: Option<u32>,
     rounds: u32,
     last: Option<(Counts, Duration, Instant)>,
     /// What came since the last second was over.
     second: Load,
     since: Instant,
-    took: Duration,
     last_percent: Option<f64>,
     total: Load,
 }
@@ -132,45 +124,58 @@ impl Counts {
 impl OverheadMeter {
     /// Calibrates a trap on this machine, in this process.
     pub(super) fn new(probe: &EbpfProbe) -> Self {
+        let calibrated = probe.calibrate().ok().flatten();
         Self {
-            trap: probe.calibrate().ok().flatten().map(|trap| trap * IN_PLACE),
+            calibrated,
+            trap: calibrated.map_or(0.0, trap_cost::in_a_loop),
             run: None,
-            measuring: None,
+            measured: None,
             rounds: 0,
             last: None,
             second: Load::default(),
             since: Instant::now(),
-            took: EVERY,
             last_percent: None,
             total: Load::default(),
         }
     }
 
-    /// Nanoseconds of a hit of a program that does nothing; `None` where that could not be measured.
+    /// Nanoseconds of a hit of a program that does nothing, in the target; `None` where that could not be measured.
     pub(super) fn trap(&self) -> Option<f64> {
-        self.trap
+        self.calibrated.map(|_| self.trap)
     }
 
     /// What happened since the last call; nothing the first time, and where the cost of a trap is not known.
     pub(super) fn measure(&mut self, probe: &EbpfProbe, process: &Process, counters: &Counters) -> Load {
-        let (Some(trap), Ok(cpu)) = (self.trap, process.cpu_time()) else { return Load::default() };
-        self.measure_run_time(probe);
+        let (Some(calibrated), Ok(cpu)) = (self.calibrated, process.cpu_time()) else {
+            return Load::default();
+        };
         let now = Counts::of(counters);
         let at = Instant::now();
         let Some((before, cpu_before, began)) = self.last.replace((now, cpu, at)) else {
             return Load::default();
         };
         let since = |part: fn(&Counts) -> u64| count(part(&now).saturating_sub(part(&before)));
-        let hits = since(|counts| counts.hits);
+        let [hits, faults] = [|counts: &Counts| counts.hits, |counts: &Counts| counts.faults].map(since);
+        if hits + faults > 0.0 {
+            self.measure_run_time(probe);
+        }
         let run = self.run.unwrap_or(USUAL_RUN);
+        let used = cpu.saturating_sub(cpu_before).as_secs_f64() * 1e9;
+        // A return comes right behind its call's entry, and little of the program's own lies between them.
+        let recorded = since(|counts| counts.recorded);
+        let (behind, apart) = (recorded.min(hits), (hits - recorded).max(0.0));
+        let [trap, close] = trap_cost::of_each(calibrated, apart, behind, run, used);
+        if apart > 0.0 {
+            self.trap = trap;
+        }
         let load = Load {
             elapsed: at.saturating_duration_since(began).as_secs_f64() * 1e9,
-            used: cpu.saturating_sub(cpu_before).as_secs_f64() * 1e9,
-            caused: hits * (trap + run) + since(|counts| counts.faults) * (FAULT_EVENT + run),
+            used,
+            caused: apart * trap + behind * close + hits * run + faults * (FAULT_EVENT + run),
             hits,
             calls: since(|counts| counts.calls),
             bytes: since(|counts| counts.bytes),
-            recorded: since(|counts| counts.recorded),
+            recorded,
         };
         self.second.add(&load);
         self.total.add(&load);
@@ -183,7 +188,6 @@ impl OverheadMeter {
         if self.since.elapsed() < every || !self.second.is_telling() {
             return None;
         }
-        self.took = self.since.elapsed();
         self.since = Instant::now();
         self.rounds = self.rounds.wrapping_add(1);
         let second = std::mem::take(&mut self.second);
@@ -191,16 +195,11 @@ impl OverheadMeter {
         Some(second)
     }
 
-    /// How long what [`Self::second`] told last really took.
-    pub(super) fn seconds_of_last(&self) -> Duration {
-        self.took
-    }
-
     /// Has what comes counted as a new second, in which another program may do other work.
     pub(super) fn begin_second(&mut self) {
         self.second = Load::default();
         self.since = Instant::now();
-        self.rounds = 0;
+        (self.rounds, self.measured) = (0, None);
     }
 
     /// The share over the last second or so, in percent.
@@ -210,28 +209,22 @@ impl OverheadMeter {
 
     /// The share over all time, in percent.
     pub(super) fn total_percent(&self) -> Option<f64> {
-        (self.trap.is_some() && self.total.is_telling()).then(|| 100.0 * self.total.share())
+        (self.calibrated.is_some() && self.total.is_telling()).then(|| 100.0 * self.total.share())
     }
 
     /// What the probes took of one processor over all time, in percent.
     pub(super) fn processor_percent(&self) -> Option<f64> {
         let Load { elapsed, caused, .. } = self.total;
-        (self.trap.is_some() && elapsed > 0.0).then(|| 100.0 * caused / elapsed)
+        (self.calibrated.is_some() && elapsed > 0.0).then(|| 100.0 * caused / elapsed)
     }
 
-    /// From one call to the next, now and then.
+    /// Where there are runs, now and then.
     fn measure_run_time(&mut self, probe: &EbpfProbe) {
-        if let Some((statistics, before)) = self.measuring.take() {
-            let RunTime { nanoseconds, runs } = probe.run_time();
-            drop(statistics);
-            let runs = runs.saturating_sub(before.runs);
-            if runs > 0 {
-                self.run = Some(count(nanoseconds.saturating_sub(before.nanoseconds)) / count(runs));
-                self.rounds = self.rounds.max(1);
-            }
-        } else if self.run.is_none() || self.rounds.is_multiple_of(MEASURED_ONE_IN) {
-            self.measuring =
-                ebpf::enable_run_time_stats().ok().map(|statistics| (statistics, probe.run_time()));
+        if self.measured.is_some_and(|round| self.rounds.wrapping_sub(round) < MEASURED_ONE_IN) {
+            return;
+        }
+        if let Some(run) = run_time::measure(probe) {
+            (self.run, self.measured) = (Some(run), Some(self.rounds));
         }
     }
 }

@@ -18,7 +18,10 @@ use profiler_common::{
 
 use super::{naming::Namer, observation::Observation, options::CommonOptions};
 use crate::{
-    ledger::{Account, estimate::Variance},
+    ledger::{
+        Account,
+        estimate::{Unseen, Variance},
+    },
     report::{
         profile::{At, Profile},
         recording::{Counters, Head, Moment, Resident, Writer},
@@ -206,6 +209,8 @@ fn read_sites(observation: &Observation) -> io::Result<Vec<(u64, Counters)>> {
     let (sampling, control) = (observation.probe.sampling(), *observation.probe.control());
     let blocks = |sum| sampling::blocks(sampling, sum);
     let had_windows = observation.governor.had_windows();
+    let unseen = if had_windows { Ok(Unseen::default()) } else { observation.unseen() };
+    let unseen = unseen.map_err(io::Error::other)?;
     let mut sites = Vec::new();
     let read = observation.probe.sites(|site, counters: SiteCounters| {
         if counters.alloc_objects == 0 || observation.is_of_no_block(site, &counters) {
@@ -218,7 +223,8 @@ fn read_sites(observation: &Observation) -> io::Result<Vec<(u64, Counters)>> {
             [held, allocated].map(|of| Held { objects: blocks(of.objects), space: of.space });
         let sizes = counters.sizes.map(blocks);
         let interval = control.interval(counters.coarsest.into());
-        let error = |of| Variance::of(interval, of, &sizes).standard_error();
+        let of_none = unseen.variance(interval, allocated);
+        let error = |of| (Variance::of(interval, of, &sizes) + of_none).standard_error();
         let [of_held, of_allocated] = [held, allocated].map(error);
         let counters = Counters {
             alloc_objects: allocated.objects,

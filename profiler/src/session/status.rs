@@ -51,7 +51,7 @@ impl StatusLine {
             units::count(u64::try_from(per_second).unwrap_or(u64::MAX))
         };
         let overhead = match reading.overhead_percent {
-            Some(percent) => format!("overhead {percent:.1}%"),
+            Some(percent) => format!("overhead {}", units::overhead(percent)),
             None => "overhead -".to_owned(),
         };
         let budget = &reading.budget;

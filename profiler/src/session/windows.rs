@@ -68,9 +68,9 @@ pub(super) struct Pacer {
 }
 
 impl Pacer {
-    /// Begins between two windows, at a load of so many seconds.
-    pub(super) fn new(budget: f64, load: &Load, seconds: f64, now: Instant) -> Self {
-        let seconds = seconds.max(0.001);
+    /// Begins between two windows, at this load and with so much credit, or with a debt.
+    pub(super) fn new(budget: f64, load: &Load, credit: f64, now: Instant) -> Self {
+        let seconds = (load.elapsed / 1e9).max(0.001);
         let mut pacer = Self {
             budget,
             open: false,
@@ -78,8 +78,7 @@ impl Pacer {
             opened: None,
             length: SHORTEST,
             overhang: SHORTEST,
-            // What has been taken already.
-            credit: (budget * load.used - load.caused).min(0.0),
+            credit: credit.min(0.0),
             used: load.used / seconds,
             cost: load.caused / seconds,
             paced: now,
@@ -311,9 +310,10 @@ mod tests {
         let begin = Instant::now();
         let load = |time: Duration, probed: bool| {
             let used = time.as_secs_f64() * 1e9;
-            Load { used, caused: if probed { used * share } else { 0.0 }, ..Load::default() }
+            Load { elapsed: used, used, caused: if probed { used * share } else { 0.0 }, ..Load::default() }
         };
-        let mut pacer = Pacer::new(budget, &load(Duration::from_secs(1), true), 1.0, begin);
+        let mut pacer =
+            Pacer::new(budget, &load(Duration::from_secs(1), true), (budget - share) * 1e9, begin);
         let (mut now, mut caused, mut windows, mut worst) = (begin, 0.0, 0, 0.0_f64);
         let (mut second, mut in_second) = (begin, 0.0);
         let placing = Duration::from_millis(30);

@@ -17,8 +17,22 @@ use super::{
     until,
 };
 
-/// A command line of heapscope. A folder of its own is its current folder.
+/// A command line of heapscope. A folder of its own is its current folder. `run` has every block recorded, unless the
+/// options say something else.
 pub(crate) fn heapscope<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
+    let words: Vec<_> = arguments.iter().filter_map(|word| word.as_ref().to_str()).collect();
+    match words.split_first() {
+        Some((&"run", options)) => {
+            let mut command = as_users_run_it(&["run"]);
+            command.args(unbudgeted(options)).args(arguments.iter().skip(1));
+            command
+        }
+        _ => as_users_run_it(arguments),
+    }
+}
+
+/// A command line of heapscope without anything added.
+pub(crate) fn as_users_run_it<S: AsRef<std::ffi::OsStr>>(arguments: &[S]) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_heapscope"));
     command.args(arguments);
     command

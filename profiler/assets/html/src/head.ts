@@ -38,7 +38,7 @@ export function numbers(profile: Profile): HTMLElement {
   if (rss.length > 0) cards.push(card("Resident (RSS)", bytes(rss[rss.length - 1]), `${bytes(rss[0])} at the beginning`));
   cards.push(card("Sites", count(profile.sites.node.length), "stacks that allocated"));
   const cost = profile.overhead_percent;
-  cards.push(card("Cost in the target", cost === null ? "unknown" : `${cost.toFixed(1)}%`, cost === null ? "could not be measured" : "of its CPU time"));
+  cards.push(card("Cost in the target", cost === null ? "unknown" : cost >= 99.5 ? "nearly all" : `${cost.toFixed(1)}%`, cost === null ? "could not be measured" : "of its CPU time"));
   return h("section.cards", { "aria-label": "In short" }, ...cards);
 }
 

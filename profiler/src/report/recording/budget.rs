@@ -30,6 +30,8 @@ pub struct Recorded {
     pub at_least_percent: Option<f64>,
     #[prost(double, optional, tag = "5")]
     pub processor_percent: Option<f64>,
+    #[prost(uint64, optional, tag = "6")]
+    pub advance_ns: Option<u64>,
     #[prost(message, optional, tag = "20")]
     pub only_caller: Option<OnlyCaller>,
 }
@@ -116,6 +118,7 @@ impl Recorded {
             steps: mode.budget.steps.iter().map(step).collect(),
             at_least_percent: mode.budget.at_least_percent,
             processor_percent: mode.budget.processor_percent,
+            advance_ns: mode.budget.advance.map(nanoseconds),
             only_caller: mode
                 .only_caller
                 .clone()
@@ -142,6 +145,7 @@ impl Recorded {
             percent: self.budget_percent,
             at_least_percent: self.at_least_percent,
             processor_percent: self.processor_percent,
+            advance: self.advance_ns.map(Duration::from_nanos),
             steps: self.steps.iter().map(step).collect(),
         }
     }

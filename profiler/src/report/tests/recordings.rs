@@ -67,6 +67,7 @@ fn a_snapshot_knows_what_was_recorded_by_then() {
             percent: Some(5.0),
             at_least_percent: Some(2.0),
             processor_percent: Some(0.5),
+            advance: Some(Duration::from_millis(500)),
             steps: steps.iter().filter(|(after, _)| after.as_secs() <= second).copied().collect(),
         };
         mode.sample_interval = Some(mode.budget.largest_interval()).filter(|interval| *interval > 0);

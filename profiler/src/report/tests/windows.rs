@@ -29,7 +29,7 @@ pub(super) fn in_windows() -> Profile {
         gone: 12,
         resident: vec![(Duration::ZERO, 100 << 20), (Duration::from_secs(30), 190 << 20)],
     };
-    shop.quality.warnings.splice(0..0, windowed.warnings(shop.duration));
+    shop.quality.warnings.splice(0..0, windowed.warnings(shop.duration, Duration::ZERO));
     let steps =
         vec![(Duration::ZERO, Recorded::Sampled(4096)), (Duration::from_secs(2), Recorded::Windows(1024))];
     Profile {
@@ -72,7 +72,7 @@ fn slow_windows_give_lower_bounds() {
     let mut profile = in_windows();
     let windowed = profile.windowed.as_mut().unwrap();
     windowed.slowdown = 2.5;
-    profile.quality.warnings = windowed.warnings(profile.duration);
+    profile.quality.warnings = windowed.warnings(profile.duration, Duration::ZERO);
     let table = table(&profile, &ReportOptions::default());
     assert!(table.contains("; at least") && table.contains("2.5 times slower"), "{table}");
 }

@@ -8,7 +8,10 @@ use ratatui::{
 
 use super::{plain, span};
 use crate::{
-    report::{quality::Weight, units::count, units::counted},
+    report::{
+        quality::Weight,
+        units::{count, counted, overhead},
+    },
     symbolize::{fold::cut_middle, label::clean},
     tui::{
         layout::Areas,
@@ -35,7 +38,7 @@ fn status(state: &State) -> Line<'static> {
     let lost = format!("lost {}", count(update.lost));
     parts.push(if update.lost > 0 { span(lost, theme.warning()) } else { plain(lost) });
     parts.push(plain(match update.overhead_percent {
-        Some(percent) => format!(" | overhead {percent:.1}%"),
+        Some(percent) => format!(" | overhead {}", overhead(percent)),
         None => " | overhead not measured yet".to_owned(),
     }));
     let warnings = update.remarks.iter().filter(|remark| remark.weight == Weight::Warning).count() as u64;
