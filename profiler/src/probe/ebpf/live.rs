@@ -52,12 +52,12 @@ pub(super) fn part_of(parts: &Parts, key: u64) -> Option<&TypedMap<u64, LiveBloc
 /// Makes the parts, and puts them where the probes look for them.
 pub(super) fn make(ebpf: &Ebpf, room: Room) -> Result<Parts, ProbeError> {
     let table: TypedMap<u32, u32> = typed(ebpf, "LIVE")?;
-    let make = |index| {
-        let map = new_hash_map::<u64, LiveBlock>(c"LIVE", room.entries)?;
-        table.update(&index, &map.as_fd().as_raw_fd().cast_unsigned())?;
-        TypedMap::new(map.as_fd())
-    };
-    (0..room.parts).map(make).collect::<std::io::Result<_>>().map_err(map_error("LIVE"))
+    let make = |_| TypedMap::new(new_hash_map::<u64, LiveBlock>(c"LIVE", room.entries)?.as_fd());
+    let parts = (0..room.parts).map(make).collect::<std::io::Result<Parts>>().map_err(map_error("LIVE"))?;
+    let places: Vec<u32> = (0..room.parts).collect();
+    let maps: Vec<u32> = parts.iter().map(|part| part.as_fd().as_raw_fd().cast_unsigned()).collect();
+    table.update_all(&places, &maps).map_err(map_error("LIVE"))?;
+    Ok(parts)
 }
 
 #[cfg(test)]

@@ -12,7 +12,11 @@ use std::{
 
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
 
-use super::{address_mut, batches::Batches, call, call_for_fd, command, load_btf, raw};
+use super::{
+    address_mut,
+    batches::{self, Batches},
+    call, call_for_fd, command, load_btf, raw,
+};
 
 /// Makes a hash map with room for so many elements, whose memory is taken as they come.
 ///
@@ -127,6 +131,19 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
         call(command::MAP_UPDATE_ELEM, &mut attributes).map(drop)
     }
 
+    /// Writes several elements, each key with the value in the same place. It is one call where the kernel can do that: after a
+    /// call that changes a map of maps, it waits until no program uses what was there before (`maybe_wait_bpf_programs` of
+    /// kernel/bpf/syscall.c), some ten milliseconds.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn update_all(&self, keys: &[K], values: &[V]) -> io::Result<()> {
+        if batches::write(self.fd.as_fd(), keys, values).is_ok() {
+            return Ok(());
+        }
+        keys.iter().zip(values).try_for_each(|(key, value)| self.update(key, value))
+    }
+
     /// Takes one element out of a hash map; one that is not there is no error.
     ///
     /// # Errors
@@ -177,6 +194,12 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
             each(keys, values);
         }
         Ok(())
+    }
+}
+
+impl<K, V> AsFd for TypedMap<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 
