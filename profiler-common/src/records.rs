@@ -57,6 +57,8 @@ impl Call {
     pub const CUSTOM: u64 = 1 << 48;
     /// Set in the cookie of a probe that sees the calls of one caller alone: who calls need not be looked at.
     pub const ONE_CALLER: u64 = 1 << 49;
+    /// Set in the cookie of a probe on a function that leaves by its return alone: no other function goes on with its call.
+    pub const RETURNS: u64 = 1 << 50;
     /// Where the cookie of a probe behind a call says how many bytes behind the call's return address it sits.
     pub const BEHIND_SHIFT: u32 = 56;
 

@@ -39,6 +39,12 @@ impl Function {
         self.0 & Call::ONE_CALLER != 0
     }
 
+    /// Whether it leaves by its return alone: no other function of an allocator goes on with its call.
+    #[inline(always)]
+    pub fn returns(self) -> bool {
+        self.0 & Call::RETURNS != 0
+    }
+
     /// What the cookies of both ends of a call have in common.
     #[inline(always)]
     pub fn of_call(self) -> u64 {

@@ -31,7 +31,7 @@ pub struct Sampler {
     distance: u64,
     /// Where its last call found its return address.
     sp: u64,
-    /// That return address.
+    /// That return address, if the function may jump to another one.
     return_address: u64,
     /// The cookie of the function that it called.
     function: u64,
@@ -129,22 +129,26 @@ fn draws(function: Function, from: CalledFrom, bytes: u64, number: u64) -> bool 
     let Some(sampler) = SAMPLERS.get_ptr_mut(id as u32 & (THREAD_SLOTS - 1)) else { return false };
     // SAFETY: a map value; a thread that shares it may make this one draw anew, which does no harm.
     let sampler = unsafe { &mut *sampler };
-    let return_address = from.return_address();
     let ours = sampler.thread & 0xffff_ffff == id;
     // What is left of a distance says nothing of one at another interval.
     let goes_on = sampler.thread == thread;
     // One function of an allocator has jumped into another: the call has been decided on. Where the first has a return
     // probe, be it another tracer's, the kernel has put its trampoline in the place of the return address, which is the
-    // first instruction of a page (`xol_get_trampoline` of kernel/events/uprobes.c).
-    let same_return = sampler.return_address == return_address || return_address & 0xfff == 0;
-    let decided = ours && sampler.sp == from.sp && same_return && sampler.function != function.0;
-    if decided {
-        count(Counter::ProbeHits, 1);
-        return false;
+    // first instruction of a page (`xol_get_trampoline` of kernel/events/uprobes.c). To read the return address is dear, so it
+    // is done where there may be a jump.
+    let last = Function(sampler.function);
+    let may_be_decided = ours && sampler.sp == from.sp && last.0 != function.0 && !last.returns();
+    if may_be_decided || !function.returns() {
+        let return_address = from.return_address();
+        let same_return = sampler.return_address == return_address || return_address & 0xfff == 0;
+        if may_be_decided && same_return {
+            count(Counter::ProbeHits, 1);
+            return false;
+        }
+        sampler.return_address = return_address;
     }
     sampler.thread = thread;
     sampler.sp = from.sp;
-    sampler.return_address = return_address;
     sampler.function = function.0;
     let distance = if goes_on { sampler.distance } else { sample_distance(number) };
     if distance >= bytes {
@@ -156,7 +160,7 @@ fn draws(function: Function, from: CalledFrom, bytes: u64, number: u64) -> bool 
     }
     count(Counter::ProbeHits, 1);
     sampler.distance = sample_distance(number);
-    from.at_call_site || !is_of_an_allocator(return_address)
+    from.at_call_site || !is_of_an_allocator(from.return_address())
 }
 
 /// Whether a call that returns here was made by a function of an allocator.

@@ -79,7 +79,12 @@ fn measure(object: &Object, depth: u32, size: u32) {
     for round in 0..=ROUNDS {
         for (way, times) in WAYS.into_iter().zip(&mut times) {
             let pid = program.pid();
-            let mut ask = || program.ask(&format!("{depth} {size} {PAIRS}")).parse::<f64>().unwrap();
+            // What comes first is not measured: in the first tenth of a second the kernel measures our programs' run time, which
+            // costs more than they do, and later for one tick in some seconds.
+            let mut ask = || {
+                let mut ask = || program.ask(&format!("{depth} {size} {PAIRS}")).parse::<f64>().unwrap();
+                (ask(), ask()).1
+            };
             let time = match way {
                 Way::Alone => ask(),
                 Way::Entries => {

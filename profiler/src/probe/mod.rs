@@ -48,6 +48,8 @@ pub enum Position {
     /// In the function that is called: the return address is on the stack.
     #[default]
     Called,
+    /// The same in a function that leaves by its return alone.
+    CalledToReturn,
     /// On a jump to it, where that is so too.
     AtJump,
     /// On the instruction that calls.
@@ -91,6 +93,7 @@ impl ProbePoint {
                 return self.call.kind as u64 | (self.allocator as u64) << 8 | (place as u64) << 16;
             }
             Position::Called => 0,
+            Position::CalledToReturn => Call::RETURNS,
             Position::AtJump | Position::AtCall => Call::ONE_CALLER,
             Position::BehindCall(bytes) => Call::ONE_CALLER | (bytes as u64) << Call::BEHIND_SHIFT,
         };

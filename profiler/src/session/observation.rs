@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     os::fd::BorrowedFd,
+    thread,
     time::{Duration, Instant, SystemTime},
 };
 
@@ -31,7 +32,11 @@ use super::{
 };
 use crate::{
     ledger::estimate::Unseen,
-    probe::{AttachMethod, Counters, ProbeSettings, StackRecord, ebpf::EbpfProbe, error::ProbeError},
+    probe::{
+        AttachMethod, Counters, ProbeSettings, StackRecord,
+        ebpf::{EbpfProbe, Preparation},
+        error::ProbeError,
+    },
     report::{
         budget::{BudgetReport, Recorded},
         units,
@@ -123,12 +128,17 @@ impl Observation {
         refuse_dangerous(&process)?;
         // What is mapped from here on is told; what was mapped before is read.
         let lookout = Lookout::new(process.pid, options.children);
-        let (code, change) =
-            CodeMap::read(&process, if options.growth { Pruning::None } else { Pruning::CallSites })?;
+        let pruning = if options.growth { Pruning::None } else { Pruning::CallSites };
+        let (read, preparation) = thread::scope(|scope| {
+            let preparation = scope.spawn(Preparation::begin);
+            let read = CodeMap::read(&process, pruning);
+            (read, preparation.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic)))
+        });
+        let (code, change) = read?;
         let capacity = code.capacity();
         let (told, not_told) = Told::decide(options, &change.modules);
         let (sampling, control) = told::first_control(told.as_ref(), &options.budget);
-        let probe = EbpfProbe::load(&ProbeSettings {
+        let settings = ProbeSettings {
             pid: process.pid,
             identity: process.own_identity()?,
             min_size: options.min_size.unwrap_or(0),
@@ -146,7 +156,8 @@ impl Observation {
             row_chunks: capacity.chunks,
             pages: capacity.pages,
             rules: capacity.rules,
-        })?;
+        };
+        let probe = EbpfProbe::load_prepared(preparation, &settings)?;
         let meter = OverheadMeter::new(&probe);
         let mut observation = Self {
             callers: Callers::of(options, process.pid),

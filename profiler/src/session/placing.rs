@@ -160,7 +160,11 @@ impl Observation {
                         // It only tells functions apart that jump into one another; no allocator has so many.
                         function: u8::try_from(number).unwrap_or(u8::MAX),
                         custom,
-                        position: Position::Called,
+                        position: if place.returns && !allocator.has_entry_inside(function) {
+                            Position::CalledToReturn
+                        } else {
+                            Position::Called
+                        },
                     });
                 }
                 Err(error) => {

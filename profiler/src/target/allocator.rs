@@ -56,6 +56,15 @@ pub struct Allocator {
     pub wrapping: Vec<AllocatorFunction>,
 }
 
+impl Allocator {
+    /// Whether another one of its functions begins inside the code of this one.
+    #[must_use]
+    pub fn has_entry_inside(&self, function: &AllocatorFunction) -> bool {
+        let (begin, end) = (function.entry.0, function.entry.0.saturating_add(function.size));
+        self.functions.iter().any(|other| begin < other.entry.0 && other.entry.0 < end)
+    }
+}
+
 /// One function of an allocator.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct AllocatorFunction {

@@ -39,6 +39,8 @@ pub struct Placement {
     pub emulated: bool,
     /// Where the return address lies: `rsp + stack_offset`, in bytes. 0 where the return is probed too.
     pub stack_offset: u32,
+    /// Whether the function leaves by its return alone: no jump of it leads elsewhere.
+    pub returns: bool,
 }
 
 /// Finds the place for a probe on an allocator's function.
@@ -81,6 +83,7 @@ pub fn instruction_at(module: &Module, placement: &Placement) -> String {
 #[must_use]
 pub fn place_in(code: &[u8], call: Call, entry: FileOffset) -> Option<Placement> {
     let first_target = first_branch_target(code);
+    let returns = leaves_by_return(code);
     let mut stack_offset = 0_u32;
     let mut fallback = None;
     let mut info = InstructionInfoFactory::new();
@@ -100,6 +103,7 @@ pub fn place_in(code: &[u8], call: Call, entry: FileOffset) -> Option<Placement>
                 instruction: format!("{:?}", instruction.mnemonic()).to_lowercase(),
                 emulated,
                 stack_offset,
+                returns,
             };
             if emulated {
                 return Some(placement);
@@ -112,6 +116,26 @@ pub fn place_in(code: &[u8], call: Call, entry: FileOffset) -> Option<Placement>
         }
     }
     fallback
+}
+
+/// Whether a function stays in its code until it returns: no jump leads out of it, none leads to where cannot be told, and it
+/// does not run on behind its end. Calls come back.
+fn leaves_by_return(code: &[u8]) -> bool {
+    let mut runs_on = true;
+    for instruction in &mut decode(code) {
+        if instruction.is_invalid() || instruction.flow_control() == FlowControl::IndirectBranch {
+            return false;
+        }
+        runs_on = !matches!(
+            instruction.flow_control(),
+            FlowControl::UnconditionalBranch | FlowControl::Return | FlowControl::Exception
+        );
+        let leads_to = near_target(&instruction).filter(|_| !instruction.is_call_near());
+        if leads_to.is_some_and(|target| target >= code.len() as u64) {
+            return false;
+        }
+    }
+    !runs_on && code.len() <= MAX_FUNCTION
 }
 
 fn decode(code: &[u8]) -> Decoder<'_> {

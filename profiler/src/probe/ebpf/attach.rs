@@ -18,6 +18,7 @@ use aya::{
 use profiler_common::records::CallKind;
 
 use super::{
+    kernel_types::KernelTypes,
     links::{Links, multi},
     object::{Programs, damaged, session_kernel_functions},
     programs::{Form, verifier_says},
@@ -67,19 +68,21 @@ enum Loaded {
 }
 
 impl Attachments {
-    /// Loads the programs in the best way that the kernel takes, or in the one that was asked for.
+    /// Loads the programs in the best way that the kernel takes, or in the one that was asked for; if that is by perf, it
+    /// remains to [`Self::load_by_perf`].
     pub(super) fn load(
         programs: &Programs,
-        ebpf: &mut Ebpf,
+        kernel: &KernelTypes,
         settings: &ProbeSettings,
         form: Form,
     ) -> Result<Self, ProbeError> {
+        let load = |method| load_as(method, settings, programs, kernel, form);
         let loaded = match settings.method {
-            Some(method) => load_as(method, settings, programs, ebpf, form)
+            Some(method) => load(method)
                 .map_err(|source| ProbeError::MethodUnavailable { method, source: Box::new(source) })?,
-            None => load_as(AttachMethod::Session, settings, programs, ebpf, form)
-                .or_else(|_| load_as(AttachMethod::Multi, settings, programs, ebpf, form))
-                .or_else(|_| load_as(AttachMethod::Perf, settings, programs, ebpf, form))?,
+            None => {
+                load(AttachMethod::Session).or_else(|_| load(AttachMethod::Multi)).unwrap_or(Loaded::Perf)
+            }
         };
         let single = match loaded {
             Loaded::Perf => Single::default(),
@@ -95,6 +98,17 @@ impl Attachments {
             suspended: false,
             form,
             took: [Duration::ZERO; 2],
+        })
+    }
+
+    /// Has aya load the programs, if the probes are to be perf events.
+    pub(super) fn load_by_perf(&self, ebpf: &mut Ebpf, settings: &ProbeSettings) -> Result<(), ProbeError> {
+        if !matches!(self.loaded, Loaded::Perf) {
+            return Ok(());
+        }
+        load_by_perf(settings, ebpf, self.form).map_err(|source| match settings.method {
+            Some(method) => ProbeError::MethodUnavailable { method, source: Box::new(source) },
+            None => source,
         })
     }
 
@@ -312,13 +326,13 @@ fn load_as(
     method: AttachMethod,
     settings: &ProbeSettings,
     programs: &Programs,
-    ebpf: &mut Ebpf,
+    kernel: &KernelTypes,
     form: Form,
 ) -> Result<Loaded, ProbeError> {
     let mappings = settings.mappings;
     match method {
         AttachMethod::Session => {
-            let functions = session_kernel_functions()
+            let functions = session_kernel_functions(kernel)
                 .ok_or_else(|| damaged("the kernel has no uprobe sessions (6.13 and later have)"))?;
             Ok(Loaded::Session {
                 allocate: programs.load("alloc_session", ATTACH_UPROBE_SESSION, &functions)?,
@@ -343,23 +357,25 @@ fn load_as(
             },
             empty: programs.load("empty", ATTACH_UPROBE_MULTI, &[])?,
         }),
-        AttachMethod::Perf => {
-            let of_mappings = form.mapping_by_perf().into_iter().filter(|_| mappings);
-            let single = single::wanted(settings);
-            for name in form.by_perf().into_iter().chain(of_mappings).chain(single) {
-                let program = perf_program(ebpf, name)?;
-                program.load().map_err(|error| match (io_cause(&error), verifier_says(&error)) {
-                    // Of a program that it does not believe, the verifier says why, and answers EACCES as well.
-                    (_, Some(said)) => damaged(format!("{name}: {said}")),
-                    (Some(source), None) if source.kind() == io::ErrorKind::PermissionDenied => {
-                        rights::explain(&source)
-                    }
-                    _ => damaged(error),
-                })?;
-            }
-            Ok(Loaded::Perf)
-        }
+        AttachMethod::Perf => Ok(Loaded::Perf),
     }
+}
+
+fn load_by_perf(settings: &ProbeSettings, ebpf: &mut Ebpf, form: Form) -> Result<(), ProbeError> {
+    let of_mappings = form.mapping_by_perf().into_iter().filter(|_| settings.mappings);
+    let single = single::wanted(settings);
+    for name in form.by_perf().into_iter().chain(of_mappings).chain(single) {
+        let program = perf_program(ebpf, name)?;
+        program.load().map_err(|error| match (io_cause(&error), verifier_says(&error)) {
+            // Of a program that it does not believe, the verifier says why, and answers EACCES as well.
+            (_, Some(said)) => damaged(format!("{name}: {said}")),
+            (Some(source), None) if source.kind() == io::ErrorKind::PermissionDenied => {
+                rights::explain(&source)
+            }
+            _ => damaged(error),
+        })?;
+    }
+    Ok(())
 }
 
 /// The system's answer inside an error of aya's.

@@ -84,13 +84,12 @@ impl Table {
     /// Takes up the array, makes the hash maps, and puts them where the probes look for them.
     pub(super) fn make(ebpf: &Ebpf, room: Room, began: u64) -> Result<Self, ProbeError> {
         let places: TypedMap<u32, u32> = typed(ebpf, "OVERFLOW")?;
-        let make = |index| {
-            let map = new_hash_map::<u64, LiveBlock>(c"OVERFLOW", room.entries)?;
-            places.update(&index, &map.as_fd().as_raw_fd().cast_unsigned())?;
-            TypedMap::new(map.as_fd())
-        };
-        let hash_maps =
+        let make = |_| TypedMap::new(new_hash_map::<u64, LiveBlock>(c"OVERFLOW", room.entries)?.as_fd());
+        let hash_maps: Vec<_> =
             (0..room.parts).map(make).collect::<io::Result<_>>().map_err(map_error("OVERFLOW"))?;
+        let indices: Vec<u32> = (0..room.parts).collect();
+        let maps: Vec<u32> = hash_maps.iter().map(|map| map.as_fd().as_raw_fd().cast_unsigned()).collect();
+        places.update_all(&indices, &maps).map_err(map_error("OVERFLOW"))?;
         Ok(Self {
             buckets: typed(ebpf, "BLOCKS")?,
             count: usize::try_from(room.buckets).unwrap_or(usize::MAX),

@@ -13,6 +13,7 @@ mod links;
 mod live;
 mod mappings;
 mod object;
+mod preparation;
 mod programs;
 mod python;
 mod readings;
@@ -22,6 +23,7 @@ mod tables;
 use std::{
     io,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    thread,
 };
 
 use aya::{
@@ -40,13 +42,16 @@ use profiler_common::{
     told::{MAX_PLACES, Place},
 };
 
-pub use self::python::{PythonEvent, PythonPoint};
 use self::{
     attach::Attachments,
     growth::GrowthProbe,
     object::{Programs, damaged, map_fd},
     programs::Form,
     python::PythonProbe,
+};
+pub use self::{
+    preparation::Preparation,
+    python::{PythonEvent, PythonPoint},
 };
 use super::{AttachMethod, ProbePoint, ProbeSettings, StackRecord, error::ProbeError, rights};
 use crate::sys::{
@@ -94,19 +99,13 @@ pub struct EbpfProbe {
 }
 
 impl EbpfProbe {
-    /// Makes the maps and loads the programs for the best way to attach that this kernel has.
-    ///
-    /// # Errors
-    /// [`ProbeError::NotPermitted`] and [`ProbeError::KernelTooOld`] first of all.
-    pub fn load(settings: &ProbeSettings) -> Result<Self, ProbeError> {
-        Self::load_object(object::OBJECT, settings)
-    }
-
-    /// As [`Self::load`], from another object with the same maps and programs; its bytes are aligned to 8.
-    ///
-    /// # Errors
-    /// As [`Self::load`], and [`ProbeError::Object`] where something is missing in it.
-    pub fn load_object(object: &[u8], settings: &ProbeSettings) -> Result<Self, ProbeError> {
+    /// Makes the maps and loads the programs.
+    fn load_from(
+        object: &[u8],
+        preparation: Preparation,
+        settings: &ProbeSettings,
+    ) -> Result<Self, ProbeError> {
+        let Preparation { kernel: types, loader } = preparation;
         let release = rustix::system::uname().release().to_string_lossy().into_owned();
         let kernel = rights::kernel_version(&release);
         if kernel.is_some_and(|version| version < (5, 15)) {
@@ -116,24 +115,26 @@ impl EbpfProbe {
             return Err(ProbeError::NoGrowth { release });
         }
         let form = Form::of(kernel);
-        let fsbase =
-            if settings.python && form == Form::Whole { kernel_types::fsbase_in_task() } else { None };
+        let fsbase = if settings.python && form == Form::Whole { types.fsbase_in_task() } else { None };
+        let faults = if settings.growth { types.faults_in_task() } else { None };
         // Sites may take a quarter of the memory, stacks on their way and stacks to be recognised less than an eighth.
         // While growth is watched, there are no blocks, and pages take that part.
         let for_live = settings.max_memory / 8 * 5;
         let room = live::Room::in_memory(if settings.growth { 1 << 20 } else { for_live });
         let began = monotonic_nanoseconds();
-        let mut ebpf = load_maps(object, settings, room, fsbase, began)?;
-        let live = live::Table::make(&ebpf, room, began)?;
+        let mut ebpf = load_maps(loader, object, settings, room, [fsbase, faults], began)?;
         let programs = Programs::new(&ebpf, object)?;
-        let attachments = Attachments::load(&programs, &mut ebpf, settings, form)?;
-        let python = if fsbase.is_some() {
-            PythonProbe::load(&programs, &mut ebpf, attachments.method())?
-        } else {
-            PythonProbe::default()
-        };
-        let growth = settings.growth.then(|| GrowthProbe::load(&programs, &ebpf)).transpose()?;
-        let exec_watched = watch_exec(&mut ebpf);
+        // The kernel takes its time for each program, and none of them needs another.
+        let (attachments, live, python, growth, exec_watched) = thread::scope(|scope| {
+            let attachments = scope.spawn(|| Attachments::load(&programs, &types, settings, form));
+            let live = live::Table::make(&ebpf, room, began);
+            let python = fsbase.map(|_| PythonProbe::load(&programs, &mut ebpf, settings)).transpose();
+            let growth = settings.growth.then(|| GrowthProbe::load(&programs, &ebpf)).transpose();
+            let exec_watched = watch_exec(&mut ebpf);
+            let attachments = attachments.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic));
+            Ok::<_, ProbeError>((attachments?, live?, python?.unwrap_or_default(), growth?, exec_watched))
+        })?;
+        attachments.load_by_perf(&mut ebpf, settings)?;
         let stacks = ring(&mut ebpf, "STACKS")?;
         let mapping_events = if settings.mappings { Some(ring(&mut ebpf, "MAPPING_EVENTS")?) } else { None };
         let probe = Self {
@@ -276,10 +277,11 @@ impl EbpfProbe {
 
 /// Makes the maps with their real sizes.
 fn load_maps(
+    loader: EbpfLoader<'static>,
     object: &[u8],
     settings: &ProbeSettings,
     room: live::Room,
-    fsbase: Option<u32>,
+    in_task: [Option<u32>; 2],
     began: u64,
 ) -> Result<Ebpf, ProbeError> {
     let sites = (settings.max_memory / 4 / BYTES_PER_SITE).clamp(1 << 12, 1 << 20);
@@ -303,10 +305,10 @@ fn load_maps(
     let told_places = u32::try_from(MAX_PLACES).unwrap_or(1);
     let custom_allocators = u32::from(settings.custom_allocators);
     let (sampling, only_callers) = (u32::from(settings.sampling), u32::from(settings.only_callers));
-    let fsbase = fsbase.unwrap_or(0);
+    let [fsbase, faults] = in_task.map(|offset| offset.unwrap_or(0));
     let touched = if settings.growth { settings.max_memory / 8 * 5 / growth::BYTES_PER_PAGE } else { 1 };
-    let faults = settings.growth.then(kernel_types::faults_in_task).flatten().unwrap_or(0);
-    let mut loader = EbpfLoader::new();
+    // What is told to it lives no longer than this.
+    let mut loader: EbpfLoader<'_> = loader;
     loader
         .map_max_entries("BLOCKS", room.buckets)
         .map_max_entries("OVERFLOW", room.parts)

@@ -12,13 +12,10 @@ use aya::{
     Ebpf,
     maps::{Map, MapData},
 };
-use aya_obj::{
-    Object,
-    btf::{Btf, BtfKind},
-    generated::bpf_insn,
-};
+use aya_obj::{Object, generated::bpf_insn};
 use profiler_common::records::{KFUNC_SESSION_COOKIE, KFUNC_SESSION_IS_RETURN};
 
+use super::kernel_types::KernelTypes;
 use crate::{
     probe::error::ProbeError,
     sys::bpf::{self, PROGRAM_TYPE_KPROBE, PROGRAM_TYPE_PERF_EVENT, ProgramLoad},
@@ -108,12 +105,9 @@ impl Programs {
 }
 
 /// The BTF ids of the kernel functions that session programs call; `None` where this kernel has no sessions.
-pub(super) fn session_kernel_functions() -> Option<Vec<(u32, u32)>> {
-    let kernel = Btf::from_sys_fs().ok()?;
-    [(KFUNC_SESSION_COOKIE, "bpf_session_cookie"), (KFUNC_SESSION_IS_RETURN, "bpf_session_is_return")]
-        .into_iter()
-        .map(|(number, name)| Some((number, kernel.id_by_type_name_kind(name, BtfKind::Func).ok()?)))
-        .collect()
+pub(super) fn session_kernel_functions(kernel: &KernelTypes) -> Option<[(u32, u32); 2]> {
+    let [cookie, is_return] = kernel.functions(["bpf_session_cookie", "bpf_session_is_return"])?;
+    Some([(KFUNC_SESSION_COOKIE, cookie), (KFUNC_SESSION_IS_RETURN, is_return)])
 }
 
 /// One instruction as the kernel takes it (`struct bpf_insn`: code, registers, offset, immediate; little endian).

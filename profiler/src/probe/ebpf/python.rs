@@ -24,7 +24,7 @@ use super::{
     object::{Programs, damaged},
 };
 use crate::{
-    probe::{AttachMethod, error::ProbeError},
+    probe::{AttachMethod, ProbeSettings, error::ProbeError},
     sys::bpf::{self, ATTACH_UPROBE_MULTI, MultiLink, map::TypedMap},
     target::address::FileOffset,
 };
@@ -74,18 +74,18 @@ pub(super) struct PythonProbe {
 }
 
 impl PythonProbe {
-    /// Loads the programs, unless aya has them, and opens the maps. The object that measures has no such programs.
+    /// Loads the programs, and opens the maps. The object that measures has no such programs.
     pub(super) fn load(
         programs: &Programs,
         ebpf: &mut Ebpf,
-        method: AttachMethod,
+        settings: &ProbeSettings,
     ) -> Result<Self, ProbeError> {
         // What is wrong with a program is said when it is wanted.
         let load = |event: PythonEvent| {
             let program = programs.load(event.program(), ATTACH_UPROBE_MULTI, &[]);
             program.ok().map(|program| (event, program))
         };
-        let by_perf = method == AttachMethod::Perf;
+        let by_perf = settings.method == Some(AttachMethod::Perf);
         Ok(Self {
             programs: PythonEvent::ALL.into_iter().filter(|_| !by_perf).filter_map(load).collect(),
             links: Vec::new(),

@@ -17,7 +17,7 @@ pub(super) const PROGRAMS: [&str; 4] = ["told_free", "told_alloc", "site_return"
 /// The program for a place, if it is one of these.
 pub(super) fn program_of(point: &ProbePoint) -> Option<&'static str> {
     match point.position {
-        Position::Called | Position::AtJump => None,
+        Position::Called | Position::CalledToReturn | Position::AtJump => None,
         Position::AtCall => Some("site_entry"),
         Position::BehindCall(_) => Some("site_return"),
         Position::Told { .. } if point.call.kind == CallKind::Free => Some("told_free"),

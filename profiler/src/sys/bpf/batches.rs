@@ -1,4 +1,4 @@
-//! The elements of a map, batch by batch (`BPF_MAP_LOOKUP_BATCH`, kernel 5.6).
+//! The elements of a map, batch by batch (`BPF_MAP_LOOKUP_BATCH`, `BPF_MAP_UPDATE_BATCH`, kernel 5.6).
 
 use std::{io, os::fd::BorrowedFd};
 
@@ -47,6 +47,23 @@ pub(super) fn look_up<V: NoUninit + AnyBitPattern>(
         Err(error) if error.raw_os_error() != Some(libc::ENOENT) => Err(error),
         _ => Ok(attributes.count as usize),
     }
+}
+
+/// Writes so many elements of a map with keys `K` and values `V`.
+///
+/// # Errors
+/// What bpf(2) answers, before which some may have been written.
+pub(super) fn write<K: NoUninit, V: NoUninit>(
+    map: BorrowedFd<'_>,
+    keys: &[K],
+    values: &[V],
+) -> io::Result<()> {
+    let mut attributes = Attributes::zeroed();
+    attributes.keys = address(keys);
+    attributes.values = address(values);
+    attributes.count = length(keys)?.min(length(values)?);
+    attributes.map_fd = raw(map);
+    call(command::MAP_UPDATE_BATCH, &mut attributes).map(drop)
 }
 
 /// A place in a hash map, with room for a batch of elements.
@@ -102,5 +119,33 @@ impl<'a, K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> Batches<'a, K
             return Ok(self.keys.get(..read).zip(self.values.get(..read)));
         }
         Ok(None)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used, reason = "a test may panic")]
+    use std::{io::Write, os::fd::AsFd};
+
+    use super::super::map::{TypedMap, new_hash_map};
+
+    #[test]
+    fn what_is_written_at_once_is_read() {
+        let map = match new_hash_map::<u64, u64>(c"batches", 8) {
+            Ok(map) => TypedMap::<u64, u64>::new(map.as_fd()).unwrap(),
+            Err(error) => {
+                writeln!(std::io::stderr(), "skipped: batches: making BPF maps needs root: {error}").unwrap();
+                return;
+            }
+        };
+        map.update_all(&[3, 1, 2], &[30, 10, 20]).unwrap();
+        let mut read = Vec::new();
+        map.for_each(|key, value| read.push((*key, *value))).unwrap();
+        read.sort_unstable();
+        assert_eq!(read, [(1, 10), (2, 20), (3, 30)]);
+        // Of too many, as many as there is room for, and the kernel's own answer.
+        let many: Vec<u64> = (10..30).collect();
+        let full = map.update_all(&many, &many).unwrap_err();
+        assert_eq!(full.raw_os_error(), Some(libc::E2BIG));
     }
 }

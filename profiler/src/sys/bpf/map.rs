@@ -12,7 +12,11 @@ use std::{
 
 use bytemuck::{AnyBitPattern, NoUninit, Zeroable};
 
-use super::{address_mut, batches::Batches, call, call_for_fd, command, load_btf, raw};
+use super::{
+    address_mut,
+    batches::{self, Batches},
+    call, call_for_fd, command, load_btf, raw,
+};
 
 /// Makes a hash map with room for so many elements, whose memory is taken as they come.
 ///
@@ -127,6 +131,19 @@ impl<K: NoUninit + AnyBitPattern, V: NoUninit + AnyBitPattern> TypedMap<K, V> {
         call(command::MAP_UPDATE_ELEM, &mut attributes).map(drop)
     }
 
+    /// Writes several elements, each key with the value in the same place. It is one call where the kernel can do that: after a
+    /// call that changes a map of maps, it waits until no program uses what was there before (`maybe_wait_bpf_programs` of
+    /// kernel/bpf/syscall.c), some ten milliseconds.
+    ///
+    /// # Errors
+    /// As [`Self::update`].
+    pub fn update_all(&self, keys: &[K], values: &[V]) -> io::Result<()> {
+        if batches::write(self.fd.as_fd(), keys, values).is_ok() {
+            return Ok(());
+        }
+        keys.iter().zip(values).try_for_each(|(key, value)| self.update(key, value))
+    }
+
     /// Takes one element out of a hash map; one that is not there is no error.
     ///
     /// # Errors
@@ -189,9 +206,14 @@ impl<V: NoUninit + AnyBitPattern> TypedMap<u32, V> {
         let mut keys = vec![0u32; values.len()];
         // The key before the first one that is wanted (`generic_map_lookup_batch`, kernel/bpf/syscall.c).
         let before = first.wrapping_sub(1);
-        let read =
-            super::batches::look_up(self.fd.as_fd(), (first != 0).then_some(&before), &mut keys, values)?;
+        let read = batches::look_up(self.fd.as_fd(), (first != 0).then_some(&before), &mut keys, values)?;
         if read == values.len() { Ok(()) } else { Err(io::Error::from(io::ErrorKind::InvalidInput)) }
+    }
+}
+
+impl<K, V> AsFd for TypedMap<K, V> {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
     }
 }
 

@@ -23,6 +23,7 @@ mod command {
     pub(super) const OBJ_GET_INFO_BY_FD: i64 = 15;
     pub(super) const BTF_LOAD: i64 = 18;
     pub(super) const MAP_LOOKUP_BATCH: i64 = 24;
+    pub(super) const MAP_UPDATE_BATCH: i64 = 26;
     pub(super) const LINK_CREATE: i64 = 28;
     pub(super) const ENABLE_STATS: i64 = 32;
 }

@@ -52,6 +52,25 @@ fn the_first_emulated_instruction_is_taken() {
 }
 
 #[test]
+fn who_leaves_by_the_return_alone() {
+    let returns = |parts: &[&[u8]]| place_in(&parts.concat(), MALLOC, FileOffset(0x1000)).unwrap().returns;
+    assert!(returns(&[PUSH_RBP, RET]));
+    // To the last byte; a loop; a call of another function; `ud2` behind a call that does not come back.
+    assert!(returns(&[PUSH_RBP, &[0x74, 0x01], RET, RET]));
+    assert!(returns(&[PUSH_RBP, TEST_RDI, &[0x74, 0xfa], RET]));
+    assert!(returns(&[PUSH_RBP, &[0xe8, 0, 1, 0, 0], RET]));
+    assert!(returns(&[PUSH_RBP, &[0xe8, 0, 1, 0, 0], &[0x0f, 0x0b]]));
+    // One byte further, or before the entry; through a register; through a slot, as stubs do.
+    assert!(!returns(&[PUSH_RBP, &[0x74, 0x02], RET, RET]));
+    assert!(!returns(&[PUSH_RBP, &[0xeb, 0xf0]]));
+    assert!(!returns(&[PUSH_RBP, &[0xff, 0xe0]]));
+    assert!(!returns(&[PUSH_RBP, &[0xff, 0x25, 0, 0, 0, 0]]));
+    // On into what follows; what is no code.
+    assert!(!returns(&[PUSH_RBP, TEST_RDI]));
+    assert!(!returns(&[PUSH_RBP, RET, &[0x06]]));
+}
+
+#[test]
 fn what_only_looks_emulated_is_not_taken() {
     // xchg r8, rax; pause; push with an operand-size prefix; push of memory; jrcxz.
     for instruction in [
