@@ -12,6 +12,11 @@ const DEFAULT_PERCENT: f64 = 5.0;
 /// is less than it takes to see anything, and more is not felt.
 const DEFAULT_AT_LEAST: f64 = 0.02;
 
+/// What page faults may cost where growth is watched and the user does not say: percent of the process's CPU time, and the part
+/// of one processor that they may take all the same. It is for a first look.
+const GROWTH_PERCENT: f64 = 1.0;
+const GROWTH_AT_LEAST: f64 = 0.01;
+
 #[derive(Debug, Args)]
 pub(super) struct BudgetArgs {
     /// Record every block, whatever it costs; with --budget, or let go of the process
@@ -24,20 +29,29 @@ pub(super) struct BudgetArgs {
     sample: Option<u64>,
 
     /// What the probes may take of the process's CPU time: `5%`, or `off`. To keep it, less is recorded: samples, then
-    /// windows (docs/budget.md). Without it, `attach` keeps 5%, or 2% of one processor if that is more, unless --exact or --sample says what to record; `run` has none
+    /// windows (docs/budget.md). Without it, `attach` keeps 5%, or 2% of one processor if that is more, unless --exact or --sample says what to record; `run` has none. With --mode growth, both keep 1%, or 1% of one processor
     #[arg(long, value_name = "PERCENT", value_parser = values::budget)]
     budget: Option<values::Budget>,
 }
 
 impl BudgetArgs {
-    /// Whether any of them was given.
-    pub(super) fn is_given(&self) -> bool {
-        self.exact || self.sample.is_some() || self.budget.is_some()
+    /// Whether it was said which blocks to record.
+    pub(super) fn says_which_blocks(&self) -> bool {
+        self.exact || self.sample.is_some()
+    }
+
+    /// Where growth is watched: page faults are all recorded, or those of a sample of pages.
+    pub(super) fn of_growth(&self) -> BudgetOptions {
+        let (percent, at_least) = match self.budget {
+            Some(budget) => (budget.0, 0.0),
+            None => (Some(GROWTH_PERCENT), GROWTH_AT_LEAST),
+        };
+        BudgetOptions { percent, at_least, ..BudgetOptions::default() }
     }
 
     /// For `attach`, or for `run`, which has no budget of its own accord.
     pub(super) fn options(&self, attaches: bool) -> BudgetOptions {
-        let says_what = self.exact || self.sample.is_some();
+        let says_what = self.says_which_blocks();
         let (percent, at_least) = match self.budget {
             Some(budget) => (budget.0, 0.0),
             None => (Some(DEFAULT_PERCENT).filter(|_| attaches && !says_what), DEFAULT_AT_LEAST),
@@ -70,6 +84,13 @@ mod tests {
         assert_eq!(percent(&["--sample", "1KiB"], true), Some(None));
         assert_eq!(percent(&["--budget", "off"], true), Some(None));
         assert_eq!(percent(&["--budget", "2.5%", "--exact"], false), Some(Some(2.5)));
+        let of_growth = |line: &[&str]| {
+            Line::try_parse_from([&["heapscope"], line].concat()).ok().map(|line| line.args.of_growth())
+        };
+        let limits = |line: &[&str]| of_growth(line).map(|budget| (budget.percent, budget.at_least));
+        assert_eq!(limits(&[]), Some((Some(1.0), 0.01)));
+        assert_eq!(limits(&["--budget", "0.2%"]), Some((Some(0.2), 0.0)));
+        assert_eq!(limits(&["--budget", "off"]), Some((None, 0.0)));
         assert_eq!(percent(&["--budget", "0"], true), None);
         assert_eq!(percent(&["--budget", "100%"], true), None);
         assert_eq!(percent(&["--exact", "--sample", "1KiB"], true), None);

@@ -149,7 +149,7 @@ mod tests {
             hits,
             calls: pairs,
             bytes: 100.0 * pairs,
-            recorded: 0.0,
+            ..Load::default()
         }
     }
 

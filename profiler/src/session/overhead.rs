@@ -29,9 +29,14 @@ const MEASURED_ONE_IN: u32 = 8;
 /// branch predictors are no longer the program's own. (docs/performance.md, a pair of calls: 780 ns for an empty entry, where
 /// calibration has 370 to 500.)
 const IN_PLACE: f64 = 1.7;
-/// Nanoseconds that the kernel takes for the event of a page fault without what our program does: with a program that does next
-/// to nothing, it took 325 for each fault on a virtual machine.
-const FAULT_EVENT: f64 = 300.0;
+/// Nanoseconds that the kernel takes for the event of a page fault without what our program does (docs/growth.md).
+const FAULT_EVENT: f64 = 100.0;
+/// Nanoseconds that it takes where a thread with such events leaves a processor and comes back (docs/growth.md).
+pub(super) const SWITCH: f64 = 600.0;
+/// Nanoseconds of a trap where it could not be measured, and hits are rare.
+const USUAL_TRAP: f64 = 1000.0;
+/// Runs after which it is known what one takes: the first are not like those that follow.
+const TELLING_RUNS: u64 = 200;
 /// Nanoseconds of one run of our program before it has been measured.
 const USUAL_RUN: f64 = 300.0;
 
@@ -44,6 +49,10 @@ pub(super) struct Load {
     pub(super) used: f64,
     /// Of that, what the probes caused, in nanoseconds.
     pub(super) caused: f64,
+    /// Of that, what our programs took behind page faults.
+    pub(super) in_programs: f64,
+    /// Page faults.
+    pub(super) faults: f64,
     /// Runs of probes.
     pub(super) hits: f64,
     /// Calls that ask for a block, recorded or not.
@@ -65,6 +74,8 @@ impl Load {
         self.elapsed += more.elapsed;
         self.used += more.used;
         self.caused += more.caused;
+        self.in_programs += more.in_programs;
+        self.faults += more.faults;
         self.hits += more.hits;
         self.calls += more.calls;
         self.bytes += more.bytes;
@@ -73,10 +84,11 @@ impl Load {
 
     /// So many times this.
     pub(super) fn times(&self, times: f64) -> Self {
-        let Self { elapsed, used, caused, hits, calls, bytes, recorded } = self;
+        let Self { elapsed, used, caused, in_programs, faults, hits, calls, bytes, recorded } = self;
         let [elapsed, used, caused, hits] = [elapsed, used, caused, hits].map(|number| number * times);
         let [calls, bytes, recorded] = [calls, bytes, recorded].map(|number| number * times);
-        Self { elapsed, used, caused, hits, calls, bytes, recorded }
+        let [in_programs, faults] = [in_programs, faults].map(|number| number * times);
+        Self { elapsed, used, caused, in_programs, faults, hits, calls, bytes, recorded }
     }
 
     /// Whether there is enough of it for a share to mean something.
@@ -92,6 +104,10 @@ pub(super) struct OverheadMeter {
     trap: Option<f64>,
     /// Nanoseconds of one run of our program, as last measured.
     run: Option<f64>,
+    /// Of how many runs that is the mean.
+    runs: u64,
+    /// Whether it is to be measured until it is known well.
+    is_thorough: bool,
     measuring: Option<(OwnedFd, RunTime)>,
     rounds: u32,
     last: Option<(Counts, Duration, Instant)>,
@@ -135,6 +151,8 @@ impl OverheadMeter {
         Self {
             trap: probe.calibrate().ok().flatten().map(|trap| trap * IN_PLACE),
             run: None,
+            runs: 0,
+            is_thorough: false,
             measuring: None,
             rounds: 0,
             last: None,
@@ -144,6 +162,22 @@ impl OverheadMeter {
             last_percent: None,
             total: Load::default(),
         }
+    }
+
+    /// What counts are page faults: it is measured well what our programs take. What a trap takes does not matter, and is taken to
+    /// be what it usually is where that could not be measured.
+    pub(super) fn of_faults(mut self) -> Self {
+        self.trap.get_or_insert(USUAL_TRAP);
+        self.is_thorough = true;
+        self
+    }
+
+    /// Adds what came besides, so often at so many nanoseconds; how many these are.
+    pub(super) fn charge(&mut self, times: u64, each: f64) -> f64 {
+        let caused = count(times) * each;
+        self.second.caused += caused;
+        self.total.caused += caused;
+        caused
     }
 
     /// Nanoseconds of a hit of a program that does nothing; `None` where that could not be measured.
@@ -163,10 +197,13 @@ impl OverheadMeter {
         let since = |part: fn(&Counts) -> u64| count(part(&now).saturating_sub(part(&before)));
         let hits = since(|counts| counts.hits);
         let run = self.run.unwrap_or(USUAL_RUN);
+        let faults = since(|counts| counts.faults);
         let load = Load {
             elapsed: at.saturating_duration_since(began).as_secs_f64() * 1e9,
             used: cpu.saturating_sub(cpu_before).as_secs_f64() * 1e9,
-            caused: hits * (trap + run) + since(|counts| counts.faults) * (FAULT_EVENT + run),
+            caused: hits * (trap + run) + faults * (FAULT_EVENT + run),
+            in_programs: faults * run,
+            faults,
             hits,
             calls: since(|counts| counts.calls),
             bytes: since(|counts| counts.bytes),
@@ -203,6 +240,17 @@ impl OverheadMeter {
         self.rounds = 0;
     }
 
+    /// What a run took is not what it will take: has it measured anew.
+    pub(super) fn forget_run(&mut self) {
+        (self.run, self.runs, self.measuring) = (None, 0, None);
+        self.begin_second();
+    }
+
+    /// Whether it is known well what a run takes.
+    pub(super) fn knows_run(&self) -> bool {
+        self.runs >= TELLING_RUNS
+    }
+
     /// The share over the last second or so, in percent.
     pub(super) fn percent(&self) -> Option<f64> {
         self.last_percent
@@ -225,11 +273,15 @@ impl OverheadMeter {
             let RunTime { nanoseconds, runs } = probe.run_time();
             drop(statistics);
             let runs = runs.saturating_sub(before.runs);
-            if runs > 0 {
+            if runs > 0 && (runs >= TELLING_RUNS || !self.knows_run()) {
+                self.runs = runs;
                 self.run = Some(count(nanoseconds.saturating_sub(before.nanoseconds)) / count(runs));
                 self.rounds = self.rounds.max(1);
             }
-        } else if self.run.is_none() || self.rounds.is_multiple_of(MEASURED_ONE_IN) {
+        } else if self.run.is_none()
+            || self.is_thorough && !self.knows_run()
+            || self.rounds.is_multiple_of(MEASURED_ONE_IN)
+        {
             self.measuring =
                 ebpf::enable_run_time_stats().ok().map(|statistics| (statistics, probe.run_time()));
         }
