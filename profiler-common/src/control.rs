@@ -15,7 +15,8 @@ pub const MEASURE_ONLY: u64 = MAX_INTERVALS as u64 - 1;
 #[cfg_attr(not(target_arch = "bpf"), derive(bytemuck::Pod, bytemuck::Zeroable))]
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Control {
-    /// Number of the interval that is in force, or [`MEASURE_ONLY`].
+    /// Number of the interval that is in force, or [`MEASURE_ONLY`]. While growth is watched, log2 of the pages of which one is
+    /// in the sample.
     pub current: u64,
     /// Not 0 between two windows, where nothing is recorded and frees are not seen.
     pub paused: u64,

@@ -107,10 +107,12 @@ counters! {
     ToldLost = 40, "told_unreadable";
     /// Page faults that the kernel has resolved for the target.
     PageFaults = 41, "page_faults";
-    /// Of those, on a page that had had one since the attach.
+    /// Of those, on a page that had had one since the attach. While pages are sampled, an estimate.
     PageFaultsAgain = 42, "page_faults_again";
-    /// Lost: there was no room to note who touched a page.
+    /// Lost: there was no room to note who touched a page. While pages are sampled, an estimate.
     TouchedPageLost = 43, "touched_page_lost";
+    /// Of the page faults, those whose stack was taken: their pages are in the sample.
+    PageFaultsSampled = 44, "page_faults_sampled";
 }
 
 /// Entries of the BPF array `COUNTERS`.

@@ -4,22 +4,28 @@
 //! is resolved (`mm_account_fault` of mm/memory.c): not for a fault that is tried again or ends in a signal, and for one that
 //! the kernel makes on the target's behalf, as read(2) does when it fills a new buffer. The events are of the target's threads
 //! alone, so that nobody else's faults come here.
+//!
+//! Where all faults would cost too much, pages are sampled: a fault on a page that is not in the sample is counted, and left
+//! before the stack is taken.
 
 use core::ffi::c_void;
 
 use aya_ebpf::{
     bindings::{BPF_NOEXIST, bpf_perf_event_data, pt_regs},
-    helpers::generated::{
-        bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_probe_read_kernel, bpf_task_pt_regs,
-    },
+    helpers::generated::{bpf_get_current_task_btf, bpf_ktime_get_ns, bpf_task_pt_regs},
 };
 
 use crate::{
     account,
     counters::Counter,
-    growth_records::{FAULT_PAGE_SHIFT, FAULT_SITE, LastFault, SiteFaults, TouchedPage},
+    growth_records::{
+        FAULT_PAGE_SHIFT, FAULT_SITE, LastFault, MAX_SAMPLING_SHIFT, SiteFaults, TouchedPage, is_chosen,
+        is_in_chosen_block,
+    },
     limits::THREAD_SLOTS,
-    maps::{ALREADY_THERE, FAULT_SITES, LAST_FAULTS, TOUCHED, atomic_add, closed, count, task_faults},
+    maps::{
+        ALREADY_THERE, FAULT_SITES, LAST_FAULTS, TOUCHED, atomic_add, closed, control, count, task_faults,
+    },
     threads,
     walk::Place,
 };
@@ -52,15 +58,23 @@ fn resolved(ctx: *mut c_void, major: u64) {
     // SAFETY: the context of a program behind a perf event.
     let event = unsafe { &*ctx.cast::<bpf_perf_event_data>() };
     let (address, in_user_space) = (event.addr, event.regs.cs & USER == USER);
+    let page = address >> FAULT_PAGE_SHIFT;
+    let shift = sampling_shift();
+    let is_chosen = is_chosen(page, shift);
+    if !is_chosen && !is_in_chosen_block(page, shift) {
+        return;
+    }
+    count(Counter::PageFaultsSampled, 1);
+    // A page of a chosen block says who owns a huge page, and nothing of others.
+    let weight = (is_chosen as u64) << shift;
     let (site, _) = account::site::<true>(&Place::of(&registers(in_user_space)), FAULT_SITE);
     // SAFETY: a helper without arguments.
     let touched = TouchedPage { site, time: unsafe { bpf_ktime_get_ns() }, site_before: 0, time_before: 0 };
-    let page = address >> FAULT_PAGE_SHIFT;
     let mut again = 0;
     if let Err(error) = TOUCHED.insert(&page, &touched, BPF_NOEXIST as u64) {
         if error == ALREADY_THERE {
-            again = 1;
-            count(Counter::PageFaultsAgain, 1);
+            again = weight;
+            count(Counter::PageFaultsAgain, weight);
             if let Some(known) = TOUCHED.get_ptr_mut(&page) {
                 // SAFETY: a map value that was just looked up. Two threads that touch the same page anew at the same time do so
                 // one after the other: the first one's fault brings it.
@@ -72,7 +86,7 @@ fn resolved(ctx: *mut c_void, major: u64) {
                 }
             }
         } else {
-            count(Counter::TouchedPageLost, 1);
+            count(Counter::TouchedPageLost, weight);
         }
     }
     let mut faults = FAULT_SITES.get_ptr_mut(&site);
@@ -87,14 +101,23 @@ fn resolved(ctx: *mut c_void, major: u64) {
     };
     // SAFETY: fields of a map value that was just looked up.
     unsafe {
-        atomic_add(&raw mut (*faults).faults, 1);
+        atomic_add(&raw mut (*faults).faults, weight);
         if again != 0 {
-            atomic_add(&raw mut (*faults).again, 1);
+            atomic_add(&raw mut (*faults).again, again);
         }
         if major != 0 {
-            atomic_add(&raw mut (*faults).major, 1);
+            atomic_add(&raw mut (*faults).major, weight);
         }
     }
+}
+
+/// log2 of the pages of which one is in the sample.
+#[inline(always)]
+fn sampling_shift() -> u64 {
+    // SAFETY: a word of a map value, which the user side may write.
+    let shift =
+        control().map_or(0, |control| unsafe { core::ptr::read_volatile(&raw const control.current) });
+    shift.min(MAX_SAMPLING_SHIFT)
 }
 
 /// Whether another event of the same thread has told of this fault. The kernel has counted it before it tells (`min_flt` and
@@ -106,13 +129,13 @@ fn is_told_already() -> bool {
     }
     let thread = threads::current();
     let Some(last) = LAST_FAULTS.get_ptr_mut(thread as u32 & (THREAD_SLOTS - 1)) else { return false };
-    let mut counted = [0u64; 2];
-    // SAFETY: the helpers check the address, and fill at most `counted`.
-    unsafe {
-        let at = bpf_get_current_task_btf().cast::<u8>().wrapping_add(task_faults() as usize);
-        bpf_probe_read_kernel(counted.as_mut_ptr().cast(), size_of::<[u64; 2]>() as u32, at.cast());
-    }
-    let now = LastFault { thread, count: counted[0].wrapping_add(counted[1]) };
+    // SAFETY: words of the running thread's `task_struct`, at an offset that the verifier knows and holds against its type; a
+    // read that fails answers 0.
+    let [minor, major] = unsafe {
+        let at = bpf_get_current_task_btf().cast::<u8>().wrapping_add(task_faults() as usize).cast::<u64>();
+        [core::ptr::read_volatile(at), core::ptr::read_volatile(at.wrapping_add(1))]
+    };
+    let now = LastFault { thread, count: minor.wrapping_add(major) };
     // SAFETY: a map value; it is written by this thread, or by one with the same low bits.
     unsafe {
         if (*last).thread == now.thread && (*last).count == now.count {

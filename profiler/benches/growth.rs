@@ -1,5 +1,7 @@
-//! What `--mode growth` costs: a loop that does nothing but touch pages, the same in a process that is not watched, redis-server
-//! and Python. CPU time of the program in question, which other programs on the machine disturb less than the clock. In turns, watched and not, each pair of turns a ratio. `cargo xtask bench growth` runs this.
+//! What `--mode growth` costs: a loop that does nothing but touch pages, the same in a process that is not watched, two processes that
+//! do nothing but wake each other, redis-server and Python. CPU time of the program in question, which other programs on the machine
+//! disturb less than the clock. In turns: not watched, watched with all faults recorded, and watched as it is without options, once the
+//! budget has been settled; of each the ratio to the turn that was not. `cargo xtask bench growth` runs this, in three minutes.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/support/mod.rs"]
@@ -20,8 +22,12 @@ use support::{
     program::{Program, send},
 };
 
-/// Pairs of turns.
-const PAIRS: usize = 11;
+/// Rounds: in each, a turn of each kind.
+const ROUNDS: usize = 7;
+/// How long a budget has to settle, with the program at work.
+const SETTLING: Duration = Duration::from_millis(1200);
+/// How a turn is watched, if it is.
+const WATCHED: [(&str, Option<&str>); 3] = [("not", None), ("all", Some("off")), ("as it is", Some("1%"))];
 /// Pages that the loop touches in a turn.
 const PAGES: usize = 150_000;
 const REDIS_PORT: u16 = 17_398;
@@ -43,21 +49,24 @@ for line in sys.stdin:
 "#;
 
 fn main() {
-    println!("{PAIRS} pairs of turns, watched and not; medians, and the ratios' quartiles");
-    println!("| program | unit | alone | watched | ratio | quartiles |");
-    println!("|---|---|---|---|---|---|");
-    let mut touching = Program::start_until(
-        &mut Command::new(fixture::build("growth.c", &["-fno-optimize-sibling-calls"])),
-        "ready",
+    println!(
+        "{ROUNDS} rounds of turns, not watched and watched; medians, and the ratios' medians and quartiles"
     );
-    let mut other = Program::start_until(
-        &mut Command::new(fixture::build("growth.c", &["-fno-optimize-sibling-calls"])),
-        "ready",
+    println!(
+        "| program | unit | alone | all faults | ratio | quartiles | budget of 1% | ratio | quartiles | one page in |"
     );
+    println!("|---|---|---|---|---|---|---|---|---|---|");
+    let start = || {
+        let program = fixture::build("growth.c", &["-fno-optimize-sibling-calls"]);
+        Program::start_until(&mut Command::new(program), "ready")
+    };
+    let (mut touching, mut other) = (start(), start());
     let pid = touching.pid();
-    let page = |program: &mut Program| program.ask(&format!("time {PAGES}")).parse::<f64>().unwrap();
-    compare("a loop that touches pages", "CPU ns a page", pid, || page(&mut touching));
-    compare("the same in another process", "CPU ns a page", pid, || page(&mut other));
+    let ask = |program: &mut Program, order: &str| program.ask(order).parse::<f64>().unwrap();
+    let page = format!("time {PAGES}");
+    compare("a loop that touches pages", "CPU ns a page", pid, || ask(&mut touching, &page));
+    compare("the same in another process", "CPU ns a page", pid, || ask(&mut other, &page));
+    compare("woken by another process", "ns a round trip", pid, || ask(&mut touching, "trips 20000"));
     let redis = Redis::start();
     compare("redis-server, SET of 100 bytes", "CPU us a request", redis.0.id(), || redis.requests());
     let mut python = Program::start_until(Command::new("python3").args(["-c", PYTHON]), "ready");
@@ -75,50 +84,61 @@ fn main() {
 /// Turns of a workload while a process is watched, and while it is not.
 fn compare(name: &str, unit: &str, pid: u32, mut turn: impl FnMut() -> f64) {
     turn();
-    let (mut alone, mut watched, mut ratios) = (Vec::new(), Vec::new(), Vec::new());
-    for pair in 0..PAIRS {
-        // Whichever is second finds the caches warm.
-        let (with, without) = if pair % 2 == 0 {
-            let with = while_watched(pid, &mut turn);
-            (with, turn())
-        } else {
-            let without = turn();
-            (while_watched(pid, &mut turn), without)
-        };
-        alone.push(without);
-        watched.push(with);
-        ratios.push(with / without);
+    let mut took: [Vec<f64>; 3] = Default::default();
+    let mut ratios: [Vec<f64>; 3] = Default::default();
+    let mut one_in = 1;
+    for round in 0..ROUNDS {
+        let mut of_round = [0.0; 3];
+        // Whichever comes later finds the caches warm.
+        for kind in (0..3).map(|kind| (kind + round) % 3) {
+            of_round[kind] = match WATCHED[kind].1 {
+                None => turn(),
+                Some(budget) => {
+                    let (took, sampled) = while_watched(pid, budget, &mut turn);
+                    one_in = one_in.max(sampled);
+                    took
+                }
+            };
+        }
+        for kind in 0..3 {
+            took[kind].push(of_round[kind]);
+            ratios[kind].push(of_round[kind] / of_round[0]);
+        }
     }
-    for numbers in [&mut alone, &mut watched, &mut ratios] {
-        numbers.sort_by(f64::total_cmp);
-    }
+    took.iter_mut().chain(&mut ratios).for_each(|numbers| numbers.sort_by(f64::total_cmp));
     let at = |numbers: &[f64], quarter: usize| numbers[numbers.len() * quarter / 4];
-    println!(
-        "| {name} | {unit} | {:.2} | {:.2} | {:.3} | {:.3} to {:.3} |",
-        at(&alone, 2),
-        at(&watched, 2),
-        at(&ratios, 2),
-        at(&ratios, 1),
-        at(&ratios, 3)
-    );
+    let watched: Vec<String> = (1..3)
+        .map(|kind| {
+            let [low, middle, high] = [1, 2, 3].map(|quarter| at(&ratios[kind], quarter));
+            format!("{:.2} | {middle:.3} | {low:.3} to {high:.3}", at(&took[kind], 2))
+        })
+        .collect();
+    println!("| {name} | {unit} | {:.2} | {} | {one_in} |", at(&took[0], 2), watched.join(" | "));
 }
 
-fn while_watched(pid: u32, turn: &mut impl FnMut() -> f64) -> f64 {
-    let heapscope = attach(pid);
-    let took = turn();
-    send(heapscope.pid(), Signal::INT);
-    let outcome = heapscope.finish();
-    assert_eq!(outcome.status, 0, "{}", outcome.errors);
-    took
-}
-
-fn attach(pid: u32) -> Heapscope {
-    let mut command = heapscope(&["attach", &pid.to_string(), "--mode", "growth", "-o", "growth.json"]);
-    let mut heapscope = Heapscope::start(&mut command);
+/// A turn while the process is watched; and of how many pages one was in the sample in the end.
+fn while_watched(pid: u32, budget: &str, turn: &mut impl FnMut() -> f64) -> (f64, u64) {
+    let mut arguments = vec!["attach".to_owned(), pid.to_string()];
+    arguments.extend(["--mode", "growth", "-o", "growth.json"].map(str::to_owned));
+    if budget == "off" {
+        arguments.extend(["--budget", budget].map(str::to_owned));
+    }
+    let arguments: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let mut heapscope = Heapscope::start(&mut heapscope(&arguments));
     heapscope.hear("attached");
+    let begin = Instant::now();
+    while budget != "off" && begin.elapsed() < SETTLING {
+        turn();
+    }
     // Until it has looked at everything.
     std::thread::sleep(Duration::from_millis(150));
-    heapscope
+    let took = turn();
+    send(heapscope.pid(), Signal::INT);
+    let file = heapscope.file("growth.json");
+    let (outcome, [text]) = heapscope.finish_with([file]);
+    assert_eq!(outcome.status, 0, "{}", outcome.errors);
+    let report: serde_json::Value = serde_json::from_str(&text).unwrap();
+    (took, report["growth"]["sampling"]["one_in"].as_u64().unwrap())
 }
 
 struct Redis(Child);

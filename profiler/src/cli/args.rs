@@ -17,7 +17,7 @@ use super::{
 use crate::{
     probe::AttachMethod,
     report::{format::Format, profile::At},
-    session::options::{AttachOptions, BudgetOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
+    session::options::{AttachOptions, CommonOptions, MarkOptions, OutputSpec, RunOptions},
     symbolize::wanted::WantedFunction,
     target::allocator::custom::CustomAllocator,
 };
@@ -337,7 +337,7 @@ impl CommonArgs {
             );
         }
         let of_blocks = [
-            ("--exact, --sample or --budget", self.budget.is_given()),
+            ("--exact or --sample", self.budget.says_which_blocks()),
             ("--min-age", self.min_age.is_some()),
             ("--min-size", self.min_size.is_some()),
             ("--max-size", self.max_size.is_some()),
@@ -357,7 +357,7 @@ impl CommonArgs {
             max_size: self.max_size,
             only_callers: self.only_caller,
             usdt: self.usdt.of(),
-            budget: if growth { BudgetOptions::default() } else { self.budget.options(watching) },
+            budget: if growth { self.budget.of_growth() } else { self.budget.options(watching) },
             allocators: self.allocator,
             mmap: self.mmap,
             growth,

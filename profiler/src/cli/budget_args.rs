@@ -52,6 +52,11 @@ impl Watching {
     }
 }
 
+/// What page faults may cost where growth is watched and the user does not say: percent of the process's CPU time, and the part
+/// of one processor that they may take all the same. It is for a first look.
+const GROWTH_PERCENT: f64 = 1.0;
+const GROWTH_AT_LEAST: f64 = 0.01;
+
 #[derive(Debug, Args)]
 pub(super) struct BudgetArgs {
     /// Record every block, whatever it costs; with --budget, or let go of the process
@@ -65,20 +70,29 @@ pub(super) struct BudgetArgs {
 
     /// What the probes may take of the process's CPU time: `5%`, or `off`. To keep it, less is recorded: samples, then
     /// windows (docs/budget.md). Without it, `attach` keeps 5%, or 2% of one processor if that is more, and `run` 15%, unless
-    /// --exact or --sample says what to record
+    /// --exact or --sample says what to record. With --mode growth, both keep 1%, or 1% of one processor
     #[arg(long, value_name = "PERCENT", value_parser = values::budget)]
     budget: Option<values::Budget>,
 }
 
 impl BudgetArgs {
-    /// Whether any of them was given.
-    pub(super) fn is_given(&self) -> bool {
-        self.exact || self.sample.is_some() || self.budget.is_some()
+    /// Whether it was said which blocks to record.
+    pub(super) fn says_which_blocks(&self) -> bool {
+        self.exact || self.sample.is_some()
+    }
+
+    /// Where growth is watched: page faults are all recorded, or those of a sample of pages.
+    pub(super) fn of_growth(&self) -> BudgetOptions {
+        let (percent, at_least) = match self.budget {
+            Some(budget) => (budget.0, 0.0),
+            None => (Some(GROWTH_PERCENT), GROWTH_AT_LEAST),
+        };
+        BudgetOptions { percent, at_least, ..BudgetOptions::default() }
     }
 
     /// What they say, and where they say nothing, what is usual there.
     pub(super) fn options(&self, watching: Watching) -> BudgetOptions {
-        let says_what = self.exact || self.sample.is_some();
+        let says_what = self.says_which_blocks();
         let usual = match watching {
             Watching::Running => (Some(DEFAULT_PERCENT), DEFAULT_AT_LEAST),
             Watching::Started { whole: false } => (Some(DEFAULT_PERCENT_OF_RUN), 0.0),
@@ -162,5 +176,17 @@ mod tests {
         assert_eq!(advance(&["--budget", "5%"], Watching::Started { whole: true }), Some(true));
         assert_eq!(advance(&["--budget", "5%", "--exact"], Watching::Started { whole: false }), Some(false));
         assert_eq!(advance(&["--budget", "5%"], Watching::Running), Some(false));
+    }
+
+    #[test]
+    fn growth_has_a_budget_of_its_own() {
+        let limits = |line: &[&str]| {
+            let line = Line::try_parse_from([&["heapscope"], line].concat()).ok()?;
+            let budget = line.args.of_growth();
+            Some((budget.percent, budget.at_least))
+        };
+        assert_eq!(limits(&[]), Some((Some(1.0), 0.01)));
+        assert_eq!(limits(&["--budget", "0.2%"]), Some((Some(0.2), 0.0)));
+        assert_eq!(limits(&["--budget", "off"]), Some((None, 0.0)));
     }
 }

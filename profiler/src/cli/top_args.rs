@@ -46,16 +46,16 @@ impl TopArgs {
             );
         }
         let meaningless = [
-            (!common.outputs.is_empty(), "--output", "the key w writes a report"),
-            (common.interval.is_some(), "--interval", "the view is brought up to date each second"),
-            (common.min_age.is_some(), "--min-age", "the key a sorts by age"),
-            (common.budget.percent.is_some(), "--budget", "--sample bounds its cost"),
-            (common.at != At::End, "--at", "it shows the present"),
             (
                 common.growth,
                 "--mode growth",
                 "heapscope attach --mode growth --interval 5s prints its table again and again",
             ),
+            (!common.outputs.is_empty(), "--output", "the key w writes a report"),
+            (common.interval.is_some(), "--interval", "the view is brought up to date each second"),
+            (common.min_age.is_some(), "--min-age", "the key a sorts by age"),
+            (common.budget.percent.is_some(), "--budget", "--sample bounds its cost"),
+            (common.at != At::End, "--at", "it shows the present"),
         ];
         if let Some((_, flag, instead)) = meaningless.iter().find(|(is_given, ..)| *is_given) {
             bail!("{flag} does not go with top: {instead}");

@@ -31,7 +31,7 @@ impl Place {
     pub const ALL: [Self; PLACES] =
         [Self::Heap, Self::Anonymous, Self::Stack, Self::File, Self::Code, Self::Shared];
 
-    const fn index(self) -> usize {
+    pub(super) const fn index(self) -> usize {
         match self {
             Self::Heap => 0,
             Self::Anonymous => 1,
@@ -70,6 +70,20 @@ pub struct SeenPage {
     pub owner: Option<u64>,
     /// The site that touched the huge page that it is part of.
     pub with: Option<u64>,
+}
+
+impl SeenPage {
+    /// Whether it is in memory, and was not at the beginning.
+    #[must_use]
+    pub fn has_come(&self) -> bool {
+        self.state == PageState::Anonymous && !self.was_there
+    }
+
+    /// Whether it is in memory, and was at the beginning.
+    #[must_use]
+    pub fn has_stayed(&self) -> bool {
+        self.state == PageState::Anonymous && self.was_there
+    }
 }
 
 /// Pages of one site.
@@ -115,10 +129,7 @@ impl Residence {
     pub fn add(&mut self, place: Place, pages: &[SeenPage]) {
         let at = place.index();
         for page in pages {
-            let is_ours = page.state == PageState::Anonymous;
-            if is_ours && page.was_there {
-                self.stayed += 1;
-            }
+            self.stayed += u64::from(page.has_stayed());
             if let Some(owner) = page.owner {
                 let site = self.sites.entry(owner).or_default();
                 match page.state {
@@ -129,7 +140,7 @@ impl Residence {
                     PageState::Zeros => site.zeros += 1,
                     PageState::Absent => site.gone += 1,
                 }
-            } else if is_ours && !page.was_there {
+            } else if page.has_come() {
                 match page.with {
                     Some(with) => {
                         let site = self.sites.entry(with).or_default();

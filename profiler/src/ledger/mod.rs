@@ -7,6 +7,7 @@ pub mod births;
 pub mod breaks;
 pub mod estimate;
 pub mod growth;
+pub mod growth_sample;
 pub mod mappings;
 pub mod moves;
 pub mod timeline;

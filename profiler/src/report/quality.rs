@@ -210,7 +210,12 @@ fn notes(profile: &Profile) -> Vec<String> {
     if let Some(overhead) = quality.overhead_percent.filter(|overhead| overhead.is_finite()) {
         let mut hits = counted(quality.probe_hits, "probe hit", "probe hits");
         if let Some(growth) = &profile.growth {
-            hits = format!("{} and {hits}", counted(growth.faults.all, "page fault", "page faults"));
+            let sampling = &growth.sampling;
+            hits = format!(
+                "{}, {} and {hits}",
+                counted(sampling.faults, "page fault", "page faults"),
+                counted(sampling.switches, "context switch", "context switches")
+            );
         }
         let budget = &profile.mode.budget;
         let of_processor = budget.processor_percent.filter(|percent| percent.is_finite());

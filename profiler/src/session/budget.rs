@@ -162,7 +162,7 @@ mod tests {
             hits,
             calls: pairs,
             bytes: 100.0 * pairs,
-            recorded: 0.0,
+            ..Load::default()
         }
     }
 

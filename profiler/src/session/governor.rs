@@ -141,6 +141,11 @@ impl Governor {
         self.pacer.as_ref().map(|pacer| pacer.rest(Instant::now()))
     }
 
+    /// Has the user told something.
+    pub(super) fn say(&mut self, said: String) {
+        self.said.push(said);
+    }
+
     /// What the user is to be told.
     pub(super) fn said(&mut self) -> Vec<String> {
         std::mem::take(&mut self.said)
@@ -156,6 +161,9 @@ impl Governor {
 impl Observation {
     /// Measures the target with probes that record nothing, and decides what to begin with.
     pub(super) fn decide_first(&mut self, common: &CommonOptions) -> anyhow::Result<()> {
+        if self.growth.is_some() {
+            return Ok(());
+        }
         if measures_first(&common.budget) && !self.governor.told {
             self.measure_first()?;
             self.start_clock(common);

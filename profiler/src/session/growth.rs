@@ -2,6 +2,8 @@
 
 mod owners;
 mod pages;
+mod sampling;
+mod switches;
 
 use std::{
     collections::HashMap,
@@ -18,8 +20,9 @@ use profiler_common::{
 use self::{
     owners::Owners,
     pages::{Before, Look, place_of},
+    sampling::FaultSampling,
 };
-use super::observation::Observation;
+use super::{observation::Observation, options::BudgetOptions};
 use crate::{
     ledger::{
         breaks::{BreakSite, Breaks},
@@ -62,6 +65,7 @@ pub(super) struct Growth {
     before: Before,
     last: Option<Look>,
     due: Instant,
+    sampling: FaultSampling,
 }
 
 /// The account at one moment.
@@ -82,7 +86,7 @@ impl GrowthTold {
 
 impl Growth {
     /// The pages and the heap as they are, before the probes come.
-    pub(super) fn begin(process: &Process) -> Self {
+    pub(super) fn begin(process: &Process, budget: &BudgetOptions) -> Self {
         let before = Before::read(process).unwrap_or_default();
         Self {
             breaks: Breaks::new(end_of_heap(process)),
@@ -92,6 +96,7 @@ impl Growth {
             before,
             last: None,
             due: Instant::now() + STEP,
+            sampling: FaultSampling::new(budget),
         }
     }
 
@@ -112,7 +117,11 @@ impl Growth {
             faults.insert(site, *of_site);
         })?;
         let none = HashMap::new();
-        let pages = self.last.as_ref().map_or(&none, |look| &look.residence.sites);
+        let pages = self.last.as_ref().map_or(&none, |look| &look.pages.residence.sites);
+        // Where pages are sampled, of some it is known only that huge pages are theirs.
+        pages.keys().for_each(|site| {
+            faults.entry(*site).or_insert_with(SiteFaults::default);
+        });
         let mut sites: Vec<_> = faults
             .into_iter()
             .map(|(site, faults)| (site, faults, pages.get(&site).copied().unwrap_or_default()))
@@ -137,6 +146,7 @@ impl Growth {
         ] {
             quality.lost.insert(reason.to_owned(), lost);
         }
+        quality.warnings.extend(self.sampling.warning());
     }
 
     /// What a report says of it, with the stacks of the first `most` sites.
@@ -153,10 +163,13 @@ impl Growth {
             again: sum.again.saturating_add(more.again),
             major: sum.major.saturating_add(more.major),
         });
+        let look = self.last.as_ref();
+        let errors = look.filter(|look| look.pages.one_in > 1).map(|look| &look.pages.errors);
         let sites = told.sites.into_iter().enumerate();
         let sites = sites.map(|(rank, (key, faults, pages))| GrowthSiteReport {
             faults: counts(faults),
             pages,
+            error: errors.and_then(|errors| errors.get(&key).copied()),
             stack: stack_of(rank, key),
         });
         let sites = sites.collect();
@@ -166,13 +179,17 @@ impl Growth {
             threads: self.threads,
             faults: counts(sum),
             pages_lost: counters.get(Counter::TouchedPageLost),
+            sampling: self.sampling.report(counters),
             before: resident_set(self.before.resident),
-            seen: self.last.as_ref().map(|look| Seen {
+            seen: look.map(|look| Seen {
                 after: look.after,
                 resident: resident_set(look.resident),
-                pages: look.residence.total(),
-                unexplained: look.residence.unexplained,
-                went: self.before.count.saturating_sub(look.residence.stayed),
+                came: look.pages.came,
+                one_in: look.pages.one_in,
+                pages: look.pages.residence.total(),
+                error: look.pages.error,
+                unexplained: look.pages.residence.unexplained,
+                went: self.before.count.saturating_sub(look.pages.residence.stayed),
                 skipped: self.before.skipped.max(look.skipped),
                 knows_huge_pages: look.knows_huge_pages,
                 faults_not_told: look

@@ -229,7 +229,7 @@ impl Namer {
         Mode {
             at: if observation.governor.had_windows() { At::End } else { options.at },
             sample_interval: Some(observation.governor.largest_interval()).filter(|interval| *interval > 0),
-            budget: observation.governor.report(observation.processor_percent()),
+            budget: observation.budget_report(),
             command: self.command.into(),
             probes: observation.method().label().into(),
             min_size: options.min_size,

@@ -22,7 +22,7 @@ use super::{
     mapped::{self, Mapped},
     named_allocator::NamedAllocator,
     only_caller::Callers,
-    options::CommonOptions,
+    options::{BudgetOptions, CommonOptions},
     overhead::OverheadMeter,
     pools::Pools,
     python::{Groups, Python},
@@ -137,7 +137,8 @@ impl Observation {
         let (code, change) = read?;
         let capacity = code.capacity();
         let (told, not_told) = Told::decide(options, &change.modules);
-        let (sampling, control) = told::first_control(told.as_ref(), &options.budget);
+        let of_blocks = if options.growth { BudgetOptions::default() } else { options.budget };
+        let (sampling, control) = told::first_control(told.as_ref(), &of_blocks);
         let settings = ProbeSettings {
             pid: process.pid,
             identity: process.own_identity()?,
@@ -159,6 +160,7 @@ impl Observation {
         };
         let probe = EbpfProbe::load_prepared(preparation, &settings)?;
         let meter = OverheadMeter::new(&probe);
+        let meter = if options.growth { meter.of_faults() } else { meter };
         let mut observation = Self {
             callers: Callers::of(options, process.pid),
             told,
@@ -173,7 +175,7 @@ impl Observation {
             mapped: None,
             growth: None,
             custom: options.allocators.iter().cloned().map(NamedAllocator::new).collect(),
-            governor: Governor::new(&options.budget, &control),
+            governor: Governor::new(&of_blocks, &control),
             sampled_code: SampledCode::default(),
             outdated: 0,
             left_out: 0,
@@ -195,7 +197,7 @@ impl Observation {
         observation.warnings.extend(not_told.map(told::not_told));
         observation.governor.told = observation.told.is_some();
         observation.mapped = (options.mmap || options.growth).then(|| Mapped::begin(&observation.process));
-        observation.growth = options.growth.then(|| Growth::begin(&observation.process));
+        observation.growth = options.growth.then(|| Growth::begin(&observation.process, &options.budget));
         observation.start_clock(options);
         observation.take_up(&change)?;
         observation.begin_growth()?;
@@ -272,12 +274,16 @@ impl Observation {
         self.look_at_pages_in_time();
         self.python_begins()?;
         self.history.snapshot(&self.probe, &self.process, self.duration(), false)?;
-        self.govern(&counters)?;
+        if self.growth.is_some() {
+            self.govern_growth(&counters)?
+        } else {
+            self.govern(&counters)?
+        }
         Ok(Reading {
             sites: self.stacks.len(),
             is_of_growth: self.growth.is_some(),
             overhead_percent: self.meter.percent(),
-            budget: self.governor.report(self.processor_percent()),
+            budget: self.budget_report(),
             recorded: self.governor.recorded(self.probe.control()),
             let_go: self.governor.let_go,
             said: self.governor.said(),

@@ -1,13 +1,20 @@
 //! What the probes cost the target: hits times the calibrated cost of a trap, plus the measured run time of our
 //! programs, as a share of the target's CPU time.
 
-use std::time::{Duration, Instant};
+use std::{
+    os::fd::OwnedFd,
+    time::{Duration, Instant},
+};
 
 use profiler_common::counters::Counter;
 
 use super::{run_time, trap_cost};
 use crate::{
-    probe::{Counters, ebpf::EbpfProbe},
+    probe::{
+        Counters,
+        ebpf::{self, EbpfProbe},
+    },
+    sys::bpf::RunTime,
     target::process::Process,
 };
 
@@ -19,9 +26,14 @@ const EARLY: u32 = 3;
 const LEAST_CPU_TIME: Duration = Duration::from_millis(50);
 /// The kernel's measuring of run time itself costs two clock reads a hit, so it is on for a moment in so many rounds only.
 const MEASURED_ONE_IN: u32 = 8;
-/// Nanoseconds that the kernel takes for the event of a page fault without what our program does: with a program that does next
-/// to nothing, it took 325 for each fault on a virtual machine.
-const FAULT_EVENT: f64 = 300.0;
+/// Nanoseconds that the kernel takes for the event of a page fault without what our program does (docs/growth.md).
+const FAULT_EVENT: f64 = 100.0;
+/// Nanoseconds that it takes where a thread with such events leaves a processor and comes back (docs/growth.md).
+pub(super) const SWITCH: f64 = 600.0;
+/// Nanoseconds of a trap where it could not be measured, and hits are rare.
+const USUAL_TRAP: f64 = 1000.0;
+/// Runs after which it is known what one takes: the first are not like those that follow.
+const TELLING_RUNS: u64 = 200;
 /// Nanoseconds of one run of our program before it has been measured.
 const USUAL_RUN: f64 = 300.0;
 
@@ -34,6 +46,10 @@ pub(super) struct Load {
     pub(super) used: f64,
     /// Of that, what the probes caused, in nanoseconds.
     pub(super) caused: f64,
+    /// Of that, what our programs took behind page faults.
+    pub(super) in_programs: f64,
+    /// Page faults.
+    pub(super) faults: f64,
     /// Runs of probes.
     pub(super) hits: f64,
     /// Calls that ask for a block, recorded or not.
@@ -55,6 +71,8 @@ impl Load {
         self.elapsed += more.elapsed;
         self.used += more.used;
         self.caused += more.caused;
+        self.in_programs += more.in_programs;
+        self.faults += more.faults;
         self.hits += more.hits;
         self.calls += more.calls;
         self.bytes += more.bytes;
@@ -63,10 +81,11 @@ impl Load {
 
     /// So many times this.
     pub(super) fn times(&self, times: f64) -> Self {
-        let Self { elapsed, used, caused, hits, calls, bytes, recorded } = self;
+        let Self { elapsed, used, caused, in_programs, faults, hits, calls, bytes, recorded } = self;
         let [elapsed, used, caused, hits] = [elapsed, used, caused, hits].map(|number| number * times);
         let [calls, bytes, recorded] = [calls, bytes, recorded].map(|number| number * times);
-        Self { elapsed, used, caused, hits, calls, bytes, recorded }
+        let [in_programs, faults] = [in_programs, faults].map(|number| number * times);
+        Self { elapsed, used, caused, in_programs, faults, hits, calls, bytes, recorded }
     }
 
     /// Whether there is enough of it for a share to mean something.
@@ -86,6 +105,11 @@ pub(super) struct OverheadMeter {
     run: Option<f64>,
     /// In which round that was.
     measured: Option<u32>,
+    /// Of how many runs that is the mean.
+    runs: u64,
+    /// Whether it is to be measured until it is known well.
+    is_thorough: bool,
+    measuring: Option<(OwnedFd, RunTime)>,
     rounds: u32,
     last: Option<(Counts, Duration, Instant)>,
     /// What came since the last second was over.
@@ -130,6 +154,9 @@ impl OverheadMeter {
             trap: calibrated.map_or(0.0, trap_cost::in_a_loop),
             run: None,
             measured: None,
+            runs: 0,
+            is_thorough: false,
+            measuring: None,
             rounds: 0,
             last: None,
             second: Load::default(),
@@ -137,6 +164,22 @@ impl OverheadMeter {
             last_percent: None,
             total: Load::default(),
         }
+    }
+
+    /// What counts are page faults: it is measured well what our programs take. What a trap takes does not matter, and is taken to
+    /// be what it usually is where that could not be measured.
+    pub(super) fn of_faults(mut self) -> Self {
+        self.calibrated.get_or_insert(USUAL_TRAP);
+        self.is_thorough = true;
+        self
+    }
+
+    /// Adds what came besides, so often at so many nanoseconds; how many these are.
+    pub(super) fn charge(&mut self, times: u64, each: f64) -> f64 {
+        let caused = count(times) * each;
+        self.second.caused += caused;
+        self.total.caused += caused;
+        caused
     }
 
     /// Nanoseconds of a hit of a program that does nothing, in the target; `None` where that could not be measured.
@@ -156,7 +199,7 @@ impl OverheadMeter {
         };
         let since = |part: fn(&Counts) -> u64| count(part(&now).saturating_sub(part(&before)));
         let [hits, faults] = [|counts: &Counts| counts.hits, |counts: &Counts| counts.faults].map(since);
-        if hits + faults > 0.0 {
+        if self.is_thorough || hits + faults > 0.0 {
             self.measure_run_time(probe);
         }
         let run = self.run.unwrap_or(USUAL_RUN);
@@ -172,6 +215,8 @@ impl OverheadMeter {
             elapsed: at.saturating_duration_since(began).as_secs_f64() * 1e9,
             used,
             caused: apart * trap + behind * close + hits * run + faults * (FAULT_EVENT + run),
+            in_programs: faults * run,
+            faults,
             hits,
             calls: since(|counts| counts.calls),
             bytes: since(|counts| counts.bytes),
@@ -202,6 +247,17 @@ impl OverheadMeter {
         (self.rounds, self.measured) = (0, None);
     }
 
+    /// What a run took is not what it will take: has it measured anew.
+    pub(super) fn forget_run(&mut self) {
+        (self.run, self.runs, self.measuring) = (None, 0, None);
+        self.begin_second();
+    }
+
+    /// Whether it is known well what a run takes.
+    pub(super) fn knows_run(&self) -> bool {
+        self.runs >= TELLING_RUNS
+    }
+
     /// The share over the last second or so, in percent.
     pub(super) fn percent(&self) -> Option<f64> {
         self.last_percent
@@ -220,11 +276,31 @@ impl OverheadMeter {
 
     /// Where there are runs, now and then.
     fn measure_run_time(&mut self, probe: &EbpfProbe) {
+        if self.is_thorough {
+            return self.measure_thoroughly(probe);
+        }
         if self.measured.is_some_and(|round| self.rounds.wrapping_sub(round) < MEASURED_ONE_IN) {
             return;
         }
         if let Some(run) = run_time::measure(probe) {
             (self.run, self.measured) = (Some(run), Some(self.rounds));
+        }
+    }
+
+    /// From one call to the next, until there were runs enough, and now and then.
+    fn measure_thoroughly(&mut self, probe: &EbpfProbe) {
+        if let Some((statistics, before)) = self.measuring.take() {
+            let RunTime { nanoseconds, runs } = probe.run_time();
+            drop(statistics);
+            let runs = runs.saturating_sub(before.runs);
+            if runs > 0 && (runs >= TELLING_RUNS || !self.knows_run()) {
+                self.runs = runs;
+                self.run = Some(count(nanoseconds.saturating_sub(before.nanoseconds)) / count(runs));
+                self.rounds = self.rounds.max(1);
+            }
+        } else if self.run.is_none() || !self.knows_run() || self.rounds.is_multiple_of(MEASURED_ONE_IN) {
+            self.measuring =
+                ebpf::enable_run_time_stats().ok().map(|statistics| (statistics, probe.run_time()));
         }
     }
 }

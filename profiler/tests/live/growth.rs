@@ -1,5 +1,7 @@
 //! `--mode growth`, held against a program that knows which pages it touches, and against what the kernel says of it.
 
+#[path = "growth/sampled.rs"]
+mod sampled;
 #[path = "growth/told.rs"]
 mod told;
 
@@ -29,6 +31,10 @@ pub(crate) const CASES: &[Case] = &[
     case("growth::pictures", pictures),
     case("growth::what_is_about_blocks_is_declined", declined),
     case_with("growth::python", &[Need::Program("python3")], python),
+    case("growth::below_the_budget_all_is_exact", sampled::below_the_budget_all_is_exact),
+    case("growth::a_sample_of_pages", sampled::a_sample_of_pages),
+    case("growth::a_sample_of_huge_pages", sampled::a_sample_of_huge_pages),
+    case("growth::a_budget_that_cannot_be_kept_is_said", sampled::a_budget_that_cannot_be_kept_is_said),
 ];
 
 fn driver() -> PathBuf {
@@ -39,7 +45,12 @@ fn start() -> Program {
     Program::start_until(&mut Command::new(driver()), "ready")
 }
 
+/// Of every page, unless the options say otherwise.
 fn attach(pid: u32, options: &[&str]) -> Heapscope {
+    attach_with(pid, &[&["--budget", "off"], options].concat())
+}
+
+fn attach_with(pid: u32, options: &[&str]) -> Heapscope {
     let mut command = heapscope(&["attach", &pid.to_string(), "--mode", "growth", "-o", "growth.json"]);
     let mut heapscope = Heapscope::start(command.args(options));
     heapscope.hear("attached");
@@ -64,6 +75,7 @@ fn pages_by_site() {
     let (outcome, report) = stop(heapscope);
     report.assert_whole();
     let whole = |pages| Sum { faults: pages, resident: pages, ..Sum::default() };
+    assert!(outcome.output.contains("exact: every page fault with its stack"), "{}", outcome.output);
     // The page in which the heap begins may be there before.
     assert_eq!(report.by("grow_heap"), whole(3500));
     assert_eq!(report.by("grow_mapped"), whole(2000));
@@ -199,7 +211,7 @@ fn pages_without_room() {
 }
 
 fn from_start_to_end() {
-    let mut command = heapscope(&["run", "--mode", "growth", "-o", "growth.json", "--"]);
+    let mut command = heapscope(&["run", "--mode", "growth", "--budget", "off", "-o", "growth.json", "--"]);
     let mut heapscope = Heapscope::start_with(command.arg(driver()).stdin(std::process::Stdio::piped()));
     assert_eq!(heapscope.hear_output(), "ready");
     heapscope.write("heap 1200\nmapped 900\n");

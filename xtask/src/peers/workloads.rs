@@ -147,7 +147,8 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16, shortened: u64) -> Re
         Workload {
             name: "clang++ -O1",
             command: vec![
-                "clang++".into(),
+                // bpftrace takes no name that two folders of PATH have.
+                text(&located("clang++")),
                 "-O1".into(),
                 "-c".into(),
                 text(&unit),
@@ -158,6 +159,13 @@ pub(super) fn all(folder: &Path, python: &Path, port: u16, shortened: u64) -> Re
             pairs: None,
         },
     ])
+}
+
+/// The first program of this name in PATH; its name alone where there is none.
+fn located(name: &str) -> PathBuf {
+    let folders = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::env::split_paths(&folders).map(|folder| folder.join(name)).find(|path| path.is_file());
+    found.unwrap_or_else(|| name.into())
 }
 
 fn text(path: &Path) -> String {
@@ -264,6 +272,8 @@ fn find(marker: &str) -> Option<PathBuf> {
         let line = fs::read(path.join("cmdline")).unwrap_or_default();
         let words: Vec<_> = line.split(|byte| *byte == 0).map(String::from_utf8_lossy).collect();
         let program = words.first().map(|word| word.rsplit('/').next().unwrap_or_default().to_owned());
-        program.is_some_and(|program| program.starts_with("clang")) && words.iter().any(|word| word == marker)
+        // valgrind becomes what it runs and keeps its own name.
+        let runs = |program: &String| program.starts_with("clang") || program.starts_with("valgrind");
+        program.as_ref().is_some_and(runs) && words.iter().any(|word| word == marker)
     })
 }

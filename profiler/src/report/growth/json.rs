@@ -8,7 +8,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::{FaultCounts, GrowthReport, PAGE, ResidentSet, name_of};
+use super::{FaultCounts, GrowthReport, PAGE, ResidentSet, Sampling, name_of};
 use crate::{
     ledger::growth::{PLACES, Place, SitePages},
     report::{
@@ -64,6 +64,7 @@ struct ModeView<'a> {
 #[derive(Serialize)]
 struct GrowthView<'a> {
     page_size: u64,
+    sampling: SamplingView,
     faults: FaultsView,
     pages_lost: u64,
     resident_before: ResidentView,
@@ -71,6 +72,22 @@ struct GrowthView<'a> {
     sites: Vec<Site<'a>>,
     brk_failed: u64,
     brk_sites: Vec<BreakSite<'a>>,
+}
+
+#[derive(Serialize)]
+struct SamplingView {
+    exact: bool,
+    one_in: u64,
+    faults: u64,
+    stacks: u64,
+    steps: Vec<StepView>,
+    context_switches: u64,
+}
+
+#[derive(Serialize)]
+struct StepView {
+    after_seconds: f64,
+    one_in: u64,
 }
 
 #[derive(Serialize)]
@@ -95,6 +112,9 @@ struct SeenView {
     after_seconds: f64,
     resident: ResidentView,
     came_pages: u64,
+    came_pages_by_kind: BTreeMap<&'static str, u64>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resident_pages_error: Option<u64>,
     #[serde(flatten)]
     pages: PagesView,
     unexplained_pages: BTreeMap<&'static str, u64>,
@@ -122,6 +142,8 @@ struct Site<'a> {
     faults: FaultsView,
     #[serde(flatten)]
     pages: Option<PagesView>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resident_pages_error: Option<u64>,
     #[serde(serialize_with = "stack")]
     stack: &'a [Arc<Frame>],
 }
@@ -139,6 +161,7 @@ impl<'a> GrowthView<'a> {
     fn of(growth: &'a GrowthReport) -> Self {
         Self {
             page_size: PAGE,
+            sampling: SamplingView::of(&growth.sampling),
             faults: FaultsView::of(growth.faults),
             pages_lost: growth.pages_lost,
             resident_before: ResidentView::of(growth.before),
@@ -146,6 +169,8 @@ impl<'a> GrowthView<'a> {
                 after_seconds: seen.after.as_secs_f64(),
                 resident: ResidentView::of(seen.resident),
                 came_pages: seen.came(),
+                came_pages_by_kind: by_kind(seen.came),
+                resident_pages_error: seen.error,
                 pages: PagesView::of(&seen.pages),
                 unexplained_pages: by_kind(seen.unexplained),
                 went_pages: seen.went,
@@ -159,6 +184,7 @@ impl<'a> GrowthView<'a> {
                 .map(|site| Site {
                     faults: FaultsView::of(site.faults),
                     pages: growth.seen.as_ref().map(|_| PagesView::of(&site.pages)),
+                    resident_pages_error: site.error,
                     stack: &site.stack,
                 })
                 .collect(),
@@ -173,6 +199,23 @@ impl<'a> GrowthView<'a> {
                     stack: &one.stack,
                 })
                 .collect(),
+        }
+    }
+}
+
+impl SamplingView {
+    fn of(sampling: &Sampling) -> Self {
+        Self {
+            exact: sampling.is_exact(),
+            one_in: sampling.one_in.max(1),
+            faults: sampling.faults,
+            stacks: sampling.stacks,
+            steps: sampling
+                .steps
+                .iter()
+                .map(|(after, one_in)| StepView { after_seconds: after.as_secs_f64(), one_in: *one_in })
+                .collect(),
+            context_switches: sampling.switches,
         }
     }
 }

@@ -65,9 +65,15 @@ pub struct Seen {
     pub after: Duration,
     /// What the kernel says of them.
     pub resident: ResidentSet,
-    /// Sums over all sites.
+    /// Pages that came, by [`Place::ALL`]: all of them, whether they were in the sample or not.
+    pub came: [u64; PLACES],
+    /// Of so many pages one was in the sample then; 1 where all were, and then nothing here is an estimate.
+    pub one_in: u64,
+    /// Sums over all sites; estimates where pages were sampled.
     pub pages: SitePages,
-    /// Pages that came, and that no site has touched, by [`Place::ALL`].
+    /// Standard error of what came by all sites; `None` where it is no estimate.
+    pub error: Option<u64>,
+    /// Pages that came, and that no site has touched, by [`Place::ALL`]; estimates where pages were sampled.
     pub unexplained: [u64; PLACES],
     /// Pages that were in memory at the beginning and are not any more.
     pub went: u64,
@@ -84,7 +90,38 @@ impl Seen {
     /// Pages that came, whoever touched them.
     #[must_use]
     pub fn came(&self) -> u64 {
-        self.pages.all().saturating_add(self.unexplained.iter().sum())
+        self.came.iter().sum()
+    }
+}
+
+/// How page faults were sampled: by their pages.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Sampling {
+    /// Of so many pages one was in the sample in the end; 1 where all were, always.
+    pub one_in: u64,
+    /// All page faults, counted one by one.
+    pub faults: u64,
+    /// Those of which the stack was taken.
+    pub stacks: u64,
+    /// Of how many pages one was in the sample since when, first the beginning.
+    pub steps: Vec<(Duration, u64)>,
+    /// How often the process's threads came to a processor.
+    pub switches: u64,
+}
+
+impl Sampling {
+    /// Whether every page was in the sample at all times.
+    #[must_use]
+    pub const fn is_exact(&self) -> bool {
+        self.one_in <= 1
+    }
+
+    /// The same in words.
+    pub(super) fn words(&self) -> String {
+        if self.is_exact() {
+            return "exact: every page fault with its stack".into();
+        }
+        format!("estimates from one page in {}", count(self.one_in))
     }
 }
 
@@ -95,6 +132,8 @@ pub struct GrowthSiteReport {
     pub faults: FaultCounts,
     /// Its pages when they were looked at.
     pub pages: SitePages,
+    /// Standard error of what came, in pages; `None` where it is no estimate.
+    pub error: Option<u64>,
     /// Leaf first: the function that touched them.
     pub stack: Vec<Arc<Frame>>,
 }
@@ -113,8 +152,10 @@ pub struct BreakSiteReport {
 pub struct GrowthReport {
     /// Threads whose faults were watched from the beginning.
     pub threads: usize,
-    /// Sums over all sites.
+    /// Sums over all sites; estimates where pages were sampled.
     pub faults: FaultCounts,
+    /// How they were sampled.
+    pub sampling: Sampling,
     /// Pages of which it could not be noted who touched them.
     pub pages_lost: u64,
     /// Resident memory at the beginning.
@@ -151,10 +192,11 @@ impl GrowthReport {
             _ => String::new(),
         };
         format!(
-            "{} in {} page faults since {since} {} ago{resident}",
+            "{} in {} page faults since {since} {} ago{resident}; {}",
             bytes(shown),
-            count(self.faults.all),
-            span(profile.duration)
+            count(self.sampling.faults),
+            span(profile.duration),
+            self.sampling.words()
         )
     }
 }

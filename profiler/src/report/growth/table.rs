@@ -9,7 +9,7 @@ use crate::{
         options::{MIN_WIDTH, ReportOptions},
         profile::Profile,
         table::{INDENT, STACK_LINES, write_mapped, write_quality, write_wrapped},
-        units::{bytes, change, count, counted, percent, span},
+        units::{bytes, change, count, counted, percent, plus_minus, span},
     },
     symbolize::{
         fold::{cut_middle, fold, shorten},
@@ -39,6 +39,7 @@ pub(in crate::report) fn write(
         span(profile.duration)
     );
     write_wrapped(&head, "", "  ", width, out)?;
+    write_wrapped(&sampled(growth), "", "  ", width, out)?;
     facts(growth).iter().try_for_each(|line| write_wrapped(line, "", "  ", width, out))?;
     write_sites(growth, options, width, out)?;
     write_breaks(growth, options, width, out)?;
@@ -46,6 +47,27 @@ pub(in crate::report) fn write(
         write_mapped(mapped, options, width, out)?;
     }
     write_quality(profile, width, out)
+}
+
+/// Whether every page fault was seen.
+fn sampled(growth: &GrowthReport) -> String {
+    let sampling = &growth.sampling;
+    let words = sampling.words();
+    if sampling.is_exact() {
+        return words;
+    }
+    let since = sampling.steps.last().map_or_else(String::new, |(after, _)| {
+        format!(
+            " ({} of {} page faults; so few since {})",
+            count(sampling.stacks),
+            count(sampling.faults),
+            span(*after)
+        )
+    });
+    format!(
+        "{words}{since}: what came in all is known of every page, what each site has is estimated. ± is the standard error: the \
+         true number is within two of them in 95 of 100 cases"
+    )
 }
 
 /// Lines about the process as a whole.
@@ -62,18 +84,25 @@ fn facts(growth: &GrowthReport) -> Vec<String> {
         Some(seen) => lines.extend(resident(growth, seen)),
     }
     let faults = &growth.faults;
+    // All are counted, and each page is touched first but once: what remains is told better so than by the sample.
+    let again = if growth.sampling.is_exact() {
+        faults.again
+    } else {
+        growth.sampling.faults.saturating_sub(faults.first())
+    };
     let of_them = [
-        (faults.again, "on pages that had had one since the attach"),
+        (again, "on pages that had had one since the attach"),
         (faults.major, "with a page read from a disk"),
     ];
+    let about = if growth.sampling.is_exact() { "" } else { "about " };
     let of_them: Vec<String> = of_them
         .into_iter()
         .filter(|(number, _)| *number > 0)
-        .map(|(number, what)| format!(", {} {what}", count(number)))
+        .map(|(number, what)| format!(", {about}{} {what}", count(number)))
         .collect();
     lines.push(format!(
-        "page faults: {}{}; {} first touched",
-        count(faults.all),
+        "page faults: {}{}; {about}{} first touched",
+        count(growth.sampling.faults),
         of_them.concat(),
         bytes(faults.first().saturating_mul(PAGE))
     ));
@@ -107,11 +136,14 @@ fn resident(growth: &GrowthReport, seen: &Seen) -> Vec<String> {
         more(before.shmem, after.shmem)
     )];
     let came = seen.came();
+    // An estimate may be more than there is.
+    let share = Some(percent(seen.pages.all(), came)).filter(|_| seen.pages.all() <= came);
     lines.push(format!(
-        "of its own, page by page: {} came, and {} ({}) were touched by the sites below; {} of what was there went",
+        "of its own, page by page: {} came, and {}{}{} were touched by the sites below; {} of what was there went",
         pages(came),
         pages(seen.pages.all()),
-        percent(seen.pages.all(), came),
+        plus_minus(seen.error, pages),
+        share.map(|share| format!(" ({share})")).unwrap_or_default(),
         pages(seen.went)
     ));
     let unexplained: Vec<String> = Place::ALL
@@ -168,8 +200,11 @@ fn write_sites(
     out: &mut dyn Write,
 ) -> io::Result<()> {
     let is_known = growth.seen.is_some();
-    let row = |[rank, came, share, first, again, gone]: [&str; 6]| {
-        if is_known {
+    let is_estimate = is_known && growth.sites.iter().any(|site| site.error.is_some());
+    let row = |[rank, came, error, share, first, again, gone]: [&str; 7]| {
+        if is_estimate {
+            format!("{rank:>4}  {came:>10} {error:>10}  {share:>6}  {first:>13}  {again:>10}  {gone:>10}")
+        } else if is_known {
             format!("{rank:>4}  {came:>10}  {share:>6}  {first:>13}  {again:>10}  {gone:>10}")
         } else {
             format!("{rank:>4}  {first:>13}  {share:>6}  {again:>10}")
@@ -181,11 +216,12 @@ fn write_sites(
         writeln!(out)?;
         return write_wrapped("No memory came by page faults.", "", "", width, out);
     }
-    writeln!(out, "\n{}", row(["#", "came", "share", "first touched", "again", "given back"]))?;
+    writeln!(out, "\n{}", row(["#", "came", "±", "share", "first touched", "again", "given back"]))?;
     for (i, site) in shown.iter().take(options.sites).enumerate() {
         let numbers = row([
             &(i + 1).to_string(),
             &bytes(site.pages.all().saturating_mul(PAGE)),
+            &site.error.map(|pages| bytes(pages.saturating_mul(PAGE))).unwrap_or_default(),
             &percent(growth.shown(site), whole),
             &bytes(site.faults.first().saturating_mul(PAGE)),
             &count(site.faults.again),

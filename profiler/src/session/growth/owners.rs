@@ -3,11 +3,12 @@
 
 use std::ops::Range;
 
-use profiler_common::growth::TouchedPage;
+use profiler_common::growth::{TouchedPage, is_chosen, is_in_chosen_block};
 
 use crate::{
     ledger::{
-        growth::{PageState, Residence},
+        growth::PageState,
+        growth_sample::ResidenceSample,
         mappings::Mappings,
         moves::{Move, Moves},
     },
@@ -37,6 +38,8 @@ impl By {
 #[derive(Debug)]
 pub(super) struct Owners<'a> {
     pub(super) touched: Vec<By>,
+    /// log2 of the pages of which one is in the sample.
+    pub(super) shift: u64,
     moves: &'a Moves,
     mappings: Option<&'a Mappings>,
 }
@@ -51,15 +54,20 @@ pub(super) struct OwnersOf<'a> {
 }
 
 impl<'a> Owners<'a> {
-    /// Reads what has been noted; `None` where that fails.
+    /// Reads what has been noted; `None` where that fails. What was noted of other pages, while more of them were in the sample, is
+    /// left out: of those it is not known what has happened to them since.
     pub(super) fn read(probe: &EbpfProbe, moves: &'a Moves, mappings: Option<&'a Mappings>) -> Option<Self> {
+        let shift = probe.control().current;
         let mut touched = Vec::new();
         let each = |page, by: &TouchedPage| {
+            if !is_chosen(page, shift) && !is_in_chosen_block(page, shift) {
+                return;
+            }
             touched.push(By { page, site: by.site, time: by.time, before: (by.site_before, by.time_before) });
         };
         probe.touched_pages(each).ok()?;
         touched.sort_unstable();
-        Some(Self { touched, moves, mappings })
+        Some(Self { touched, shift, moves, mappings })
     }
 
     /// The part about these pages.
@@ -77,9 +85,9 @@ impl<'a> Owners<'a> {
     }
 
     /// Counts pages that lie in no mapping any more, unless they have been moved.
-    pub(super) fn unmapped(&self, touched: &[By], residence: &mut Residence) {
+    pub(super) fn unmapped(&self, touched: &[By], residence: &mut ResidenceSample) {
         let gone = touched.iter().filter(|by| !self.moves.took(by.page, by.time));
-        gone.for_each(|by| residence.unmapped(by.site));
+        gone.for_each(|by| residence.unmapped(by.site, is_chosen(by.page, self.shift)));
     }
 
     fn at(&self, page: u64) -> Option<&By> {
@@ -88,9 +96,14 @@ impl<'a> Owners<'a> {
 }
 
 impl OwnersOf<'_> {
-    /// Who touched a page, and where it lay when the observation began. What was touched at its address before something else
-    /// came there is counted as given back.
-    pub(super) fn owner(&self, page: u64, state: PageState, residence: &mut Residence) -> (Option<u64>, u64) {
+    /// Who touched a page, and where it lay then; where nobody did, where it lay when the observation began. What was touched at
+    /// its address before something else came there is counted as given back.
+    pub(super) fn owner(
+        &self,
+        page: u64,
+        state: PageState,
+        residence: &mut ResidenceSample,
+    ) -> (Option<u64>, u64) {
         let here = self.touched.binary_search_by_key(&page, |by| by.page).ok();
         if let Some(by) = here.and_then(|index| self.touched.get(index)) {
             let piece = self.births.iter().find(|(first, end, _)| (*first..*end).contains(&page));
@@ -100,7 +113,7 @@ impl OwnersOf<'_> {
                 return (Some(by.site).filter(|_| !is_elsewhere), page);
             }
             if !was_moved() {
-                residence.unmapped(by.site);
+                residence.unmapped(by.site, is_chosen(page, self.all.shift));
             }
         }
         if self.moves.is_empty() || matches!(state, PageState::Absent | PageState::Zeros) {

@@ -2,11 +2,17 @@
 
 use std::time::Duration;
 
-use profiler_common::counters::Counter;
+use profiler_common::{
+    counters::Counter,
+    growth::{is_chosen, is_in_chosen_block},
+};
 
 use super::{faults_of, owners::Owners};
 use crate::{
-    ledger::growth::{PageState, Place, Residence, SeenPage},
+    ledger::{
+        growth::{PageState, Place, SeenPage},
+        growth_sample::{Estimate, ResidenceSample, SampledPage},
+    },
     probe::ebpf::EbpfProbe,
     target::{
         maps::{Mapping, MappingKind, Maps},
@@ -38,7 +44,7 @@ pub(super) struct Before {
 pub(super) struct Look {
     pub(super) after: Duration,
     pub(super) resident: Option<memory::Resident>,
-    pub(super) residence: Residence,
+    pub(super) pages: Estimate,
     pub(super) skipped: u64,
     pub(super) knows_huge_pages: bool,
     /// Faults that the kernel has counted for the process, and those that were noted.
@@ -99,10 +105,11 @@ impl Before {
         let resident = memory::resident(process);
         let counters = probe.counters().ok();
         let noted = counters.map(|counters| counters.get(Counter::PageFaults));
+        let mut residence = ResidenceSample::new(1 << owners.shift);
         let mut look = Look {
             after,
             resident,
-            residence: Residence::default(),
+            pages: Estimate::default(),
             skipped: 0,
             knows_huge_pages: pagemap.knows_huge_pages(),
             faults: faults_of(process).zip(noted),
@@ -112,13 +119,13 @@ impl Before {
         for mapping in &maps.mappings {
             let pages = pages_of(mapping);
             let (outside, behind) = rest.split_at(rest.partition_point(|by| by.page < pages.start));
-            owners.unmapped(outside, &mut look.residence);
+            owners.unmapped(outside, &mut residence);
             let (owned, later) = behind.split_at(behind.partition_point(|by| by.page < pages.end));
             rest = later;
             let place = place_of(mapping);
             let mut piece = |at: u64, entries: &[PageEntry]| {
-                let seen = self.seen(&pagemap, owners, at, entries, &mut look.residence);
-                look.residence.add(place, &seen);
+                let seen = self.seen(&pagemap, owners, at, entries, &mut residence);
+                residence.add(place, &seen);
             };
             let length = pages.end.saturating_sub(pages.start);
             if is_private(mapping) && length <= left {
@@ -136,7 +143,8 @@ impl Before {
                 look.skipped = look.skipped.saturating_add(mapping.size());
             }
         }
-        owners.unmapped(rest, &mut look.residence);
+        owners.unmapped(rest, &mut residence);
+        look.pages = residence.estimate();
         Some(look)
     }
 
@@ -147,25 +155,31 @@ impl Before {
         owners: &Owners<'_>,
         at: u64,
         entries: &[PageEntry],
-        residence: &mut Residence,
-    ) -> Vec<SeenPage> {
+        residence: &mut ResidenceSample,
+    ) -> Vec<SampledPage> {
         let piece = owners.of(at..at.saturating_add(entries.len() as u64));
-        let mut seen: Vec<SeenPage> = (at..)
+        let mut huge = HugePages::default();
+        let mut seen: Vec<SampledPage> = (at..)
             .zip(entries)
             .map(|(page, entry)| {
                 let state = state_of(*entry);
                 let (owner, origin) = piece.owner(page, state, residence);
-                SeenPage { state, was_there: self.had(origin), owner, with: None }
+                let seen = SeenPage { state, was_there: self.had(origin), owner, with: None };
+                let is_chosen = is_chosen(origin, owners.shift);
+                let is_in_block = is_in_chosen_block(origin, owners.shift);
+                let is_asked = owners.shift > 0 && seen.has_come() && (is_chosen || is_in_block);
+                let is_huge = is_asked && huge.has(pagemap, page, *entry);
+                SampledPage { seen, is_chosen, is_in_block, is_huge }
             })
             .collect();
         let is_strange =
-            |page: &SeenPage| page.state == PageState::Anonymous && !page.was_there && page.owner.is_none();
+            |page: &SampledPage| page.seen.has_come() && page.seen.owner.is_none() && page.is_in_block;
         if !seen.iter().any(is_strange) {
             return seen;
         }
         // A huge page is one piece of memory, and has one fault.
         for (index, entry) in (0_u64..).zip(entries) {
-            let Some(owner) = usize::try_from(index).ok().and_then(|at| seen.get(at)?.owner) else {
+            let Some(owner) = usize::try_from(index).ok().and_then(|at| seen.get(at)?.seen.owner) else {
                 continue;
             };
             if !entry.is_anonymous() || !pagemap.is_huge(entry.frame()) {
@@ -174,11 +188,36 @@ impl Before {
             for (other, (page, neighbour)) in (0_u64..).zip(seen.iter_mut().zip(entries)) {
                 let is_of_it = neighbour.frame().wrapping_add(index) == entry.frame().wrapping_add(other);
                 if is_strange(page) && is_of_it {
-                    page.with = Some(owner);
+                    page.seen.with = Some(owner);
                 }
             }
         }
         seen
+    }
+}
+
+/// Which pages are parts of a huge one, without asking of each.
+#[derive(Default)]
+struct HugePages {
+    /// Number of the last frames of that size that was asked about, and the answer.
+    last: Option<(u64, bool)>,
+}
+
+impl HugePages {
+    /// What lies elsewhere than its number says within the frames of a huge page is none, or was moved, which takes it to pieces.
+    fn has(&mut self, pagemap: &Pagemap, page: u64, entry: PageEntry) -> bool {
+        let frame = entry.frame();
+        if frame % PAGES_OF_HUGE != page % PAGES_OF_HUGE {
+            return false;
+        }
+        match self.last {
+            Some((frames, answer)) if frames == frame / PAGES_OF_HUGE => answer,
+            _ => {
+                let answer = pagemap.is_huge(frame);
+                self.last = Some((frame / PAGES_OF_HUGE, answer));
+                answer
+            }
+        }
     }
 }
 

@@ -24,6 +24,7 @@ pub(crate) struct Mode {
 pub(crate) struct Growth {
     #[serde(flatten)]
     sum: NoFaults,
+    pub(crate) sampling: Sampling,
     pub(crate) faults: Faults,
     pub(crate) pages_lost: u64,
     pub(crate) resident_before: Resident,
@@ -36,6 +37,21 @@ pub(crate) struct Growth {
 #[derive(Debug, Deserialize)]
 pub(crate) struct NoFaults {
     pub(crate) page_size: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Sampling {
+    pub(crate) exact: bool,
+    pub(crate) one_in: u64,
+    pub(crate) faults: u64,
+    pub(crate) stacks: u64,
+    pub(crate) steps: Vec<Step>,
+    pub(crate) context_switches: u64,
+}
+
+#[derive(Debug, Deserialize)]
+pub(crate) struct Step {
+    pub(crate) one_in: u64,
 }
 
 #[derive(Debug, Deserialize)]
@@ -65,6 +81,7 @@ pub(crate) struct Pages {
 pub(crate) struct Seen {
     pub(crate) resident: Resident,
     pub(crate) came_pages: u64,
+    pub(crate) came_pages_by_kind: BTreeMap<String, u64>,
     #[serde(flatten)]
     pub(crate) pages: Pages,
     pub(crate) unexplained_pages: BTreeMap<String, u64>,
@@ -78,6 +95,7 @@ pub(crate) struct Site {
     pub(crate) faults: Faults,
     #[serde(flatten)]
     pub(crate) pages: Option<Pages>,
+    pub(crate) resident_pages_error: Option<u64>,
     pub(crate) stack: Vec<Frame>,
 }
 
@@ -99,6 +117,8 @@ pub(crate) struct Sum {
     pub(crate) again: u64,
     pub(crate) resident: u64,
     pub(crate) gone: u64,
+    /// Standard error of `resident`, as far as the sites are apart from one another.
+    pub(crate) error: u64,
 }
 
 impl Report {
@@ -111,6 +131,8 @@ impl Report {
         for site in self.growth.sites.iter().filter(|site| has(&site.stack, function)) {
             sum.faults += site.faults.faults;
             sum.again += site.faults.faults_again;
+            let squares = sum.error.pow(2) + site.resident_pages_error.unwrap_or(0).pow(2);
+            sum.error = squares.isqrt();
             if let Some(pages) = &site.pages {
                 sum.resident += pages.resident_pages;
                 sum.gone += pages.gone_pages;
@@ -130,6 +152,9 @@ impl Report {
             assert_eq!(*lost, 0, "{reason}");
         }
         let growth = &self.growth;
+        let sampling = &growth.sampling;
+        assert!(sampling.exact && sampling.one_in == 1 && sampling.steps.len() == 1, "{sampling:?}");
+        assert_eq!((sampling.faults, sampling.stacks), (growth.faults.faults, growth.faults.faults));
         assert_eq!((growth.pages_lost, growth.brk_failed), (0, 0));
         let sum = |of: fn(&Faults) -> u64| growth.sites.iter().map(|site| of(&site.faults)).sum::<u64>();
         assert_eq!(sum(|faults| faults.faults), growth.faults.faults);
@@ -140,6 +165,8 @@ impl Report {
         let resident: u64 = pages().map(|pages| pages.resident_pages).sum();
         assert_eq!(resident, seen.pages.resident_pages);
         assert_eq!(resident + seen.unexplained_pages.values().sum::<u64>(), seen.came_pages);
+        assert_eq!(seen.came_pages_by_kind.values().sum::<u64>(), seen.came_pages);
+        assert!(growth.sites.iter().all(|site| site.resident_pages_error.is_none()));
         for pages in pages() {
             assert_eq!(pages.resident_pages, pages.resident_pages_by_kind.values().sum::<u64>());
         }
