@@ -14,7 +14,9 @@ use crate::support::{
 };
 
 pub(crate) const CASES: &[Case] = &[
-    case("model::random_histories_are_counted_exactly", random_histories),
+    case("model::random_histories_are_counted_exactly", || histories(&[])),
+    // Buckets for 102,400 blocks of some 180,000 at the end: nearly all are full, and the rest is behind them.
+    case("model::also_where_the_buckets_are_full", || histories(&["--max-memory", "40MiB"])),
     case("model::so_many_blocks_that_several_threads_read_them", many_blocks),
 ];
 
@@ -24,11 +26,11 @@ const HISTORIES: u64 = 1200;
 const THREADS: u64 = 4;
 
 /// `HEAPSCOPE_SEED` asks for other histories.
-fn random_histories() {
+fn histories(options: &[&str]) {
     let seed: u64 = std::env::var("HEAPSCOPE_SEED").ok().and_then(|seed| seed.parse().ok()).unwrap_or(1);
     for (seed, method) in (seed..).zip(methods()) {
         let mut driver = Driver::start(seed, HISTORIES, THREADS, UNBOUNDED);
-        let heapscope = Heapscope::attach(driver.pid(), &["--probes", method]);
+        let heapscope = Heapscope::attach(driver.pid(), &[&["--probes", method], options].concat());
         let record = driver.work(|_| {});
         let report = heapscope.stop();
         println!(

@@ -29,8 +29,9 @@ const BYTES_IN_HASH_MAP: u64 = 112;
 /// What the default of `--max-memory` leaves for blocks. Up to there, most of it is for hash maps, which take nothing before it is
 /// needed; whoever asks for more has that many blocks, and wants them fast.
 const MODEST: u64 = (256 << 20) / 8 * 5;
-/// The part of that which is for buckets.
-const SHARE_OF_BUCKETS: u64 = 8;
+/// The eighths of that which are for buckets, and for hash maps. The rest is left, because other tables are not reckoned to the byte.
+const EIGHTHS_OF_BUCKETS: u64 = 1;
+const EIGHTHS_OF_MAPS: u64 = 6;
 /// Buckets, and blocks in hash maps, that there is room for at least and at most.
 const BUCKETS: Range<u64> = 1 << 8..1 << 30;
 const IN_MAPS: Range<u64> = 1 << 12..1 << 30;
@@ -53,12 +54,12 @@ pub(super) struct Room {
 }
 
 impl Room {
-    /// The largest table in so many bytes of kernel memory, but for an eighth: it has 8 to 15 hash maps, or one if it is small.
+    /// The largest table in so many bytes of kernel memory, but for a quarter: it has 8 to 15 hash maps, or one if it is small.
     pub(super) fn in_memory(bytes: u64) -> Self {
         let modest = bytes.min(MODEST);
-        let for_buckets = modest / SHARE_OF_BUCKETS + (bytes - modest);
+        let for_buckets = modest / 8 * EIGHTHS_OF_BUCKETS + (bytes - modest);
         let buckets = (for_buckets / size_of::<Bucket>() as u64).clamp(BUCKETS.start, BUCKETS.end);
-        let for_maps = modest - modest / SHARE_OF_BUCKETS;
+        let for_maps = modest / 8 * EIGHTHS_OF_MAPS;
         let blocks = (for_maps / BYTES_IN_HASH_MAP).clamp(IN_MAPS.start, IN_MAPS.end);
         let bits = blocks.ilog2();
         let bits = bits.saturating_sub(3).max(SMALLEST_PART).min(bits);
@@ -190,7 +191,7 @@ mod tests {
             assert!(room.entries.is_power_of_two() && (1..16).contains(&room.parts), "{bytes}: {room:?}");
             assert!(in_buckets + in_maps <= bytes, "{bytes}: {room:?}");
             // A small table has few hash maps, and few buckets.
-            let wasted = if room.parts < 8 { bytes / 2 } else { bytes / 8 + 128 };
+            let wasted = if room.parts < 8 { bytes / 8 * 5 } else { bytes / 4 + 128 };
             let largest = u64::from(1u32 << 30) * size_of::<Bucket>() as u64;
             assert!(in_buckets + in_maps >= (bytes - wasted).min(largest), "{bytes}: {room:?}");
             if bytes <= MODEST {
@@ -199,7 +200,7 @@ mod tests {
         }
         assert_eq!(Room::in_memory(0), Room { buckets: 1 << 8, parts: 1, entries: 1 << 12 });
         assert_eq!(Room::in_memory(u64::MAX).buckets, 1 << 30);
-        assert_eq!(Room::in_memory(MODEST), Room { buckets: 163_840, parts: 10, entries: 1 << 17 });
+        assert_eq!(Room::in_memory(MODEST), Room { buckets: 163_840, parts: 8, entries: 1 << 17 });
     }
 
     proptest! {
