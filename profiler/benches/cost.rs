@@ -22,7 +22,7 @@ use support::{
 const DEPTHS: [u32; 3] = [8, 32, 100];
 const SIZES: [u32; 3] = [16, 256, 4096];
 const PAIRS: u32 = 40_000;
-const ROUNDS: usize = 5;
+const ROUNDS: usize = 11;
 
 /// What is in the target while it is measured.
 #[derive(Clone, Copy, PartialEq, Eq)]
