@@ -21,6 +21,7 @@ use crate::{
 pub(crate) const CASES: &[Case] = &[
     case("limits::a_full_table_of_blocks", a_full_table_of_blocks),
     case("limits::a_table_of_blocks_in_parts", a_table_of_blocks_in_parts),
+    case("limits::blocks_in_the_second_of_their_buckets", blocks_in_second_buckets),
     case("limits::a_full_table_of_sites", a_full_table_of_sites),
     case("limits::a_full_ring_buffer", a_full_ring_buffer),
     case("limits::a_block_given_twice", a_block_given_twice),
@@ -72,6 +73,16 @@ fn a_full_table_of_blocks() {
     assert!(outcome.output.contains(" allocations not recorded"), "{}", outcome.output);
     // The program has noticed nothing.
     program.ask("any 100");
+}
+
+/// Half full, with places for 122,880: a fifth of the blocks are in their second buckets, and next to none in hash maps.
+fn blocks_in_second_buckets() {
+    let mut many = Many::start(60_000, 1000, "48MiB");
+    many.fill(60_000);
+    many.program.ask("any 40000");
+    let (report, _, mut program) = many.end();
+    program.say("record");
+    Record::hear(&program, |_| {}).assert_equals(&report, path_of_site);
 }
 
 /// As large tables are: their parts together are the whole.
