@@ -22,7 +22,7 @@ use super::{
     quality::{Remark, Weight, nothing_live, remarks},
     stacks::{Live, Stacks, Tint},
     svg_notes::{Notes, annotate, node_blocks},
-    units::{blocks, bytes, count, plus_minus, span},
+    units::{blocks, bytes, count, counted, plus_minus, span},
 };
 use crate::symbolize::{fold::cut_middle, label::clean};
 
@@ -140,12 +140,12 @@ fn subtitle(profile: &Profile, options: &ReportOptions, total: Live) -> String {
     let is_of_live = matches!(options.metric, Metric::InuseSpace | Metric::InuseObjects);
     if let Some(windowed) = profile.windowed.as_ref().filter(|_| is_of_live) {
         return format!(
-            "{}{}/s kept: {} in {} of {} windows ({} of {}) not seen freed, they may be gone{}",
+            "{}{}/s kept: {} in {} of {} ({} of {}) not seen freed, they may be gone{}",
             if windowed.is_slow() { "at least " } else { "" },
             bytes(whole(windowed.kept.rate)),
             bytes(windowed.kept.held.space),
             blocks(windowed.kept.held.objects),
-            count(windowed.count),
+            counted(windowed.count, "window", "windows"),
             span(windowed.observed),
             span(profile.duration),
             windowed.resident_rate().map(|rate| format!("; RSS {rate}")).unwrap_or_default()

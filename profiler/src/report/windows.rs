@@ -5,7 +5,7 @@ use std::time::Duration;
 use super::{
     budget::{Windowed, whole},
     profile::SiteReport,
-    units::{blocks, bytes, count, percent, span},
+    units::{blocks, bytes, counted, percent, span},
 };
 use crate::symbolize::label::clean;
 
@@ -14,11 +14,11 @@ pub(super) fn kept_in_all(windowed: &Windowed) -> String {
     let error = windowed.kept.rate_error.map(|error| format!(" ± {}", per_second(error))).unwrap_or_default();
     let at_least = if windowed.is_slow() { "at least " } else { "" };
     format!(
-        "{at_least}{}{error}: {} in {} kept of {} windows ({} in all)",
+        "{at_least}{}{error}: {} in {} kept of {} ({} in all)",
         per_second(windowed.kept.rate),
         bytes(windowed.kept.held.space),
         blocks(windowed.kept.held.objects),
-        count(windowed.count),
+        counted(windowed.count, "window", "windows"),
         span(windowed.observed)
     )
 }
