@@ -97,7 +97,7 @@ fn windows_call_no_block_live() {
         let line = heapscope.hear_output();
         if line.contains("kept of")
             && !line.contains("kept of 0 windows")
-            && !line.contains("kept of 1 windows")
+            && !line.contains("kept of 1 window ")
         {
             break;
         }
