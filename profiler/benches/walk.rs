@@ -2,14 +2,15 @@
 //! probe on the same program in one run. `cargo xtask bench walk` builds the BPF object for it and calls this.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
+#[path = "empty/mod.rs"]
+#[allow(dead_code, reason = "other benchmarks use the rest")]
+mod empty;
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
 
 use std::{
     collections::{HashMap, HashSet},
-    fs,
-    path::PathBuf,
     process::Command,
     sync::Arc,
 };
@@ -58,12 +59,10 @@ enum Way {
 const WAYS: [Way; 4] = [Way::Alone, Way::Nothing, Way::Kernel, Way::Ours];
 
 fn main() {
-    let object = std::env::var_os("HEAPSCOPE_MEASURING_OBJECT").map(PathBuf::from);
-    let Some(object) = object else {
+    let Some(object) = empty::Object::read() else {
         println!("the walk is measured by `cargo xtask bench walk`, which builds what this loads");
         return;
     };
-    let object = aligned(&fs::read(object).unwrap());
     println!("nanoseconds a call, median of {ROUNDS} interleaved rounds (least to most)");
     println!(
         "{:>6} {:>5}  {:>17}  {:>20}  {:>20}  {:>20}  {:>6}",
@@ -94,43 +93,26 @@ fn print_verified_instructions() {
 }
 
 fn settings(process: &Process, method: AttachMethod) -> ProbeSettings {
-    ProbeSettings {
-        pid: process.pid,
-        identity: process.own_identity().unwrap(),
-        min_size: 0,
-        max_size: u64::MAX,
-        only_callers: false,
-        told: false,
-        sampling: false,
-        control: profiler_common::control::Control::EXACT,
-        custom_allocators: false,
-        mappings: false,
-        growth: false,
-        python: false,
-        max_memory: 256 << 20,
-        method: Some(method),
-        row_chunks: CAPACITY.chunks,
-        pages: CAPACITY.pages,
-        rules: CAPACITY.rules,
-    }
+    empty::settings(process, method, 256 << 20, CAPACITY)
 }
 
 /// One line of the table.
-fn measure(object: &[u64], depth: u32, path: &str, calls: u64) {
+fn measure(object: &empty::Object, depth: u32, path: &str, calls: u64) {
     let flags = ["-O1", "-fno-omit-frame-pointer", "-fno-optimize-sibling-calls"];
     let mut program = Program::start_until(&mut Command::new(fixture::build("paths.c", &flags)), "ready");
     let target = Target::read(program.pid());
-    let mut probes: Vec<Option<EbpfProbe>> = WAYS.iter().map(|way| target.load(object, *way)).collect();
     let mut times = [const { Vec::new() }; WAYS.len()];
     let mut depths = HashSet::new();
     for round in 0..=ROUNDS {
-        for (way, probe) in probes.iter_mut().enumerate() {
-            if let Some(probe) = probe {
+        for (way, times) in times.iter_mut().enumerate() {
+            // What was detached is not attached again.
+            let mut probe = target.load(object, WAYS[way]);
+            if let Some(probe) = &mut probe {
                 probe.attach(&[target.point(WAYS[way])]).unwrap();
             }
             // The last level calls the probed function: it and `main` and what is below are frames too.
             let time: f64 = program.ask(&format!("{path} {depth} {calls}")).parse().unwrap();
-            if let Some(probe) = probe {
+            if let Some(probe) = &mut probe {
                 probe.new_stacks(|stack| {
                     assert_eq!(stack.head.end, walk_end::COMPLETE);
                     depths.insert(stack.frames.len());
@@ -139,14 +121,13 @@ fn measure(object: &[u64], depth: u32, path: &str, calls: u64) {
                 if WAYS[way] == Way::Ours {
                     let lost = [Counter::RingFull, Counter::SiteMapFull, Counter::ScratchBusy];
                     assert!(lost.into_iter().all(|reason| counters.get(reason) == 0));
-                    assert_eq!(counters.get(Counter::StacksWalked), calls * (round as u64 + 1));
-                    assert_eq!(counters.get(Counter::StacksWalked), calls * (round as u64 + 1));
+                    assert_eq!(counters.get(Counter::StacksWalked), calls);
                 }
                 probe.detach();
             }
             // The first round warms up.
             if round > 0 {
-                times[way].push(time);
+                times.push(time);
             }
         }
     }
@@ -203,12 +184,11 @@ impl Target {
     }
 
     /// A probe that is ready to be attached.
-    fn load(&self, object: &[u64], way: Way) -> Option<EbpfProbe> {
+    fn load(&self, object: &empty::Object, way: Way) -> Option<EbpfProbe> {
         if way == Way::Alone {
             return None;
         }
-        let settings = settings(&self.process, AttachMethod::Multi);
-        let mut probe = EbpfProbe::load_object(bytemuck::cast_slice(object), &settings).unwrap();
+        let mut probe = object.load(&settings(&self.process, AttachMethod::Multi));
         probe.write_rules(0, self.builder.rules()).unwrap();
         for index in self.builder.pending().chunks() {
             probe.write_rows(index, &[RowChunk { rows: *self.builder.chunk(index).unwrap() }]).unwrap();
@@ -230,16 +210,4 @@ impl Target {
             position: Position::Called,
         }
     }
-}
-
-/// The file's bytes, aligned as the parser of objects wants them.
-fn aligned(bytes: &[u8]) -> Vec<u64> {
-    bytes
-        .chunks(8)
-        .map(|chunk| {
-            let mut word = [0; 8];
-            word[..chunk.len()].copy_from_slice(chunk);
-            u64::from_ne_bytes(word)
-        })
-        .collect()
 }

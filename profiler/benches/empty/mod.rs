@@ -5,8 +5,12 @@ use std::fs;
 use heapscope::{
     probe::{AttachMethod, Position, ProbePoint, ProbeSettings, ebpf::EbpfProbe},
     target::{allocator, maps::Maps, module_cache::ModuleCache, placement, process::Process},
+    unwind::table::Capacity,
 };
-use profiler_common::records::{Call, CallKind};
+use profiler_common::{
+    control::Control,
+    records::{Call, CallKind},
+};
 
 /// Where they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -29,35 +33,19 @@ impl Object {
         Some(Self(object))
     }
 
+    /// Makes its maps and loads its programs.
+    pub(crate) fn load(&self, settings: &ProbeSettings) -> EbpfProbe {
+        EbpfProbe::load_object(bytemuck::cast_slice(&self.0), settings).unwrap()
+    }
+
     /// Places such probes in a process.
     pub(crate) fn attach(&self, pid: u32, places: Places) -> EbpfProbe {
         let process = Process::open(pid).unwrap();
         let found =
             allocator::find(&process, &Maps::read(&process).unwrap(), &mut ModuleCache::default()).unwrap();
         let method = if places == Places::Session { AttachMethod::Session } else { AttachMethod::Multi };
-        let mut probe = EbpfProbe::load_object(
-            bytemuck::cast_slice(&self.0),
-            &ProbeSettings {
-                pid,
-                identity: process.own_identity().unwrap(),
-                min_size: 0,
-                max_size: u64::MAX,
-                only_callers: false,
-                told: false,
-                sampling: false,
-                control: profiler_common::control::Control::EXACT,
-                custom_allocators: false,
-                mappings: false,
-                growth: false,
-                python: false,
-                max_memory: 1 << 20,
-                method: Some(method),
-                row_chunks: 1,
-                pages: 1,
-                rules: 1,
-            },
-        )
-        .unwrap();
+        let settings = settings(&process, method, 1 << 20, Capacity { chunks: 1, pages: 1, rules: 1 });
+        let mut probe = self.load(&settings);
         // A program has its own beside the C library's, or not.
         let both = found.found.iter().flat_map(|of| ["malloc", "free"].map(|name| (of, name)));
         let points: Vec<_> = both
@@ -79,5 +67,33 @@ impl Object {
         assert!(!points.is_empty(), "no malloc was found");
         probe.attach(&points).unwrap();
         probe
+    }
+}
+
+/// Every block, and nothing besides, in so many bytes of kernel memory.
+pub(crate) fn settings(
+    process: &Process,
+    method: AttachMethod,
+    max_memory: u64,
+    capacity: Capacity,
+) -> ProbeSettings {
+    ProbeSettings {
+        pid: process.pid,
+        identity: process.own_identity().unwrap(),
+        min_size: 0,
+        max_size: u64::MAX,
+        only_callers: false,
+        told: false,
+        sampling: false,
+        control: Control::EXACT,
+        custom_allocators: false,
+        mappings: false,
+        growth: false,
+        python: false,
+        max_memory,
+        method: Some(method),
+        row_chunks: capacity.chunks,
+        pages: capacity.pages,
+        rules: capacity.rules,
     }
 }
