@@ -6,6 +6,8 @@
 #[path = "empty/mod.rs"]
 #[allow(dead_code, reason = "other benchmarks use the rest")]
 mod empty;
+#[path = "run_time/mod.rs"]
+mod run_time;
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
@@ -22,6 +24,7 @@ use profiler_common::{
     blocks::Bucket,
     records::{LiveBlock, SiteCounters},
 };
+use run_time::RunTime;
 use rustix::process::Signal;
 use support::{
     fixture,
@@ -45,6 +48,8 @@ const FILLED_AT_ONCE: u64 = 500_000;
 /// Rounds, of which the median counts, and pairs of calls in each.
 const ROUNDS: usize = 15;
 const PAIRS: u64 = 20_000;
+/// Pairs in which the programs' run time is measured.
+const RUN_TIME_PAIRS: u64 = 100_000;
 
 fn main() {
     let asked = std::env::var("HEAPSCOPE_LEDGER_BLOCKS").ok().and_then(|number| number.parse().ok());
@@ -111,6 +116,20 @@ fn main() {
         );
     }
 
+    println!(
+        "\nnanoseconds of run time of heapscope's programs, as the kernel measures it: of a free, and of a malloc's entry and return"
+    );
+    println!(
+        "| stacks | free, {FEW_BLOCKS} blocks | {blocks} blocks | malloc, {FEW_BLOCKS} blocks | {blocks} blocks |"
+    );
+    println!("|---|---|---|---|---|");
+    for stacks in ["same", "any"] {
+        let cells = ["free_entry", "alloc_session"].map(|program| {
+            [&mut few, &mut many].map(|watched| format!("{:.0}", watched.run_time(program, stacks)))
+        });
+        println!("| {stacks} | {} |", cells.concat().join(" | "));
+    }
+
     println!();
     few.conclude(false);
     many.conclude(true);
@@ -151,6 +170,14 @@ impl Watched {
         let options = ["--exact", "--max-memory", &memory, "-o", "heap.svg", "-o", "heap.folded"];
         let heapscope = Heapscope::attach(program.pid(), &options);
         Self { program, heapscope }
+    }
+
+    /// What one of heapscope's programs takes of a step, in nanoseconds.
+    fn run_time(&mut self, program: &str, stacks: &str) -> f64 {
+        let measured = RunTime::of(self.heapscope.pid(), program);
+        let before = measured.nanoseconds();
+        self.program.ask(&format!("{stacks} {RUN_TIME_PAIRS}"));
+        (measured.nanoseconds() - before) as f64 / RUN_TIME_PAIRS as f64
     }
 
     /// Ends the watching, and holds the report against the program's own record.
