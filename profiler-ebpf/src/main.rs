@@ -19,6 +19,7 @@
 //! - `pools`: the pools that pymalloc opens;
 //! - `sampler`: which allocations are recorded;
 //! - `search`: the tables that the walk asks;
+//! - `rule_cache`: what it has found in them;
 //! - `memo`: a stack met before is recognised without a search;
 //! - `maps`: every BPF map and every constant set at load.
 //!
@@ -44,6 +45,7 @@ mod moments;
 mod pools;
 mod python;
 mod python_code;
+mod rule_cache;
 mod sampler;
 mod search;
 mod session;

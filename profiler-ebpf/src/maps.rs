@@ -5,7 +5,7 @@
 use core::intrinsics::{AtomicOrdering, atomic_cxchg, atomic_xadd};
 
 use aya_ebpf::{
-    bindings::BPF_F_NO_PREALLOC,
+    bindings::{BPF_F_MMAPABLE, BPF_F_NO_PREALLOC},
     btf_maps::ArrayOfMaps,
     macros::{btf_map, map},
     maps::{Array, HashMap, LruHashMap, PerCpuArray, RingBuf},
@@ -26,6 +26,7 @@ use crate::{
         MAX_THREAD_NAMES, Moments, STATE_CLOSED, STATE_GENERATION, STATE_WORDS, SiteCounters, StackHead,
         ThreadName, ThreadState,
     },
+    rule_cache,
     sampler::Sampler,
     sampling::AllocatorCode,
     tables::{MappingTable, PageRows, RowChunk, Rule},
@@ -35,9 +36,10 @@ use crate::{
 /// What an insertion answers where the key is there already: -EEXIST of include/uapi/asm-generic/errno-base.h.
 pub const ALREADY_THERE: i32 = -17;
 
-/// Live blocks: the buckets that nearly all are in.
+/// Live blocks: the buckets that nearly all are in. Nobody maps it; but the values of an array that could be mapped begin at a page
+/// (`array_map_alloc` of kernel/bpf/arraymap.c), so that a bucket is two cache lines. Those of others begin 312 bytes behind one.
 #[map]
-pub static BLOCKS: Array<Bucket> = Array::with_max_entries(1, 0);
+pub static BLOCKS: Array<Bucket> = Array::with_max_entries(1, BPF_F_MMAPABLE);
 
 /// Live blocks that found no place there, by address: hash maps, which the user side makes. The kernel gives one as many buckets
 /// as the next power of two has room for; of hash maps, there can be as many as the memory allows.
@@ -125,6 +127,11 @@ pub static PAGES: Array<PageRows> = Array::with_max_entries(1, 0);
 /// The dictionary of rules.
 #[map]
 pub static RULES: Array<Rule> = Array::with_max_entries(1, 0);
+
+/// What walks have found in them. (Where values of an array could be mapped, they begin at a page: an entry is in one cache line.)
+#[map]
+pub static RULES_FOUND: Array<rule_cache::Entry> =
+    Array::with_max_entries(rule_cache::ENTRIES, BPF_F_MMAPABLE);
 
 /// Two tables of mappings: the walkers use the one that `STATE` names, the user side writes the other.
 #[map]

@@ -16,6 +16,7 @@ mod memo;
 mod moments;
 mod python;
 mod python_code;
+mod rule_cache;
 mod sampler;
 mod search;
 mod threads;

@@ -17,6 +17,7 @@ use crate::{
     maps::{MAPPINGS, RULES, SCRATCH, Scratch, count, generation, scratch_mask},
     opaque,
     records::walk_end,
+    rule_cache::{self, Found},
     search::{find_mapping, find_rule},
     tables::{Rule, cfa, rbp, rbx},
 };
@@ -107,6 +108,40 @@ pub fn fill_window(scratch: &mut Scratch, address: u64, wanted: u64) -> u64 {
     left & !7
 }
 
+/// What holds at an address; `None` where it is in no mapping.
+#[inline(always)]
+fn look_up(scratch: &mut Scratch, address: u64) -> Option<Found> {
+    if let Some(found) = rule_cache::recall(address, scratch.table) {
+        return Some(found);
+    }
+    let table = MAPPINGS.get(scratch.table & 1)?;
+    // SAFETY: masked to the array's length.
+    let mut mapping =
+        unsafe { table.ranges.get_unchecked(opaque(scratch.mapping as u64) as usize & (MAX_MAPPINGS - 1)) };
+    if address < mapping.begin || address >= mapping.end {
+        let found = find_mapping(address, scratch.table as u64);
+        if found < 0 {
+            return None;
+        }
+        scratch.mapping = found as u32;
+        // SAFETY: masked to the array's length.
+        mapping = unsafe { table.ranges.get_unchecked(opaque(found as u64) as usize & (MAX_MAPPINGS - 1)) };
+    }
+    let relative = address.wrapping_sub(mapping.bias);
+    let page = relative >> PAGE_SHIFT;
+    let mut found = Found { rule: NO_TABLE, first_page: mapping.first_page };
+    if page < mapping.pages as u64 {
+        let rule = find_rule(mapping.first_page as u64 + page, relative & ((1 << PAGE_SHIFT) - 1));
+        if rule >= 0
+            && let Some(known) = RULES.get(rule as u32)
+        {
+            found.rule = *known;
+        }
+    }
+    rule_cache::remember(address, scratch.table, found);
+    Some(found)
+}
+
 /// Records the frame at hand and finds its caller.
 #[inline(never)]
 #[unsafe(no_mangle)]
@@ -134,32 +169,11 @@ extern "C" fn walk_step(index: u64, slot: u64) -> i64 {
     // instruction is looked up as it is.
     let looked_up = ip.wrapping_sub(1 - (scratch.interrupted as u64 & 1));
     scratch.interrupted = 0;
-    let Some(table) = MAPPINGS.get(scratch.table & 1) else { return end(walk_end::NO_MAPPING) };
-    // SAFETY: masked to the array's length.
-    let mut mapping =
-        unsafe { table.ranges.get_unchecked(opaque(scratch.mapping as u64) as usize & (MAX_MAPPINGS - 1)) };
-    if looked_up < mapping.begin || looked_up >= mapping.end {
-        let found = find_mapping(looked_up, scratch.table as u64);
-        if found < 0 {
-            return end(walk_end::NO_MAPPING);
-        }
-        scratch.mapping = found as u32;
-        // SAFETY: masked to the array's length.
-        mapping = unsafe { table.ranges.get_unchecked(opaque(found as u64) as usize & (MAX_MAPPINGS - 1)) };
-    }
+    let Some(Found { rule, first_page }) = look_up(scratch, looked_up) else {
+        return end(walk_end::NO_MAPPING);
+    };
     // Every file has pages of its own, so the same addresses in another file are another stack.
-    scratch.modules = scratch.modules.rotate_left(5) ^ mapping.first_page as u64;
-    let relative = looked_up.wrapping_sub(mapping.bias);
-    let page = relative >> PAGE_SHIFT;
-    let mut rule = NO_TABLE;
-    if page < mapping.pages as u64 {
-        let found = find_rule(mapping.first_page as u64 + page, relative & ((1 << PAGE_SHIFT) - 1));
-        if found >= 0
-            && let Some(known) = RULES.get(found as u32)
-        {
-            rule = *known;
-        }
-    }
+    scratch.modules = scratch.modules.rotate_left(5) ^ first_page as u64;
 
     let (sp, bp) = (scratch.sp, scratch.bp);
     scratch.guessing = 0;

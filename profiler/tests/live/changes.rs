@@ -23,6 +23,7 @@ use crate::{
 
 pub(crate) const CASES: &[Case] = &[
     case("changes::another_library_at_the_same_address", another_library_at_the_same_address),
+    case("changes::other_frames_at_the_same_address", other_frames_at_the_same_address),
     case("changes::libraries_in_quick_succession", libraries_in_quick_succession),
     case("changes::a_library_in_the_place_of_another_unseen", a_library_in_the_place_of_another_unseen),
     case("changes::libraries_used_as_soon_as_loaded", libraries_used_as_soon_as_loaded),
@@ -53,7 +54,15 @@ fn once(size: u64) -> Totals {
 
 fn another_library_at_the_same_address() {
     // The same size, the same addresses, other names.
-    let (first, second) = (plugin("first_inside", 1, &[]), plugin("other_inside", 1, &[]));
+    one_after_the_other(plugin("first_inside", 1, &[]), plugin("other_inside", 1, &[]));
+}
+
+fn other_frames_at_the_same_address() {
+    // The same instructions at the same addresses, but that they make more room: the rules of one would lead astray in the other.
+    one_after_the_other(plugin("first_inside", 800, &[]), plugin("other_inside", 1600, &[]));
+}
+
+fn one_after_the_other(first: PathBuf, second: PathBuf) {
     let mut script = Script::start();
     let heapscope = Heapscope::attach(script.pid(), &[]);
     script.watched();
