@@ -20,6 +20,7 @@ use std::{
 };
 
 use empty::{Object, Places};
+use heapscope::probe::ebpf::EbpfProbe;
 use profiler_common::{
     blocks::Bucket,
     records::{LiveBlock, SiteCounters},
@@ -58,81 +59,104 @@ fn main() {
         println!("this is measured by `cargo xtask bench ledger`, which builds what it loads");
         return;
     };
-    let mut few_alone = start(FEW_BLOCKS, FEW_BLOCKS);
-    let mut few_empty = start(FEW_BLOCKS, FEW_BLOCKS);
-    let mut few = Watched::start(FEW_BLOCKS, FEW_BLOCKS, blocks);
-    let mut many_alone = start(blocks, SITES);
-    let mut many_empty = start(blocks, SITES);
-    let mut many = Watched::start(blocks, SITES, blocks);
-    fill(&mut few_alone, FEW_BLOCKS);
-    fill(&mut few_empty, FEW_BLOCKS);
-    fill(&mut few.program, FEW_BLOCKS);
-    fill(&mut many_alone, blocks);
-    fill(&mut many_empty, blocks);
-    let _probes = [&few_empty, &many_empty].map(|program| object.attach(program.pid(), Places::Session));
-
-    let before = Memory::of(many.heapscope.pid());
-    fill(&mut many.program, blocks);
-    let after = Memory::of(many.heapscope.pid());
+    // Those that the last one is compared with: with few blocks, from few sites and from as many.
+    let mut processes = [(FEW_BLOCKS, FEW_BLOCKS), (FEW_BLOCKS, SITES), (blocks, SITES)]
+        .map(|(live, sites)| Process::start(&object, live, sites, blocks));
+    let [few, few_of_many_sites, many] = &mut processes;
+    few.fill();
+    few_of_many_sites.fill();
+    let before = Memory::of(many.watched.heapscope.pid());
+    many.fill();
+    let after = Memory::of(many.watched.heapscope.pid());
     println!("{blocks} live blocks, {SITES} sites\n");
     after.print(&before, blocks);
 
     println!(
-        "\nnanoseconds of CPU time for a free and a malloc of random blocks, median of {ROUNDS} interleaved rounds"
+        "\nnanoseconds of CPU time for a free and a malloc of random blocks, median of {ROUNDS} interleaved rounds; added: with \
+         probes less alone"
     );
     println!(
-        "| stacks | {FEW_BLOCKS} blocks, alone | empty probes | watched | {blocks} blocks, alone | empty probes | watched | \
-         added by empty probes, many by few | by heapscope, many by few | heapscope by empty probes, many | few |"
+        "| stacks | live blocks | sites | alone | empty probes | watched | added by empty probes | by heapscope | heapscope by \
+         empty | many blocks by these, empty | heapscope |"
     );
     println!("|---|---|---|---|---|---|---|---|---|---|---|");
     for stacks in ["same", "any"] {
-        let mut times = [const { Vec::new() }; 6];
+        let mut times = [const { [const { Vec::new() }; 3] }; 3];
         for round in 0..=ROUNDS {
-            let programs = [
-                &mut few_alone,
-                &mut few_empty,
-                &mut few.program,
-                &mut many_alone,
-                &mut many_empty,
-                &mut many.program,
-            ];
-            for (program, times) in programs.into_iter().zip(&mut times) {
-                let time: f64 = program.ask(&format!("{stacks} {PAIRS}")).parse().unwrap();
-                // The first round warms up.
-                if round > 0 {
-                    times.push(time);
+            for (process, times) in processes.iter_mut().zip(&mut times) {
+                for (program, times) in process.programs().into_iter().zip(times) {
+                    let time: f64 = program.ask(&format!("{stacks} {PAIRS}")).parse().unwrap();
+                    // The first round warms up.
+                    if round > 0 {
+                        times.push(time);
+                    }
                 }
             }
         }
-        let medians = times.map(median);
-        let [few_alone, few_empty, few, many_alone, many_empty, many] = medians;
-        let added = [few_empty - few_alone, few - few_alone, many_empty - many_alone, many - many_alone];
-        let ratios = [added[2] / added[0], added[3] / added[1], added[3] / added[2], added[1] / added[0]];
-        let cells: Vec<_> = medians.iter().map(|time| format!("{time:.0}")).collect();
-        println!(
-            "| {stacks} | {} | {} |",
-            cells.join(" | "),
-            ratios.map(|ratio| format!("{ratio:.2}")).join(" | ")
-        );
+        let medians = times.map(|of_process| of_process.map(median));
+        let added = medians.map(|[alone, empty, watched]| [empty - alone, watched - alone]);
+        for ((process, [alone, empty, watched]), [by_empty, by_ours]) in
+            processes.iter().zip(medians).zip(added)
+        {
+            println!(
+                "| {stacks} | {} | {} | {alone:.0} | {empty:.0} | {watched:.0} | {by_empty:.0} | {by_ours:.0} | {:.2} | {:.2} | \
+                 {:.2} |",
+                process.blocks,
+                process.sites,
+                by_ours / by_empty,
+                added[2][0] / by_empty,
+                added[2][1] / by_ours
+            );
+        }
     }
 
     println!(
         "\nnanoseconds of run time of heapscope's programs, as the kernel measures it: of a free, and of a malloc's entry and return"
     );
-    println!(
-        "| stacks | free, {FEW_BLOCKS} blocks | {blocks} blocks | malloc, {FEW_BLOCKS} blocks | {blocks} blocks |"
-    );
+    println!("| stacks | live blocks | sites | free | malloc |");
     println!("|---|---|---|---|---|");
     for stacks in ["same", "any"] {
-        let cells = ["free_entry", "alloc_session"].map(|program| {
-            [&mut few, &mut many].map(|watched| format!("{:.0}", watched.run_time(program, stacks)))
-        });
-        println!("| {stacks} | {} |", cells.concat().join(" | "));
+        for process in &mut processes {
+            let [free, malloc] =
+                ["free_entry", "alloc_session"].map(|name| process.watched.run_time(name, stacks));
+            println!("| {stacks} | {} | {} | {free:.0} | {malloc:.0} |", process.blocks, process.sites);
+        }
     }
 
     println!();
-    few.conclude(false);
-    many.conclude(true);
+    let [few, few_of_many_sites, many] = processes;
+    few.watched.conclude(false);
+    few_of_many_sites.watched.conclude(false);
+    many.watched.conclude(true);
+}
+
+/// The same program three times: alone, with probes that do nothing, watched.
+struct Process {
+    blocks: u64,
+    sites: u64,
+    alone: Program,
+    empty: Program,
+    /// On `empty`.
+    _probes: EbpfProbe,
+    watched: Watched,
+}
+
+impl Process {
+    /// With heapscope that has room for so many blocks.
+    fn start(object: &Object, blocks: u64, sites: u64, room: u64) -> Self {
+        let [alone, empty] = [(); 2].map(|()| start(blocks, sites));
+        let probes = object.attach(empty.pid(), Places::Session);
+        Self { blocks, sites, alone, empty, _probes: probes, watched: Watched::start(blocks, sites, room) }
+    }
+
+    fn programs(&mut self) -> [&mut Program; 3] {
+        [&mut self.alone, &mut self.empty, &mut self.watched.program]
+    }
+
+    fn fill(&mut self) {
+        let blocks = self.blocks;
+        self.programs().into_iter().for_each(|program| fill(program, blocks));
+    }
 }
 
 fn start(blocks: u64, sites: u64) -> Program {
