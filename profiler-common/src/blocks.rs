@@ -93,6 +93,14 @@ pub const fn buckets_of(key: u64, buckets: u32) -> [u32; CHOICES] {
     [((first * buckets as u64) >> 32) as u32, ((second * buckets as u64) >> 32) as u32]
 }
 
+/// The hash map, out of so many, that a block with this (whole) key is in where it is in no bucket.
+#[inline(always)]
+#[must_use]
+pub const fn part_of(key: u64, parts: u32) -> u32 {
+    let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
+    ((hash * parts as u64) >> 32) as u32
+}
+
 impl Packed {
     /// Packs a block; `None` where something has more bits than there are for it. `began` is when the table was made.
     #[inline(always)]

@@ -8,8 +8,8 @@ use aya_ebpf::{bindings::BPF_NOEXIST, btf_maps::HashMap};
 
 use crate::{
     blocks::{
-        BLOCK, BUSY, Bucket, FILL_FIRST, FREE, MOST_ELSEWHERE, ONE_ELSEWHERE, Packed, SLOTS, buckets_of,
-        short_key,
+        self, BLOCK, BUSY, Bucket, FILL_FIRST, FREE, MOST_ELSEWHERE, ONE_ELSEWHERE, Packed, SLOTS,
+        buckets_of, short_key,
     },
     maps::{
         ALREADY_THERE, BLOCKS, OVERFLOW, atomic_add, atomic_exchange_if, began, bucket_count, overflow_parts,
@@ -236,8 +236,7 @@ fn fill(packed: i64, block: &Packed) {
 /// The hash map that may have the block with this key.
 #[inline(always)]
 fn part_of(key: u64) -> Option<&'static Part> {
-    let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    OVERFLOW.get((hash * overflow_parts() as u64 >> 32) as u32)
+    OVERFLOW.get(blocks::part_of(key, overflow_parts()))
 }
 
 /// When the block with this key was born, if it is there.

@@ -13,7 +13,7 @@ use std::{
 use aya::Ebpf;
 use bytemuck::Zeroable;
 use profiler_common::{
-    blocks::{Bucket, Packed, SLOTS, buckets_of, short_key},
+    blocks::{Bucket, Packed, SLOTS, buckets_of, part_of, short_key},
     records::LiveBlock,
 };
 
@@ -163,10 +163,10 @@ impl Table {
         self.buckets.update(&first, &bucket.with_one_elsewhere())
     }
 
-    /// The hash map for a block with this key, as `part_of` of profiler-ebpf/src/live.rs finds it.
+    /// The hash map for a block with this key.
     fn part_of(&self, key: u64) -> Option<&TypedMap<u64, LiveBlock>> {
-        let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-        self.hash_maps.get(usize::try_from((hash * self.hash_maps.len() as u64) >> 32).ok()?)
+        let part = part_of(key, u32::try_from(self.hash_maps.len()).ok()?);
+        self.hash_maps.get(usize::try_from(part).ok()?)
     }
 }
 
