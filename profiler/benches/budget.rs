@@ -1,10 +1,13 @@
 //! What the budget is worth: requests a second of redis-server and of a small Python web service under heapscope with a
-//! budget of 5%, beside the same without, in turns. `cargo xtask bench budget` runs this.
+//! budget of 5%, beside the same without, in turns; and what a trap takes, on which what is shown of the overhead rests.
+//! `cargo xtask bench budget` runs this.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic)]
 
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
+#[path = "traps/mod.rs"]
+mod traps;
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -52,6 +55,8 @@ impl Drop for Server {
 }
 
 fn main() {
+    traps::print();
+    println!();
     println!(
         "requests a second, {TURNS} turns of {SECONDS} s each, untouched and with --budget {BUDGET} in turns"
     );

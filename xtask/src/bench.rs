@@ -40,7 +40,8 @@ enum What {
     Cost,
     /// heapscope's own CPU time and memory, time to the first probe and to the report (needs root)
     Weight,
-    /// Requests a second of redis and of a Python service with a budget of 5%, beside untouched runs (needs root, redis-server)
+    /// Requests a second of redis and of a Python service with a budget of 5%, beside untouched runs, and what a trap takes by
+    /// how much a program does up to the next (needs root, redis-server)
     Budget,
     /// What `--mode growth` costs a loop that touches pages, a program beside it, redis and Python (needs root, redis-server)
     Growth,

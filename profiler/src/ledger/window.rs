@@ -11,7 +11,7 @@ use profiler_common::{
     sampling,
 };
 
-use super::estimate::Variance;
+use super::estimate::{Unseen, Variance};
 
 /// The counters of one site at a moment, in blocks and bytes.
 #[derive(Clone, Copy, PartialEq, Debug)]
@@ -26,6 +26,8 @@ pub struct SiteCount {
     pub held: Held,
     /// How far `held` may be off; nothing where every block is recorded.
     pub variance: Variance,
+    /// The largest interval that its blocks were drawn at; 0 where every block is recorded.
+    pub drawn_at: u64,
 }
 
 impl SiteCount {
@@ -39,14 +41,28 @@ impl SiteCount {
         if sampling {
             sizes.iter_mut().for_each(|size| *size = blocks(*size));
         }
+        let drawn_at = control.interval(counters.coarsest.into());
         Self {
             site,
             allocated: Held { objects: blocks(counters.alloc_objects), space: counters.alloc_space },
             temporary_objects: blocks(counters.temporary_objects),
             held,
-            variance: Variance::of(control.interval(counters.coarsest.into()), held, &sizes),
+            variance: Variance::of(drawn_at, held, &sizes),
+            drawn_at,
         }
     }
+}
+
+/// How far what all sites hold may be off: they are sampled independently of one another, and where none has a sample,
+/// something may live all the same.
+#[must_use]
+pub fn variance_of_all(counts: &[SiteCount], unseen: &Unseen) -> Variance {
+    let allocated = counts.iter().fold(Held::NOTHING, |sum, count| Held {
+        objects: sum.objects.saturating_add(count.allocated.objects),
+        space: sum.space.saturating_add(count.allocated.space),
+    });
+    let drawn_at = counts.iter().map(|count| count.drawn_at).max().unwrap_or(0);
+    counts.iter().map(|count| count.variance).sum::<Variance>() + unseen.variance(drawn_at, allocated)
 }
 
 /// What changed at one site.
@@ -196,6 +212,7 @@ mod tests {
             temporary_objects: 0,
             held: Held { objects: allocations, space },
             variance: Variance::default(),
+            drawn_at: 0,
         }
     }
 
@@ -242,6 +259,24 @@ mod tests {
         let since: Vec<_> = trends.iter().map(|trend| trend.since_mark).collect();
         assert_eq!(since, [Some(-100), Some(150), Some(8)]);
         assert_eq!(window.marked(), Some((at(1), None)));
+    }
+
+    #[test]
+    fn without_a_sample_nothing_is_not_certain() {
+        let unseen = Unseen { interval: 4096, space: 1 << 20 };
+        let bytes =
+            |counts: &[SiteCount], unseen: &Unseen| variance_of_all(counts, unseen).standard_error().space;
+        assert_eq!(bytes(&[], &unseen), 6144);
+        assert_eq!(bytes(&[], &Unseen { space: 1000, ..unseen }), 500);
+        assert_eq!(bytes(&[], &Unseen { space: 0, ..unseen }), 0);
+        // Samples tell by themselves how far they may be off.
+        let of = |space| Variance { objects: 1.0, space };
+        let drawn = |variance| SiteCount { variance, drawn_at: 4096, ..count(1, 1, 4096) };
+        assert_eq!(bytes(&[drawn(of(90_000.0)), drawn(of(160_000.0))], &unseen), 500);
+        // What was recorded before, at a smaller interval, does not tell of what came since.
+        let before = SiteCount { drawn_at: 1024, ..drawn(of(0.0)) };
+        assert_eq!(bytes(&[before], &unseen), 6144);
+        assert_eq!(bytes(&[before, drawn(of(0.0))], &unseen), 0);
     }
 
     #[test]

@@ -19,7 +19,7 @@ use super::{
     options::{BudgetOptions, CommonOptions, UsdtUse},
 };
 use crate::{
-    probe::{AttachMethod, Position, ProbePoint},
+    probe::{Position, ProbePoint},
     symbolize::label::clean,
     target::{
         module::Module,
@@ -161,13 +161,6 @@ impl Observation {
                 break;
             }
             let semaphore = probe.semaphore.and_then(|address| module.file_offset_of(address));
-            if semaphore.is_some() && self.method() == AttachMethod::Perf {
-                bail!(
-                    "{} tells of allocations only while its counter of listeners is raised, which takes kernel 6.6. Use --usdt \
-                     never",
-                    module.name()
-                );
-            }
             if told.index.is_none() {
                 told.index = Some(u8::try_from(self.allocators.len()).unwrap_or(0));
                 self.allocators.push(ALLOCATOR.to_owned());

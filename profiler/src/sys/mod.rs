@@ -3,6 +3,7 @@
 pub mod bpf;
 pub mod calibration;
 pub mod clock;
+pub mod counted_uprobe;
 pub mod faults;
 pub mod launch;
 pub mod mmap;

@@ -212,12 +212,13 @@ fn number(text: &str) -> Option<i64> {
         Some(digits) => (true, digits),
         None => (false, text),
     };
-    let magnitude = match digits.strip_prefix("0x") {
-        Some(hexadecimal) => u64::from_str_radix(hexadecimal, 16),
-        None => digits.parse(),
+    let (digits, radix) = match digits.strip_prefix("0x") {
+        Some(hexadecimal) => (hexadecimal, 16),
+        None => (digits, 10),
     };
-    // A constant may be written without its sign.
-    let value = magnitude.ok().filter(|_| !digits.starts_with(['+', '-']))?.cast_signed();
+    // The library takes a sign of its own. A constant may be written without its sign.
+    let magnitude = Some(digits).filter(|digits| !digits.starts_with('+'))?;
+    let value = u64::from_str_radix(magnitude, radix).ok()?.cast_signed();
     Some(if negative { value.wrapping_neg() } else { value })
 }
 
@@ -306,6 +307,9 @@ mod tests {
             "--8@%rdi",
             "8@$--1",
             "8@$+1",
+            "8@$0x+1",
+            "8@-0x+10(%rsp)",
+            "8@$0x",
         ] {
             assert_eq!(argument(text), None, "{text}");
         }

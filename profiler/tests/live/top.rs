@@ -22,6 +22,7 @@ const NEEDS: &[Need] = &[Need::Program("tmux")];
 pub(crate) const CASES: &[Case] = &[
     case_with("top::what_keys_do", NEEDS, what_keys_do),
     case_with("top::a_report_and_a_mark", NEEDS, a_report_and_a_mark),
+    case_with("top::without_a_sample_nothing_is_not_certain", NEEDS, without_a_sample),
     case_with("top::the_terminal_is_restored_after_signals", NEEDS, restored_after_signals),
     case_with("top::the_targets_end_is_told", NEEDS, the_targets_end_is_told),
 ];
@@ -37,7 +38,7 @@ fn leads_through(screen: &[String], function: &str) -> bool {
 fn top(pid: u32, options: &str) -> Terminal {
     let command = format!("{} top {pid} {options}", env!("CARGO_BIN_EXE_heapscope"));
     let terminal = Terminal::start(&command, 80, 24);
-    terminal.shows("no allocation was seen yet");
+    terminal.shows("no allocation was ");
     terminal
 }
 
@@ -139,6 +140,20 @@ fn a_report_and_a_mark() {
     terminal.keys(&["C-c"]);
     let screen = terminal.is_restored(0);
     assert!(screen.iter().any(|line| line == "wrote look.json"), "{screen:#?}");
+}
+
+/// The chance that one of these blocks is sampled is one in ten thousand.
+fn without_a_sample() {
+    let mut script = Script::start();
+    let terminal = top(script.pid(), "--sample 1GiB");
+    // Nothing was allocated, which is known.
+    terminal.shows("live 0 B ± 0 B in 0 blocks ± 0, ");
+    allocate(&mut script);
+    // Two of these bounds are all that was not sampled: were they blocks of a byte, as many blocks.
+    let screen = terminal.shows("live 0 B ± 55.0 KiB in 0 blocks ± 56,320, ");
+    assert!(screen[FIRST].starts_with("no allocation was sampled yet"), "{screen:#?}");
+    terminal.keys(&["q"]);
+    terminal.is_restored(0);
 }
 
 fn restored_after_signals() {

@@ -1,6 +1,11 @@
 //! What a reader does with the page: finds the leak, searches, zooms, chooses a time, sorts, looks at a site.
 
-use heapscope::report::profile::{Profile, SiteReport};
+use std::time::Duration;
+
+use heapscope::report::{
+    budget::Recorded,
+    profile::{Profile, SiteReport},
+};
 
 use super::{
     browser::Browser,
@@ -19,6 +24,7 @@ pub(crate) const CASES: &[Case] = &[
     case("reading::light_dark_and_narrow", looks),
     case("reading::nothing_allocated", nothing),
     case("reading::estimates_have_errors", estimates),
+    case("reading::what_a_program_tells_is_not_called_sampled", told),
 ];
 
 /// The first row of the table.
@@ -296,4 +302,18 @@ fn estimates() {
     browser.click(FIRST_ROW);
     assert!(browser.text(".numbers").contains("10.0 MiB ± 408.0 KiB"), "{}", browser.text(".numbers"));
     browser.assert_content();
+}
+
+fn told() {
+    let summary = |name: &str, profile: &Profile| open(name, profile).text(".quality summary");
+    let mut profile = service(40);
+    let exact = summary("exact", &profile);
+    assert!(exact.ends_with("every allocation counted"), "{exact}");
+    profile.mode.budget.steps = vec![(Duration::ZERO, Recorded::Told)];
+    let told = summary("told", &profile);
+    assert!(told.ends_with("estimates by the program itself, error unknown"), "{told}");
+    profile.mode.budget.steps.clear();
+    profile.mode.sample_interval = Some(1 << 19);
+    let sampled = summary("sampled", &profile);
+    assert!(sampled.ends_with(", sampled"), "{sampled}");
 }

@@ -31,7 +31,7 @@ export interface Profile {
   since: "attach" | "start";
   probes: string;
   at: "end" | "peak" | "exit";
-  sampled: boolean;
+  sampling: "exact" | "sampled" | "windows" | "usdt";
   /** Live bytes and blocks, allocated bytes and blocks. */
   totals: [number, number, number, number];
   errors: [number, number, number, number] | null;

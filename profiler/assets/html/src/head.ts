@@ -96,6 +96,14 @@ export function advice(profile: Profile, title: (site: number) => { name: string
   );
 }
 
+/** How allocations were counted. */
+const COUNTED: Record<Profile["sampling"], string> = {
+  exact: "every allocation counted",
+  sampled: "sampled",
+  windows: "seen in windows: frees between them are not seen",
+  usdt: "estimates by the program itself, error unknown",
+};
+
 /** Warnings and notes, all of them. */
 export function quality(profile: Profile): HTMLElement {
   const warnings = profile.remarks.filter((remark) => remark.warning);
@@ -106,7 +114,7 @@ export function quality(profile: Profile): HTMLElement {
   return h(
     "details.quality",
     { open: warnings.length > 0, class: warnings.length > 0 ? "quality warned" : "quality" },
-    h("summary", {}, h("b", {}, "How far to trust this: "), title, h("span.quiet", {}, profile.windowed !== null ? ", seen in windows: frees between them are not seen" : profile.sampled ? ", sampled" : ", every allocation counted")),
+    h("summary", {}, h("b", {}, "How far to trust this: "), title, h("span.quiet", {}, `, ${COUNTED[profile.windowed === null ? profile.sampling : "windows"]}`)),
     h(
       "div.remarks",
       {},

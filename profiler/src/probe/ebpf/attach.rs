@@ -19,7 +19,7 @@ use profiler_common::records::CallKind;
 
 use super::{
     kernel_types::KernelTypes,
-    links::{Links, multi},
+    links::{Links, counted, multi},
     object::{Programs, damaged, session_kernel_functions},
     programs::{Form, verifier_says},
     single::{self, Single},
@@ -174,7 +174,7 @@ impl Attachments {
                 Some(program) => {
                     links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, self.pid, &points)?);
                 }
-                None => self.attach_by_perf(ebpf, name, &points, &mut links.perf)?,
+                None => self.attach_by_perf(ebpf, name, &points, &mut links)?,
             }
         }
         match &self.loaded {
@@ -204,7 +204,7 @@ impl Attachments {
                 for (program, points) in
                     of_allocators.chain(self.form.mapping_by_perf().map(|name| (name, &mapping)))
                 {
-                    self.attach_by_perf(ebpf, program, points, &mut links.perf)?;
+                    self.attach_by_perf(ebpf, program, points, &mut links)?;
                 }
             }
         }
@@ -216,7 +216,7 @@ impl Attachments {
         ebpf: &mut Ebpf,
         name: &'static str,
         points: &[&ProbePoint],
-        links: &mut Vec<(&'static str, aya::programs::uprobe::UProbeLinkId)>,
+        links: &mut Links,
     ) -> Result<(), ProbeError> {
         if points.is_empty() {
             return Ok(());
@@ -224,6 +224,10 @@ impl Attachments {
         let program = perf_program(ebpf, name)?;
         let pid = NonZeroU32::new(self.pid).ok_or_else(|| damaged("process 0"))?;
         for point in points {
+            if let Some(link) = counted(program, point, self.pid)? {
+                links.multi.push(link);
+                continue;
+            }
             let place = UProbeAttachPoint {
                 location: UProbeAttachLocation::AbsoluteOffset(point.offset.0),
                 cookie: Some(point.cookie()),
@@ -232,7 +236,7 @@ impl Attachments {
                 let source = io_cause(&error).unwrap_or_else(|| io::Error::other(error.to_string()));
                 ProbeError::Attach { source }
             })?;
-            links.push((name, link));
+            links.perf.push((name, link));
         }
         Ok(())
     }

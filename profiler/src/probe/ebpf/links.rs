@@ -11,17 +11,21 @@ use std::{
     path::Path,
 };
 
-use aya::Ebpf;
+use aya::{Ebpf, programs::UProbe};
 
-use super::attach::perf_program;
+use super::{attach::perf_program, object::damaged};
 use crate::{
     probe::{Position, ProbePoint, error::ProbeError},
-    sys::bpf::{self, MultiLink},
+    sys::{
+        bpf::{self, MultiLink},
+        counted_uprobe::{self, CountedUprobe},
+    },
 };
 
-/// Some probes. Dropped, those of multi links are gone; those of perf events are taken out by [`Self::remove`].
+/// Some probes. Dropped, those behind descriptors are gone; those that aya keeps are taken out by [`Self::remove`].
 #[derive(Default)]
 pub(super) struct Links {
+    /// Multi links, and those of single probes that raise a counter.
     pub(super) multi: Vec<OwnedFd>,
     pub(super) perf: Vec<(&'static str, aya::programs::uprobe::UProbeLinkId)>,
 }
@@ -88,6 +92,16 @@ pub(super) fn multi(
         links.push(link.map_err(|source| ProbeError::Attach { source })?);
     }
     Ok(links)
+}
+
+/// The link of a probe with whose coming the kernel raises a counter, where probes are perf events; `None` for any other.
+pub(super) fn counted(program: &UProbe, point: &ProbePoint, pid: u32) -> Result<Option<OwnedFd>, ProbeError> {
+    let Position::Told { semaphore: Some(counter), .. } = point.position else { return Ok(None) };
+    let program = program.fd().map_err(damaged)?.as_fd();
+    let path = c_path(point.path.as_os_str()).map_err(|source| ProbeError::Attach { source })?;
+    let (offset, counter, cookie) = (point.offset.0, counter.0, point.cookie());
+    let probe = CountedUprobe { path: &path, offset, counter, cookie, pid };
+    counted_uprobe::attach(program, &probe).map(Some).map_err(|source| ProbeError::Attach { source })
 }
 
 pub(super) fn c_path(path: &OsStr) -> io::Result<CString> {

@@ -39,7 +39,8 @@ pub(super) struct Document<'a> {
     since: &'static str,
     probes: String,
     at: &'static str,
-    sampled: bool,
+    /// `exact`, `sampled`, `windows` or `usdt`, as in JSON.
+    sampling: &'static str,
     totals: [u64; 4],
     errors: Option<[u64; 4]>,
     /// Where calls were seen in windows only, and what lives is not known.
@@ -137,7 +138,7 @@ impl<'a> Document<'a> {
             since: if profile.mode.command == "run" { "start" } else { "attach" },
             probes: profile.mode.probes.clone(),
             at: profile.mode.at.label(),
-            sampled: profile.mode.sample_interval.is_some() || profile.mode.is_told(),
+            sampling: profile.mode.sampling(),
             totals: of_totals(&profile.totals),
             errors: profile.errors.as_ref().map(of_totals),
             windowed: profile.windowed.as_ref().map(WindowedView::of),

@@ -10,7 +10,7 @@ use serde_json::Value;
 
 use super::{columns::joined, *};
 use crate::{
-    report::{quality::remarks, tests::shop},
+    report::{budget::Recorded, quality::remarks, tests::shop},
     symbolize::label,
 };
 
@@ -64,6 +64,23 @@ fn what_lies_in_it_is_the_profile() {
             node -= up;
         }
     }
+}
+
+/// What a program tells of itself are estimates, and not heapscope's samples.
+#[test]
+fn it_says_how_allocations_were_counted() {
+    let sampling = |profile: &Profile| {
+        let mut page = Vec::new();
+        write(profile, &ReportOptions::default(), &mut page).unwrap();
+        unpacked(&String::from_utf8(page).unwrap())["sampling"].as_str().unwrap().to_owned()
+    };
+    let mut profile = shop();
+    assert_eq!(sampling(&profile), "exact");
+    profile.mode.sample_interval = Some(4096);
+    assert_eq!(sampling(&profile), "sampled");
+    profile.mode.sample_interval = None;
+    profile.mode.budget.steps = vec![(Duration::ZERO, Recorded::Told)];
+    assert_eq!(sampling(&profile), "usdt");
 }
 
 #[test]

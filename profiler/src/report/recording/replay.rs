@@ -247,17 +247,19 @@ impl Recording {
         }
     }
 
-    /// Goes through the first `count` snapshots. One that cannot be read is the last.
+    /// Goes through the first `count` snapshots. One that cannot be read ends them.
     fn series(&self, count: usize) -> Series {
         let every = count.div_ceil(MOST_SNAPSHOTS).max(1);
-        let taken = self.snapshots.get(..count).unwrap_or_default();
+        let all = self.snapshots.get(..count).unwrap_or_default();
         let is_kept = |at: usize| at.is_multiple_of(every) || at + 1 == count;
+        let keep =
+            |taken: &Taken| Snapshot { after: taken.after, inuse: taken.inuse, rss: taken.resident.rss };
         let mut series = Series {
             state: vec![series::State::default(); self.sites.len()],
             over_time: vec![Vec::new(); self.sites.len()],
             ..Series::default()
         };
-        for (at, taken) in taken.iter().enumerate() {
+        for (at, taken) in all.iter().enumerate() {
             // What changes at one that is not kept is seen at the next one that is.
             let kept_as = series.snapshots.len();
             let over_time = &mut series.over_time;
@@ -277,11 +279,13 @@ impl Recording {
                 series.damage = Some(format!(
                     "The recording is damaged: the snapshot of {after} cannot be read ({what})."
                 ));
+                // So that the last changes are of a snapshot that is there.
+                let before = at.checked_sub(1).filter(|before| !is_kept(*before));
+                series.snapshots.extend(before.and_then(|before| all.get(before)).map(keep));
                 break;
             }
             if is_kept(at) {
-                let rss = taken.resident.rss;
-                series.snapshots.push(Snapshot { after: taken.after, inuse: taken.inuse, rss });
+                series.snapshots.push(keep(taken));
             }
         }
         series
@@ -339,3 +343,6 @@ fn sum<'a>(all: impl Iterator<Item = &'a Totals>) -> Totals {
 fn root(variance: f64) -> u64 {
     variance.sqrt().ceil() as u64
 }
+
+#[cfg(test)]
+mod tests;

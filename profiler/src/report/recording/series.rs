@@ -153,7 +153,8 @@ pub(super) fn changes(state: &mut [State], now: impl IntoIterator<Item = (u32, C
 /// Brings `state` up to date, and tells `changed` each site's number with what it has now.
 ///
 /// # Errors
-/// Where the changes contradict themselves or speak of a site that the state does not have.
+/// Where the changes contradict themselves or speak of a site that the state does not have. Then nothing is changed: a part
+/// of a snapshot is of no moment.
 pub(super) fn apply(
     changes: &Changes,
     state: &mut [State],
@@ -174,10 +175,15 @@ pub(super) fn apply(
     if columns.iter().any(|column| !column.is_empty() && column.len() != length) {
         return Err("the columns of a snapshot have different lengths".into());
     }
+    let next = |number: usize, gap: &u32| number.saturating_add(usize::try_from(*gap).unwrap_or(usize::MAX));
+    let largest = changes.sites.iter().fold(0, next);
+    if length > 0 && largest >= state.len() {
+        return Err("a snapshot speaks of a site that is not defined".into());
+    }
     let mut number = 0_usize;
     for (at, gap) in changes.sites.iter().enumerate() {
-        number = number.saturating_add(usize::try_from(*gap).unwrap_or(usize::MAX));
-        let before = state.get_mut(number).ok_or("a snapshot speaks of a site that is not defined")?;
+        number = next(number, gap);
+        let Some(before) = state.get_mut(number) else { break };
         let [alloc_objects, inuse_objects, alloc_space, inuse_space, temporary_objects, errors @ ..] =
             columns.map(|column| column.get(at).copied().unwrap_or(0));
         let row = Row { alloc_objects, inuse_objects, alloc_space, inuse_space, temporary_objects, errors };

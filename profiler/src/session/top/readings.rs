@@ -10,8 +10,8 @@ use profiler_common::{counters::Counter, records::Held};
 use crate::{
     ledger::{
         Account,
-        estimate::Variance,
-        window::{SiteCount, Trend, Window, difference},
+        estimate::{Unseen, Variance},
+        window::{SiteCount, Trend, Window, difference, variance_of_all},
     },
     probe::Counters,
     report::{
@@ -88,7 +88,9 @@ impl Readings {
         // What a process had when it ended is what it had last.
         self.rss = observation.process.rss_bytes().ok().or(self.rss);
         let trends = self.window.add(after, self.rss, &mut self.counts);
-        let mut update = self.sums(after, &trends, observation.governor.largest_interval() > 0);
+        let interval = observation.governor.largest_interval();
+        let unseen = Unseen { interval, space: counters.get(Counter::UnsampledSpace) };
+        let mut update = self.sums(after, &trends, (interval > 0).then_some(&unseen));
         self.count_events(after, &counters, &mut update);
         update.overhead_percent = observation.overhead_percent();
         update.lost = lost(&counters);
@@ -104,22 +106,21 @@ impl Readings {
         self.mark = observation.history.marks.last().map(|mark| mark.name.clone());
     }
 
-    /// All that the sites' counters say.
-    fn sums(&self, after: Duration, trends: &[Trend], is_sampled: bool) -> Update {
+    /// All that the sites' counters say; where they are of samples, with what may not have been seen.
+    fn sums(&self, after: Duration, trends: &[Trend], unseen: Option<&Unseen>) -> Update {
         let now = monotonic_nanoseconds();
         let mut update = Update { after, rss: self.rss, ..Update::default() };
-        let (mut variance, mut since_mark) = (Variance::default(), 0i64);
+        let mut since_mark = 0i64;
         for (count, trend) in self.counts.iter().zip(trends) {
             add(&mut update.live, count.held);
             add(&mut update.allocated, count.allocated);
-            variance += count.variance;
             update.lately.live = update.lately.live.saturating_add(trend.over_window);
             since_mark = since_mark.saturating_add(trend.since_mark.unwrap_or(0));
             let oldest = self.oldest.get(&count.site);
             update.sites.push(SiteNumbers {
                 site: count.site,
                 live: count.held,
-                error: is_sampled.then(|| error(count.variance)),
+                error: unseen.map(|_| error(count.variance)),
                 allocated: count.allocated,
                 temporary_objects: count.temporary_objects,
                 lately: trend.over_window,
@@ -128,7 +129,7 @@ impl Readings {
                 oldest: oldest.map(|born| Duration::from_nanos(now.saturating_sub(*born))),
             });
         }
-        update.live_error = is_sampled.then(|| error(variance));
+        update.live_error = unseen.map(|unseen| error(variance_of_all(&self.counts, unseen)));
         let (begin, rss) = self.window.begin();
         update.lately.over = after.saturating_sub(begin);
         update.lately.rss = self.rss_growth(rss);

@@ -28,6 +28,8 @@ mod command {
     pub(super) const ENABLE_STATS: i64 = 32;
 }
 
+/// `enum bpf_attach_type`: a program behind a perf event (kernel 5.15).
+const ATTACH_PERF_EVENT: u32 = 41;
 /// `enum bpf_attach_type`: one link for many uprobes (kernel 6.6).
 pub const ATTACH_UPROBE_MULTI: u32 = 48;
 /// `enum bpf_attach_type`: the same, with one run at the entry and one at the return (kernel 6.13).
@@ -270,6 +272,25 @@ pub fn link_uprobe_multi(program: BorrowedFd<'_>, link: &MultiLink<'_>) -> io::R
     attributes.cnt = length(link.offsets)?;
     attributes.multi_flags = if link.at_return { MULTI_RETURN } else { 0 };
     attributes.pid = link.pid;
+    call_for_fd(command::LINK_CREATE, &mut attributes)
+}
+
+/// Attaches a program to a perf event. The link keeps the event, and the program is off it when the descriptor is closed.
+///
+/// # Errors
+/// What bpf(2) answers to `BPF_LINK_CREATE`.
+pub fn link_perf_event(program: BorrowedFd<'_>, event: BorrowedFd<'_>, cookie: u64) -> io::Result<OwnedFd> {
+    #[repr(C)]
+    #[derive(Clone, Copy, Zeroable, NoUninit)]
+    struct Attributes {
+        prog_fd: u32,
+        target_fd: u32,
+        attach_type: u32,
+        flags: u32,
+        cookie: u64,
+    }
+    let (prog_fd, target_fd) = (raw(program), raw(event));
+    let mut attributes = Attributes { prog_fd, target_fd, attach_type: ATTACH_PERF_EVENT, flags: 0, cookie };
     call_for_fd(command::LINK_CREATE, &mut attributes)
 }
 

@@ -91,8 +91,11 @@ fn nothing(state: &State) -> String {
             format!("naming the sites to compare them with `{}` …", label::clean(&filter.text))
         }
         Some(filter) => format!("no site has a frame that matches `{}`", label::clean(&filter.text)),
-        None if state.shown.allocated.objects == 0 => "no allocation was seen yet".to_owned(),
-        None => "nothing lives: all that was allocated was freed again".to_owned(),
+        None if state.shown.allocated.objects > 0 => {
+            "nothing lives: all that was allocated was freed again".to_owned()
+        }
+        None if state.target.sample_interval.is_some() => "no allocation was sampled yet".to_owned(),
+        None => "no allocation was seen yet".to_owned(),
     }
 }
 
