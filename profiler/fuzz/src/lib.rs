@@ -52,6 +52,16 @@ pub fn with_allocator(code: &[u8]) -> Vec<u8> {
     ])
 }
 
+/// A valid file with these notes of USDT probes, and with the section that says how far they have been moved.
+#[must_use]
+pub fn with_usdt_notes(notes: &[u8]) -> Vec<u8> {
+    elf(&[
+        Section::text(vec![0x90; 0x1000]),
+        Section::loaded(".stapsdt.base", 0x2100, vec![0]),
+        Section::unloaded(".note.stapsdt", notes.to_vec()),
+    ])
+}
+
 /// The sections of debug information that [`with_debug_sections`] takes, in its order.
 pub const DEBUG_SECTIONS: [&str; 10] = [
     ".debug_info",
