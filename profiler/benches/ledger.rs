@@ -6,8 +6,8 @@
 #[path = "empty/mod.rs"]
 #[allow(dead_code, reason = "other benchmarks use the rest")]
 mod empty;
-#[path = "run_time/mod.rs"]
-mod run_time;
+#[path = "fdinfo/mod.rs"]
+mod fdinfo;
 #[path = "../tests/support/mod.rs"]
 #[allow(dead_code, reason = "the tests use the rest")]
 mod support;
@@ -20,12 +20,12 @@ use std::{
 };
 
 use empty::{Object, Places};
+use fdinfo::{Descriptor, RunTime};
 use heapscope::probe::ebpf::EbpfProbe;
 use profiler_common::{
     blocks::Bucket,
     records::{LiveBlock, SiteCounters},
 };
-use run_time::RunTime;
 use rustix::process::Signal;
 use support::{
     fixture,
@@ -201,14 +201,12 @@ impl Watched {
         let measured = RunTime::of(self.heapscope.pid());
         let before = measured.read();
         self.program.ask(&format!("{stacks} {RUN_TIME_PAIRS}"));
-        let runs: Vec<_> = before
-            .into_iter()
-            .zip(measured.read())
-            .map(|(before, after)| (after.number - before.number, after.nanoseconds - before.nanoseconds))
-            .collect();
+        let programs: Vec<_> = before.into_iter().zip(measured.read()).collect();
         [RUN_TIME_PAIRS, 2 * RUN_TIME_PAIRS].map(|often| {
-            let of = runs.iter().find(|(number, _)| *number == often);
-            of.expect("no program ran so often").1 as f64 / RUN_TIME_PAIRS as f64
+            let ran_so_often = |([before, _], [after, _]): &&([u64; 2], [u64; 2])| after - before == often;
+            let ([_, before], [_, after]) =
+                programs.iter().find(ran_so_often).expect("no program ran so often");
+            (after - before) as f64 / RUN_TIME_PAIRS as f64
         })
     }
 
@@ -265,22 +263,18 @@ impl Memory {
     fn of(pid: u32) -> Self {
         let mut memory = Self { slab: meminfo("Slab:"), ..Self::default() };
         let mut seen = BTreeSet::new();
-        for entry in fs::read_dir(format!("/proc/{pid}/fdinfo")).unwrap() {
-            let text = fs::read_to_string(entry.unwrap().path()).unwrap_or_default();
-            let field = |name: &str| {
-                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
-                line.and_then(|number| number.trim().parse::<u64>().ok())
-            };
-            let Some((id, bytes)) = field("map_id").zip(field("memlock")) else { continue };
+        for descriptor in Descriptor::all(pid) {
+            let fields = descriptor.fields(["map_id", "memlock", "map_type", "value_size"]);
+            let Some([id, bytes, map_type, value_size]) = fields else { continue };
             if !seen.insert(id) {
                 continue;
             }
             memory.all += bytes;
             // BPF_MAP_TYPE_HASH and BPF_MAP_TYPE_ARRAY; the values tell blocks from sites.
-            match (field("map_type"), field("value_size")) {
-                (Some(1), Some(size)) if size == size_of::<LiveBlock>() as u64 => memory.blocks += bytes,
-                (Some(2), Some(size)) if size == size_of::<Bucket>() as u64 => memory.blocks += bytes,
-                (Some(1), Some(size)) if size == size_of::<SiteCounters>() as u64 => memory.sites += bytes,
+            match (map_type, value_size) {
+                (1, size) if size == size_of::<LiveBlock>() as u64 => memory.blocks += bytes,
+                (2, size) if size == size_of::<Bucket>() as u64 => memory.blocks += bytes,
+                (1, size) if size == size_of::<SiteCounters>() as u64 => memory.sites += bytes,
                 _ => {}
             }
         }
