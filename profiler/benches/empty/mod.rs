@@ -7,10 +7,7 @@ use heapscope::{
     target::{allocator, maps::Maps, module_cache::ModuleCache, placement, process::Process},
     unwind::table::Capacity,
 };
-use profiler_common::{
-    control::Control,
-    records::{Call, CallKind},
-};
+use profiler_common::records::{Call, CallKind};
 
 /// Where they are.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -77,23 +74,7 @@ pub(crate) fn settings(
     max_memory: u64,
     capacity: Capacity,
 ) -> ProbeSettings {
-    ProbeSettings {
-        pid: process.pid,
-        identity: process.own_identity().unwrap(),
-        min_size: 0,
-        max_size: u64::MAX,
-        only_callers: false,
-        told: false,
-        sampling: false,
-        control: Control::EXACT,
-        custom_allocators: false,
-        mappings: false,
-        growth: false,
-        python: false,
-        max_memory,
-        method: Some(method),
-        row_chunks: capacity.chunks,
-        pages: capacity.pages,
-        rules: capacity.rules,
-    }
+    let settings = ProbeSettings::every_block(process.pid, process.own_identity().unwrap(), max_memory);
+    let Capacity { chunks: row_chunks, pages, rules } = capacity;
+    ProbeSettings { method: Some(method), row_chunks, pages, rules, ..settings }
 }

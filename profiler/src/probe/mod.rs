@@ -142,6 +142,32 @@ pub struct ProbeSettings {
     pub rules: u32,
 }
 
+impl ProbeSettings {
+    /// Every block and nothing besides, in so many bytes of kernel memory, with room for one piece of each unwind table.
+    #[must_use]
+    pub const fn every_block(pid: u32, identity: OwnIdentity, max_memory: u64) -> Self {
+        Self {
+            pid,
+            identity,
+            min_size: 0,
+            max_size: u64::MAX,
+            only_callers: false,
+            told: false,
+            sampling: false,
+            control: Control::EXACT,
+            custom_allocators: false,
+            mappings: false,
+            growth: false,
+            python: false,
+            max_memory,
+            method: None,
+            row_chunks: 1,
+            pages: 1,
+            rules: 1,
+        }
+    }
+}
+
 /// A stack that was met for the first time.
 #[derive(Clone, Debug)]
 pub struct StackRecord {

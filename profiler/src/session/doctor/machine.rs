@@ -1,6 +1,5 @@
 //! What this machine allows, found out by trial on heapscope itself.
 
-use profiler_common::control::Control;
 use std::{fs, hint::black_box, time::Instant};
 
 use serde::Serialize;
@@ -150,25 +149,8 @@ fn attempt(method: AttachMethod) -> Result<(), ProbeError> {
     let own = std::process::id();
     let identity = Process::open(own).and_then(|process| process.own_identity());
     let identity = identity.map_err(|error| source(std::io::Error::other(error.to_string())))?;
-    let mut probe = EbpfProbe::load(&ProbeSettings {
-        pid: own,
-        identity,
-        min_size: 0,
-        max_size: u64::MAX,
-        only_callers: false,
-        told: false,
-        sampling: false,
-        control: Control::EXACT,
-        custom_allocators: false,
-        mappings: false,
-        growth: false,
-        python: false,
-        max_memory: LITTLE_MEMORY,
-        method: Some(method),
-        row_chunks: 1,
-        pages: 1,
-        rules: 1,
-    })?;
+    let settings = ProbeSettings::every_block(own, identity, LITTLE_MEMORY);
+    let mut probe = EbpfProbe::load(&ProbeSettings { method: Some(method), ..settings })?;
     let offset = FileOffset(calibration::file_offset().map_err(source)?);
     let point = |call| ProbePoint {
         path: "/proc/self/exe".into(),
