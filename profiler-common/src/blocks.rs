@@ -81,24 +81,30 @@ pub const fn short_key(key: u64) -> Option<u64> {
     Some(address | (key >> 63) << (KEY_BITS - 1))
 }
 
+/// The golden ratio, and one of the factors of xxHash, as fractions of 64 bits: odd, and without a simple relation.
+const GOLDEN_RATIO: u64 = 0x9e37_79b9_7f4a_7c15;
+const OTHER_FACTOR: u64 = 0xc2b2_ae3d_27d4_eb4f;
+
+/// A place for a key, out of so many. The high bits of a product depend on all bits of the key, and regular strides are spread
+/// evenly (Knuth, The Art of Computer Programming 3, 6.4).
+#[inline(always)]
+const fn spread(key: u64, factor: u64, places: u32) -> u32 {
+    let hash = key.wrapping_mul(factor) >> 32;
+    ((hash * places as u64) >> 32) as u32
+}
+
 /// The buckets, out of so many, that a block with this (short) key may lie in.
-///
-/// The high bits of a product depend on all bits of the key, and regular strides are spread evenly (Knuth, The Art of Computer
-/// Programming 3, 6.4). The two factors are odd and without a simple relation: the golden ratio, and one of those of xxHash.
 #[inline(always)]
 #[must_use]
 pub const fn buckets_of(key: u64, buckets: u32) -> [u32; CHOICES] {
-    let first = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    let second = key.wrapping_mul(0xc2b2_ae3d_27d4_eb4f) >> 32;
-    [((first * buckets as u64) >> 32) as u32, ((second * buckets as u64) >> 32) as u32]
+    [spread(key, GOLDEN_RATIO, buckets), spread(key, OTHER_FACTOR, buckets)]
 }
 
 /// The hash map, out of so many, that a block with this (whole) key is in where it is in no bucket.
 #[inline(always)]
 #[must_use]
 pub const fn part_of(key: u64, parts: u32) -> u32 {
-    let hash = key.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 32;
-    ((hash * parts as u64) >> 32) as u32
+    spread(key, GOLDEN_RATIO, parts)
 }
 
 impl Packed {

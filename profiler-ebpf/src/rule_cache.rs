@@ -6,7 +6,8 @@
 
 use crate::{maps::RULES_FOUND, tables::Rule};
 
-/// Entries, a power of two: more than most programs have return addresses on their way to malloc, and half a megabyte, which a core caches.
+/// Entries, a power of two: more than most programs have return addresses on their way to malloc, and half a megabyte, which a
+/// core caches.
 pub const ENTRIES: u32 = 1 << 14;
 
 /// One entry: address, rule and the first page of its file (in two words), check.

@@ -172,7 +172,7 @@ impl Attachments {
                 single.iter().copied().filter(|point| single::program_of(point) == Some(name)).collect();
             match self.single.get(name) {
                 Some(program) => {
-                    links.multi.extend(multi(program, ATTACH_UPROBE_MULTI, false, self.pid, &points)?);
+                    links.descriptors.extend(multi(program, ATTACH_UPROBE_MULTI, false, self.pid, &points)?);
                 }
                 None => self.attach_by_perf(ebpf, name, &points, &mut links)?,
             }
@@ -180,22 +180,22 @@ impl Attachments {
         match &self.loaded {
             Loaded::Session { allocate, free, exit, mapping: program, .. } => {
                 let pid = self.pid;
-                links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
-                links.multi.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
-                links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
+                links.descriptors.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
+                links.descriptors.extend(multi(allocate, ATTACH_UPROBE_SESSION, false, pid, &returning)?);
+                links.descriptors.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
                 if let Some(program) = program {
-                    links.multi.extend(multi(program, ATTACH_UPROBE_SESSION, false, pid, &mapping)?);
+                    links.descriptors.extend(multi(program, ATTACH_UPROBE_SESSION, false, pid, &mapping)?);
                 }
             }
             Loaded::Multi { entry, at_return, free, exit, mapping: programs, .. } => {
                 let pid = self.pid;
-                links.multi.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
-                links.multi.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
-                links.multi.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
-                links.multi.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
+                links.descriptors.extend(multi(free, ATTACH_UPROBE_MULTI, false, pid, &freeing)?);
+                links.descriptors.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &returning)?);
+                links.descriptors.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &returning)?);
+                links.descriptors.extend(multi(exit, ATTACH_UPROBE_MULTI, false, pid, &exiting)?);
                 if let Some([entry, at_return]) = programs {
-                    links.multi.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &mapping)?);
-                    links.multi.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &mapping)?);
+                    links.descriptors.extend(multi(at_return, ATTACH_UPROBE_MULTI, true, pid, &mapping)?);
+                    links.descriptors.extend(multi(entry, ATTACH_UPROBE_MULTI, false, pid, &mapping)?);
                 }
             }
             Loaded::Perf => {
@@ -225,7 +225,7 @@ impl Attachments {
         let pid = NonZeroU32::new(self.pid).ok_or_else(|| damaged("process 0"))?;
         for point in points {
             if let Some(link) = counted(program, point, self.pid)? {
-                links.multi.push(link);
+                links.descriptors.push(link);
                 continue;
             }
             let place = UProbeAttachPoint {

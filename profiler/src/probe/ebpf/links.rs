@@ -26,13 +26,13 @@ use crate::{
 #[derive(Default)]
 pub(super) struct Links {
     /// Multi links, and those of single probes that raise a counter.
-    pub(super) multi: Vec<OwnedFd>,
+    pub(super) descriptors: Vec<OwnedFd>,
     pub(super) perf: Vec<(&'static str, aya::programs::uprobe::UProbeLinkId)>,
 }
 
 impl Links {
     pub(super) fn add(&mut self, more: Self) {
-        self.multi.extend(more.multi);
+        self.descriptors.extend(more.descriptors);
         self.perf.extend(more.perf);
     }
 
@@ -40,14 +40,14 @@ impl Links {
     /// makes sure that no program of it runs any more.
     pub(super) fn remove_at_once(mut self, ebpf: &mut Ebpf) {
         std::thread::scope(|scope| {
-            self.multi.drain(..).for_each(|link| drop(scope.spawn(move || drop(link))))
+            self.descriptors.drain(..).for_each(|link| drop(scope.spawn(move || drop(link))))
         });
         self.remove(ebpf);
     }
 
     /// Last placed, first removed.
     pub(super) fn remove(mut self, ebpf: &mut Ebpf) {
-        while self.multi.pop().is_some() {}
+        while self.descriptors.pop().is_some() {}
         while let Some((name, link)) = self.perf.pop() {
             if let Ok(program) = perf_program(ebpf, name) {
                 // A link that is gone already is what we want.
